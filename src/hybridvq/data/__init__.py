@@ -1,0 +1,23 @@
+"""Images for training and evaluation: sources, one decoding policy, and batches that can be resumed exactly.
+
+data string ──open_images──► Images ──TrainBatches | EvalBatches──► (B, 3, H, W) float32 in [-1, 1]
+"""
+
+from hybridvq.data.batches import EvalBatches, TrainBatches
+from hybridvq.data.decode import MAX_PIXELS, read_image
+from hybridvq.data.images import MEMORY_BUDGET, Images, Split
+from hybridvq.data.photos import PHOTOGRAPHS
+from hybridvq.data.sources import PHOTOS, open_images
+
+__all__ = [
+    "MAX_PIXELS",
+    "MEMORY_BUDGET",
+    "PHOTOGRAPHS",
+    "PHOTOS",
+    "EvalBatches",
+    "Images",
+    "Split",
+    "TrainBatches",
+    "open_images",
+    "read_image",
+]

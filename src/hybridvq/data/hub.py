@@ -1,0 +1,98 @@
+"""Data sets of the Hugging Face hub, by id."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridvq.data.decode import UnreadableError
+from hybridvq.data.images import Split
+from hybridvq.data.parquet import IMAGE_COLUMNS
+from hybridvq.data.splits import hold_out, named_sides
+from hybridvq.errors import DataError
+
+
+class HubRecords:
+    """The rows of a `datasets.Dataset`, memory-mapped from its cache."""
+
+    def __init__(self, name: str, dataset: Any, column: str) -> None:
+        self.name = name
+        self.location = name
+        self._dataset = dataset
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def label(self, record: int) -> str:
+        return f"{self._dataset.split or 'train'} row {record}"
+
+    def read(self, record: int) -> bytes | Path:
+        value = self._dataset[record][self._column]
+        if not isinstance(value, dict):
+            value = {"bytes": value, "path": None}
+        if value["bytes"] is not None:
+            return value["bytes"]
+        if value["path"] is None:
+            raise UnreadableError("no bytes")
+        return Path(value["path"])
+
+    def identity(self, selected: np.ndarray) -> Iterator[str]:
+        yield f"{self.name}\t{self._dataset.split}\t{len(self)}"
+        yield selected.astype("<i8").tobytes().hex()
+
+
+def looks_like_hub_id(data: str) -> bool:
+    """Tell whether a string has the form owner/name of a hub data set."""
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", data) is not None and not data.endswith(".parquet")
+
+
+def open_hub(data: str, split: Split) -> tuple[HubRecords, np.ndarray]:
+    """Load a hub data set, from the network or the cache of `datasets`, and find the rows of a split.
+
+    Its 'train' and 'test' (or 'val', 'valid', 'validation') are the split if both are there; otherwise 10% of
+    the rows of 'train', or of its only part, are held out by a hash of the row number.
+
+    Raises:
+        DataError: it cannot be loaded, or has no column of images.
+    """
+    parts = _load(data)
+    sides = named_sides(parts)
+    part = sides[split] if sides else parts.get("train", next(iter(parts.values())))
+    records = _records(data, part)
+    if sides is None:
+        return records, hold_out(map(str, range(len(records))), split, data)
+    if not len(records):
+        raise DataError(f"{data} has no rows in its {split} split; give another data set")
+    return records, np.arange(len(records))
+
+
+def _load(data: str) -> dict[str, Any]:
+    import datasets
+
+    try:
+        return dict(datasets.load_dataset(data))
+    # Whatever the network, the hub client or a builder raises; the user can only check the name and the net.
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0].rstrip(". ") or type(error).__name__
+        raise DataError(
+            f"'{data}' is no path here, and as a hub data set it cannot be loaded ({reason}); check its name "
+            "and the network, or give a folder or .parquet file"
+        ) from None
+
+
+def _records(data: str, part: Any) -> HubRecords:
+    import datasets
+
+    column = next((name for name in IMAGE_COLUMNS if name in part.column_names), None)
+    if column is None:
+        raise DataError(f"{data} has the columns {part.column_names}; it needs one of images, 'image' or 'img'")
+    part = part.select_columns([column])
+    feature = part.features[column]
+    if isinstance(feature, datasets.Image):
+        part = part.cast_column(column, datasets.Image(decode=False))
+    elif getattr(feature, "dtype", None) not in ("binary", "large_binary"):
+        raise DataError(f"{data} has a column '{column}' of type {feature}; it must hold encoded images")
+    return HubRecords(data, part, column)

@@ -1,0 +1,246 @@
+"""What every source becomes: a map-style set of images from which square crops are cut.
+
+open_images ──► Images ─┬─ PhotoTiles      photographs at native resolution      photos.py
+                        └─ RecordImages    one record, one image, short side = size
+                                ▲
+                             Records ─┬─ FileRecords       files.py
+                                      ├─ ParquetRecords    parquet.py
+                                      └─ HubRecords        hub.py
+"""
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from hybridvq.data.decode import UnreadableError, decode, fit, without_warnings
+from hybridvq.errors import DataError
+
+Split = Literal["train", "test"]
+
+MEMORY_BUDGET = 1 << 30
+"""Bytes of decoded pixels up to which a set is kept in memory; larger sets decode on access."""
+
+_ASPECT_ALLOWANCE = 1.5  # photographs are seldom longer than 3:2, and only the short side is `size`
+_CHUNK = 512  # images decoded, and stored, together
+
+
+class Images(ABC):
+    """Images of one split, of which square crops can be cut in any order.
+
+    Attributes:
+        name: what is read, in short; never an absolute path.
+        split: "train" or "test".
+        size: side of a crop, in pixels.
+        fingerprint: 16 hexadecimal digits of a SHA-256 over the identity of what is read; the same on every
+            machine and wherever the files lie.
+        skipped: one line "name: reason" for each image left out as unreadable.
+    """
+
+    name: str
+    split: Split
+    size: int
+    fingerprint: str
+    skipped: list[str]
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def pixels(self, index: int) -> np.ndarray:
+        """Return the picture that image `index` is cut from, (H, W, 3) uint8 with H, W >= size.
+
+        Raises:
+            DataError: it cannot be decoded (only for sets too large to have been checked when opened).
+        """
+
+    def origin(self, index: int, height: int, width: int) -> tuple[int, int]:
+        """Return (top, left) of the deterministic crop in a picture of height x width: the centre."""
+        return (height - self.size) // 2, (width - self.size) // 2
+
+    def crop(self, index: int, generator: np.random.Generator | None) -> np.ndarray:
+        """Cut image `index`: (size, size, 3) uint8, an array of its own.
+
+        With a generator, a uniformly random crop, mirrored left to right half of the time; three numbers are
+        drawn from it. With None, the deterministic crop, never mirrored.
+
+        Raises:
+            IndexError: index is not in [0, len).
+            DataError: see `pixels`.
+        """
+        return self.crop_at(index, None if generator is None else generator.random(3)).copy()
+
+    def crop_at(self, index: int, draw: np.ndarray | None) -> np.ndarray:
+        """Cut image `index` as `crop` does, from three numbers in [0, 1): top, left, mirror.
+
+        The result may be a view of the set's memory: copy it, never write to it.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        picture = self.pixels(index)
+        height, width, _ = picture.shape
+        if draw is None:
+            top, left = self.origin(index, height, width)
+        else:
+            top, left = int(draw[0] * (height - self.size + 1)), int(draw[1] * (width - self.size + 1))
+        window = picture[top : top + self.size, left : left + self.size]
+        return window if draw is None or draw[2] < 0.5 else window[:, ::-1]
+
+
+class Records(Protocol):
+    """Encoded images by number, before any is decoded."""
+
+    name: str
+    location: str
+
+    def __len__(self) -> int: ...
+
+    def label(self, record: int) -> str:
+        """Return the name of a record, relative to `location`."""
+
+    def read(self, record: int) -> bytes | Path:
+        """Return the encoded image, or the file that holds it; raises UnreadableError."""
+
+    def identity(self, selected: np.ndarray) -> Iterable[str]:
+        """Return what tells these records from others, in lines that do not depend on the machine."""
+
+
+class RecordImages(Images):
+    """One image a record, its short side resized to `size`; kept in memory if all fit `MEMORY_BUDGET`."""
+
+    def __init__(
+        self,
+        records: Records,
+        selected: np.ndarray,
+        split: Split,
+        size: int,
+        *,
+        skip_unreadable: bool = False,
+    ) -> None:
+        """Open the records numbered `selected`, in that order, and decode them now if they fit in memory.
+
+        Raises:
+            DataError: a record cannot be decoded and skip_unreadable is off, or none can be.
+        """
+        self.name, self.split, self.size = records.name, split, size
+        self.skipped = []
+        self._records = records
+        self._selected = selected
+        self._memory: PixelMemory | None = None
+        fits = len(selected) * 3 * size**2 * _ASPECT_ALLOWANCE <= MEMORY_BUDGET
+        if fits or skip_unreadable:
+            self._decode_all(keep=fits, skip_unreadable=skip_unreadable)
+        self.fingerprint = fingerprint([split, *records.identity(self._selected)])
+
+    def __len__(self) -> int:
+        return len(self._selected)
+
+    def pixels(self, index: int) -> np.ndarray:
+        if self._memory is not None:
+            return self._memory[index]
+        record = int(self._selected[index])
+        with without_warnings():
+            try:
+                return _decode_record(self._records.read(record), self.size)
+            except UnreadableError as error:
+                raise self._error(record, error) from None
+
+    def _decode_all(self, *, keep: bool, skip_unreadable: bool) -> None:
+        memory = PixelMemory() if keep else None
+        good: list[int] = []
+        for records, results in self._decoded_chunks():
+            pictures: list[np.ndarray] = []
+            for record, result in zip(records, results, strict=True):
+                if not isinstance(result, UnreadableError):
+                    good.append(record)
+                    pictures.append(result)
+                elif skip_unreadable:
+                    self.skipped.append(f"{self._records.label(record)}: {result}")
+                else:
+                    raise self._error(record, result)
+            if memory is not None:
+                memory.extend(pictures)
+        if not good:
+            raise DataError(
+                f"{self._records.location} has no readable image in its {self.split} split "
+                f"({len(self.skipped)} skipped, the first is {self.skipped[0]}); give another data set"
+            )
+        self._selected = np.array(good, dtype=np.int64)
+        self._memory = memory
+
+    def _decoded_chunks(self) -> Iterator[tuple[list[int], list[np.ndarray | UnreadableError]]]:
+        # Reading stays on this thread, for records remember what they read last; decoding releases the GIL.
+        with without_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(self._selected), _CHUNK):
+                records = self._selected[start : start + _CHUNK].tolist()
+                sources = [_read_or_error(self._records, record) for record in records]
+                slices = [sources[at : at + 32] for at in range(0, len(sources), 32)]
+                done = pool.map(_decode_slice, slices, [self.size] * len(slices))
+                yield records, [result for results in done for result in results]
+
+    def _error(self, record: int, reason: UnreadableError) -> DataError:
+        where = f"{self._records.location}/{self._records.label(record)}"
+        return DataError(f"{where} cannot be read as an image ({reason}); remove it or pass --skip-unreadable")
+
+
+class PixelMemory:
+    """Pictures of any shape in few large arrays.
+
+    Thousands of small arrays would each be copied into every data loader process, as Python writes to an
+    object's reference count whenever it is looked at.
+    """
+
+    def __init__(self) -> None:
+        self._chunks: list[np.ndarray] = []
+        self._places: list[np.ndarray] = []  # of each picture: chunk, offset in it, height, width
+        self._table = np.zeros((0, 4), dtype=np.int64)
+
+    def extend(self, pictures: list[np.ndarray]) -> None:
+        """Append pictures, each (H, W, 3) uint8."""
+        if not pictures:
+            return
+        offsets = np.cumsum([0] + [picture.size for picture in pictures])
+        places = [
+            (len(self._chunks), offset, *picture.shape[:2]) for offset, picture in zip(offsets, pictures, strict=False)
+        ]
+        self._chunks.append(np.concatenate([picture.reshape(-1) for picture in pictures]))
+        self._places.append(np.array(places, dtype=np.int64))
+        self._table = np.concatenate(self._places)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        chunk, offset, height, width = self._table[index].tolist()
+        return self._chunks[chunk][offset : offset + height * width * 3].reshape(height, width, 3)
+
+
+def fingerprint(lines: Iterable[str]) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of the lines."""
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _read_or_error(records: Records, record: int) -> bytes | Path | UnreadableError:
+    try:
+        return records.read(record)
+    except UnreadableError as error:
+        return error
+
+
+def _decode_slice(sources: list[bytes | Path | UnreadableError], size: int) -> list[np.ndarray | UnreadableError]:
+    results: list[np.ndarray | UnreadableError] = []
+    for source in sources:
+        try:
+            results.append(source if isinstance(source, UnreadableError) else _decode_record(source, size))
+        except UnreadableError as error:
+            results.append(error)
+    return results
+
+
+def _decode_record(source: bytes | Path, size: int) -> np.ndarray:
+    return fit(decode(source), size)

@@ -1,0 +1,36 @@
+"""Every failure a user can cause, in one tree.
+
+    HybridVQError
+    ├── ConfigError       a setting, recipe key or command-line value that cannot be used
+    ├── DataError         a data set or image that cannot be read
+    ├── ShapeError        a tensor whose shape does not fit the model
+    ├── ModelError        a saved model or checkpoint that cannot be loaded
+    └── TrainingError     a run that had to stop (a loss that is not finite, a full disk)
+
+Each message is one sentence that names the file, key or value and says what to do. The command line prints
+it without a traceback and exits with code 2.
+"""
+
+
+class HybridVQError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class ConfigError(HybridVQError, ValueError):
+    """A setting, recipe key or command-line value cannot be used."""
+
+
+class DataError(HybridVQError):
+    """A data set or an image cannot be read."""
+
+
+class ShapeError(HybridVQError, ValueError):
+    """A tensor's shape does not fit the model."""
+
+
+class ModelError(HybridVQError):
+    """A saved model or checkpoint cannot be loaded."""
+
+
+class TrainingError(HybridVQError):
+    """A training run had to stop."""

@@ -1,0 +1,110 @@
+"""Image files through tokens and back to image files."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from hybridvq.data import read_image
+from hybridvq.data.decode import image_extensions
+from hybridvq.errors import ConfigError, DataError
+from hybridvq.evaluation import reconstruct, to_pixels
+from hybridvq.metrics import psnr_db
+from hybridvq.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class ReconstructedFile:
+    """One image and what came back: its source, the PNG written, the error on [-1, 1] and its raw bits a pixel."""
+
+    source: Path
+    written: Path
+    psnr_db: float
+    rate_bpp: float
+
+
+def reconstruct_files(
+    tokenizer: Tokenizer, sources: Iterable[str | Path], out: Path, skipped: list[str] | None = None
+) -> Iterator[ReconstructedFile]:
+    """Reconstruct every image of `sources` (files, or folders of them) into `out` as PNG, at its own size.
+
+    Sides that are not multiples of the downsampling factor are padded with their edge pixels for the tokenizer,
+    and the padding is cut off again. With a list `skipped`, unreadable images are described there instead of raising.
+
+    Raises:
+        DataError: an image cannot be read, or there is none.
+        ConfigError: `out` cannot be written, or two images would be written to one file.
+    """
+    taken: dict[Path, Path] = {}
+    for path in image_files(sources):
+        try:
+            pixels = read_image(path)
+        except DataError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+            continue
+        written = out / f"{path.stem}.png"
+        if written in taken:
+            raise ConfigError(f"{path} and {taken[written]} would both be written to {written}; rename one of them")
+        taken[written] = path
+        yield reconstruct_file(tokenizer, path, pixels, written)
+
+
+def reconstruct_file(tokenizer: Tokenizer, path: Path, pixels: np.ndarray, written: Path) -> ReconstructedFile:
+    """One image (H, W, 3) uint8 through the tokenizer, its reconstruction saved as `written`."""
+    x = torch.from_numpy(pixels.copy()).movedim(-1, 0)[None].float() / 127.5 - 1
+    padded = pad_to_multiple(x, tokenizer.downsampling)
+    x_hat, bits = reconstruct(tokenizer, padded)
+    x_hat = x_hat[..., : x.shape[2], : x.shape[3]].cpu()
+    save_png(to_pixels(x_hat)[0].numpy(), written)
+    mse = float(F.mse_loss(x_hat, x))
+    return ReconstructedFile(path, written, psnr_db(mse), bits / (x.shape[2] * x.shape[3]))
+
+
+def image_files(sources: Iterable[str | Path]) -> list[Path]:
+    """Files as they are given, folders as the image files in them.
+
+    Raises:
+        DataError: a source does not exist, or holds no image.
+    """
+    files: list[Path] = []
+    for source in map(Path, sources):
+        if source.is_dir():
+            found = sorted(p for p in source.rglob("*") if p.is_file() and p.suffix.lower() in image_extensions())
+            if not found:
+                raise DataError(f"{source} holds no images; give image files or a folder of them")
+            files += found
+        elif source.exists():
+            files.append(source)
+        else:
+            raise DataError(f"there is no file or folder {source}; give image files or a folder of them")
+    return files
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """x (B, 3, H, W) with right and bottom edges extended until both sides are multiples of `multiple`."""
+    height, width = (math.ceil(side / multiple) * multiple for side in x.shape[2:])
+    return F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
+
+
+def save_png(pixels: np.ndarray, path: Path) -> None:
+    """Write (H, W, 3) uint8 as PNG, through a temporary file.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    temporary = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(temporary, format="PNG")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ConfigError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from error

@@ -1,0 +1,73 @@
+"""Pure functions of tensors: errors, codebook usage, spikes. MSE is on the [-1, 1] scale everywhere."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PEAK = 2.0  # the range of values in [-1, 1]
+SPIKE_WINDOW = 100
+SPIKE_START = 200
+
+
+def psnr_db(mse: float) -> float:
+    """Peak signal-to-noise ratio of images in [-1, 1]: 10 log10(4 / mse), in dB; infinite for mse 0."""
+    return 10 * math.log10(PEAK**2 / mse) if mse > 0 else math.inf
+
+
+def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
+    """Structural similarity of each image, (B,), for images (B, 3, H, W) in [-1, 1].
+
+    Gaussian window of 11 pixels, sigma 1.5 (Wang et al. 2004), by torchmetrics.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    values = structural_similarity_index_measure(
+        x_hat.float(), x.float(), data_range=PEAK, reduction="none", gaussian_kernel=True, sigma=1.5, kernel_size=11
+    )
+    assert isinstance(values, Tensor)
+    return values
+
+
+def entropy_bits(counts: Tensor) -> float:
+    """Entropy -sum p log2 p of the empirical distribution p = counts / sum(counts), in bits; 0 for no counts."""
+    counts = counts.double()
+    if counts.sum() == 0:
+        return 0.0
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * p.log2()).sum()) + 0.0
+
+
+def perplexity(counts: Tensor) -> float:
+    """2 ** entropy: how many equally frequent codes would be as hard to predict."""
+    return 2 ** entropy_bits(counts)
+
+
+def codes_used(counts: Tensor) -> int:
+    """How many codes were chosen at least once."""
+    return int((counts > 0).sum())
+
+
+def max_loss_spike(losses: Sequence[float], window: int = SPIKE_WINDOW, start: int = SPIKE_START) -> float | None:
+    """The largest ratio of a batch's loss to the median of the `window` batches before it, from step `start` on.
+
+    None when the run is no longer than `start` steps.
+    """
+    values = np.asarray(losses, dtype=np.float64)
+    if len(values) <= max(start, window):
+        return None
+    windows = np.lib.stride_tricks.sliding_window_view(values, window)
+    first = max(start, window)
+    medians = np.median(windows[first - window : len(values) - window], axis=1)
+    return float((values[first:] / medians).max())
+
+
+def round_to_grid(gains: Tensor, low: float, high: float, bits: int) -> Tensor:
+    """Each gain moved to the nearest of 2**bits evenly spaced values from `low` to `high`, ends included."""
+    steps = 2**bits - 1
+    width = (high - low) / steps
+    if width == 0:
+        return torch.full_like(gains, low)
+    return ((gains - low) / width).round().clamp(0, steps) * width + low

@@ -1,0 +1,91 @@
+"""The encoder and decoder of the published setting."""
+
+import torch
+from torch import Tensor, nn
+
+from hybridvq.errors import ConfigError
+
+
+class ResidualBlock(nn.Module):
+    """x + f(x), with f: ReLU, 3x3 conv, BatchNorm, ReLU, 1x1 conv, BatchNorm. (B, dim, h, w) to the same."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.ReLU(),
+            nn.Conv2d(dim, dim, 3, padding=1),
+            nn.BatchNorm2d(dim),
+            nn.ReLU(),
+            nn.Conv2d(dim, dim, 1),
+            nn.BatchNorm2d(dim),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class Encoder(nn.Module):
+    """Images to one vector a position.
+
+        x (B,3,H,W) ──► [4x4 stride-2 conv, BatchNorm, ReLU] ... 4x4 stride-2 conv ──► residual ──► residual ──► z
+                        one strided convolution for each halving                          (B, dim, H/f, W/f)
+
+    Source: the extension's report, after arXiv:1711.00937, section 4.1.
+
+    Raises:
+        ConfigError: `downsampling` f is not a power of two of at least 2.
+    """
+
+    def __init__(self, dim: int, downsampling: int = 4) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for i in range(halvings(downsampling)):
+            if i:
+                layers += [nn.BatchNorm2d(dim), nn.ReLU()]
+            layers.append(nn.Conv2d(dim if i else 3, dim, 4, stride=2, padding=1))
+        self.layers = nn.Sequential(*layers, ResidualBlock(dim), ResidualBlock(dim))
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Decoder(nn.Module):
+    """Vectors back to images in [-1, 1].
+
+        z_hat ──► residual ──► residual ──► ReLU ──► [4x4 stride-2 transposed conv, BatchNorm, ReLU] ...
+        (B, dim, h, w)                                   4x4 stride-2 transposed conv ──► tanh ──► x_hat (B,3,f h,f w)
+
+    Raises:
+        ConfigError: `downsampling` f is not a power of two of at least 2.
+    """
+
+    def __init__(self, dim: int, downsampling: int = 4) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [ResidualBlock(dim), ResidualBlock(dim), nn.ReLU()]
+        for _ in range(halvings(downsampling) - 1):
+            layers += [nn.ConvTranspose2d(dim, dim, 4, stride=2, padding=1), nn.BatchNorm2d(dim), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.ConvTranspose2d(dim, 3, 4, stride=2, padding=1), nn.Tanh())
+        self.apply(initialise)
+
+    def forward(self, z_hat: Tensor) -> Tensor:
+        return self.layers(z_hat)
+
+
+def halvings(downsampling: int) -> int:
+    """How often the sides are halved: log2 of `downsampling`.
+
+    Raises:
+        ConfigError: it is not a power of two of at least 2.
+    """
+    if downsampling < 2 or downsampling & (downsampling - 1):
+        raise ConfigError(f"downsampling is {downsampling}; it must be a power of two of at least 2, such as 4 or 8")
+    return downsampling.bit_length() - 1
+
+
+def initialise(module: nn.Module) -> None:
+    """Xavier-uniform weights and zero biases, for every convolution."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            torch.nn.init.zeros_(module.bias)

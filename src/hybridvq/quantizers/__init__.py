@@ -1,0 +1,58 @@
+"""What can happen to the encoder's vector at each position, by name."""
+
+import inspect
+from typing import Any
+
+from hybridvq.errors import ConfigError
+from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, nearest_code, straight_through
+from hybridvq.quantizers.codebook import Codebook
+from hybridvq.quantizers.frequency import FrequencyQuantizer
+from hybridvq.quantizers.gaussian import GaussianQuantizer
+from hybridvq.quantizers.identity import IdentityQuantizer
+from hybridvq.quantizers.projected import ProjectedQuantizer
+from hybridvq.quantizers.vector import VectorQuantizer
+
+__all__ = [
+    "QUANTIZERS",
+    "Codebook",
+    "FrequencyQuantizer",
+    "GaussianQuantizer",
+    "IdentityQuantizer",
+    "ProjectedQuantizer",
+    "Quantized",
+    "Quantizer",
+    "Tokens",
+    "VectorQuantizer",
+    "build_quantizer",
+    "nearest_code",
+    "straight_through",
+]
+
+QUANTIZERS: dict[str, type[Quantizer]] = {
+    "vector": VectorQuantizer,
+    "projected": ProjectedQuantizer,
+    "frequency": FrequencyQuantizer,
+    "identity": IdentityQuantizer,
+    "gaussian": GaussianQuantizer,
+}
+
+
+def build_quantizer(dim: int, name: str, options: dict[str, Any] | None = None) -> Quantizer:
+    """The quantizer registered under `name`, for vectors of `dim` numbers.
+
+    Raises:
+        ConfigError: no such quantizer, an option it does not take, or one it needs and does not get.
+    """
+    if name not in QUANTIZERS:
+        raise ConfigError(f"there is no quantizer named {name!r}; choose one of {', '.join(QUANTIZERS)}")
+    options = options or {}
+    parameters = dict(inspect.signature(QUANTIZERS[name]).parameters)
+    parameters.pop("dim")
+    for key in options:
+        if key not in parameters:
+            takes = ", ".join(parameters) or "no options"
+            raise ConfigError(f"the {name} quantizer has no option {key!r}; it takes {takes}")
+    for key, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty and key not in options:
+            raise ConfigError(f"the {name} quantizer needs the option {key!r}")
+    return QUANTIZERS[name](dim, **options)

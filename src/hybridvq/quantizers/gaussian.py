@@ -1,0 +1,54 @@
+"""The plain variational autoencoder's bottleneck."""
+
+import torch
+from torch import Tensor, nn
+
+from hybridvq.errors import ConfigError
+from hybridvq.quantizers.base import Quantized, Quantizer, Tokens
+from hybridvq.quantizers.identity import passed_vectors
+
+LOG_VARIANCE_RANGE = (-30.0, 20.0)  # exp() of anything outside says nothing more and can overflow
+
+
+class GaussianQuantizer(Quantizer):
+    r"""A diagonal Gaussian at each position, pulled towards N(0, I).
+
+        mu, log s^2 = W z + b                          one 1x1 convolution, D to 2 D channels
+        z_hat       = mu + s n,  n ~ N(0, I)           in training; mu in evaluation
+
+    Loss: kl_weight * KL(N(mu, s^2) || N(0, 1)), a mean over elements, KL = (mu^2 + s^2 - 1 - log s^2) / 2 nats.
+    Gradient: reparameterised. The noise of a training step depends on the step's number alone, so that a resumed
+    run draws what an uninterrupted one would.
+    Shapes: z, z_hat, vectors (B, D, h, w) float32.
+    Rate: 32 D bits a position, as floats.
+    Source: Kingma and Welling 2014, arXiv:1312.6114, section 2.4 and appendix B.
+
+    Raises:
+        ConfigError: kl_weight is negative.
+        ShapeError: z.shape[1] != D.
+    """
+
+    steps: Tensor
+
+    def __init__(self, dim: int, kl_weight: float = 1e-3) -> None:
+        super().__init__(dim)
+        if kl_weight < 0:
+            raise ConfigError(f"kl_weight is {kl_weight}; it cannot be negative")
+        self.kl_weight = kl_weight
+        self.moments = nn.Conv2d(dim, 2 * dim, 1)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def quantize(self, z: Tensor) -> Quantized:
+        mean, log_variance = self.moments(z).chunk(2, dim=1)
+        log_variance = log_variance.clamp(*LOG_VARIANCE_RANGE)
+        kl = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
+        z_hat = mean
+        if self.training:
+            generator = torch.Generator(device=z.device).manual_seed(int(self.steps))
+            noise = torch.randn(mean.shape, generator=generator, device=z.device)
+            z_hat = mean + (log_variance / 2).exp() * noise
+            self.steps += 1
+        return Quantized(z_hat, Tokens(vectors=z_hat.detach()), {"kl": self.kl_weight * kl})
+
+    def dequantize(self, tokens: Tokens) -> Tensor:
+        return passed_vectors(tokens)

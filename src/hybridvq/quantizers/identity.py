@@ -1,0 +1,37 @@
+"""No bottleneck: the continuous upper bound."""
+
+from torch import Tensor
+
+from hybridvq.errors import ConfigError
+from hybridvq.quantizers.base import Quantized, Quantizer, Tokens
+
+
+def passed_vectors(tokens: Tokens) -> Tensor:
+    """The vectors (B, D, h, w) of tokens from a model without a codebook.
+
+    Raises:
+        ConfigError: the tokens hold none.
+    """
+    if tokens.vectors is None:
+        raise ConfigError("these tokens hold no vectors; they were not made by a continuous model")
+    return tokens.vectors
+
+
+class IdentityQuantizer(Quantizer):
+    """Pass the encoder's vector on: z_hat = z.
+
+    The autoencoder without a bottleneck, which bounds from above what any quantizer in its place can reach.
+
+    Losses: none. Gradient: the identity.
+    Shapes: z, z_hat, vectors (B, D, h, w) float32.
+    Rate: 32 D bits a position.
+
+    Raises:
+        ShapeError: z.shape[1] != D.
+    """
+
+    def quantize(self, z: Tensor) -> Quantized:
+        return Quantized(z, Tokens(vectors=z.detach()))
+
+    def dequantize(self, tokens: Tokens) -> Tensor:
+        return passed_vectors(tokens)

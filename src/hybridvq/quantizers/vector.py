@@ -1,0 +1,82 @@
+"""VQ-VAE's quantizer."""
+
+from typing import Literal
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from hybridvq.errors import ConfigError
+from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, straight_through
+from hybridvq.quantizers.codebook import Codebook
+
+
+class VectorQuantizer(Quantizer):
+    r"""Replace each encoder vector by its nearest code.
+
+        k     = argmin_j ||z - e_j||^2                 in {0, ..., K-1}
+        z_hat = e_k
+
+    Losses, means over elements: codebook ||sg[z] - e_k||^2 (none when the codes are moving averages) and
+    commitment beta ||z - sg[e_k]||^2.
+    Gradient: straight-through, d z_hat / d z = I.
+    Shapes: z, z_hat (B, D, h, w) float32; codes (B, 1, h, w) int64.
+    Rate: log2(K) bits a position before entropy coding.
+    Source: van den Oord, Vinyals, Kavukcuoglu 2017, arXiv:1711.00937, equation 3.
+
+    Args:
+        dim: D.
+        codebook_size: K.
+        beta: weight of the commitment term.
+        learn, init, restart_every, decay: how the codes are kept, see `Codebook`. As published: `init="uniform"`,
+            `restart_every=0`.
+
+    Raises:
+        ConfigError: an option has no such value.
+        ShapeError: z.shape[1] != D.
+    """
+
+    codebook_size: int
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int = 512,
+        beta: float = 0.25,
+        learn: Literal["gradient", "ema"] = "gradient",
+        init: Literal["uniform", "kmeans"] = "kmeans",
+        restart_every: int = 50,
+        decay: float = 0.99,
+    ) -> None:
+        super().__init__(dim)
+        if beta < 0:
+            raise ConfigError(f"beta is {beta}; the weight of the commitment term cannot be negative")
+        self.codebook_size = codebook_size
+        self.beta = beta
+        self.codebook = Codebook(codebook_size, dim, learn, init, restart_every, decay)
+
+    def quantize(self, z: Tensor) -> Quantized:
+        codes, e, losses = self.lookup(z)
+        return Quantized(straight_through(z, e), Tokens(codes=codes), losses)
+
+    def dequantize(self, tokens: Tokens) -> Tensor:
+        return self.embed(tokens)
+
+    def lookup(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Codes (B, 1, h, w), their vectors (B, D, h, w), and VQ-VAE's two losses."""
+        batch, _, height, width = z.shape
+        codes = self.codebook.assign(flatten(z)).view(batch, 1, height, width)
+        e = self.embed(Tokens(codes=codes))
+        losses = {"commitment": self.beta * F.mse_loss(z, e.detach())}
+        if self.codebook.learn == "gradient":
+            losses["codebook"] = F.mse_loss(e, z.detach())
+        return codes, e, losses
+
+    def embed(self, tokens: Tokens) -> Tensor:
+        """The code vectors (B, D, h, w) of tokens with S = 1.
+
+        Raises:
+            ConfigError: the tokens hold no codes.
+        """
+        if tokens.codes is None:
+            raise ConfigError("these tokens hold no codes; they were not made by a quantizer with a codebook")
+        return self.codebook(tokens.codes[:, 0]).movedim(-1, 1)

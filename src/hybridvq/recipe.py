@@ -1,0 +1,75 @@
+"""Recipes: one model and how it is trained, read from YAML files that state only what differs from base.yaml."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from hybridvq.errors import ConfigError
+from hybridvq.settings import Recipe
+
+RECIPES = Path(__file__).parent / "recipes"
+BASE = RECIPES / "base.yaml"
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml") if path != BASE)
+
+
+def recipe_path(recipe: str) -> Path:
+    """The file of a recipe given by name or by path.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for path in (Path(recipe), RECIPES / f"{recipe}.yaml"):
+        if path.is_file():
+            return path
+    raise ConfigError(f"there is no recipe {recipe!r}; give a YAML file or one of {', '.join(recipe_names())}")
+
+
+def add_recipe_arguments(parser: ArgumentParser) -> None:
+    """The options --title to --training.checkpoint_every."""
+    parser.add_class_arguments(Recipe, skip={"name"})
+
+
+def load_recipe(recipe: str, overrides: Mapping[str, Any] | Iterable[str] = ()) -> Recipe:
+    """The recipe of that name or file over base.yaml, with overrides on top.
+
+    Args:
+        recipe: a name from `recipe_names()` or a YAML file.
+        overrides: dotted keys and values, {"model.dim": 128}, or command-line words, ["--model.dim=128"].
+
+    Raises:
+        ConfigError: an unknown key, a value of the wrong kind, or no such recipe.
+    """
+    path = recipe_path(recipe)
+    check_yaml(path)
+    if isinstance(overrides, Mapping):
+        overrides = [f"--{key}={value}" for key, value in overrides.items()]
+    parser = ArgumentParser(exit_on_error=False, default_config_files=[str(BASE), str(path)])
+    add_recipe_arguments(parser)
+    try:
+        settings = parser.parse_args(list(overrides))
+        settings.pop("__default_config__", None)
+        built = Recipe(**vars(parser.instantiate(settings)))
+    except ConfigError as error:
+        raise ConfigError(f"recipe {path.name}: {error}") from error
+    except Exception as error:  # jsonargparse raises several kinds for a bad value; all are the user's
+        raise ConfigError(f"recipe {path.name}: {' '.join(str(error).split())}") from error
+    built.name = path.stem
+    built.title = built.title or path.stem
+    return built
+
+
+def check_yaml(path: Path) -> None:
+    """Raise ConfigError unless the file is a YAML mapping."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"recipe {path} is not readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"recipe {path} must hold keys such as 'model' and 'training', not {type(content).__name__}")

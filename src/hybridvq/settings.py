@@ -1,0 +1,155 @@
+"""Everything a user can set, as plain dataclasses; free of torch, so that the command line starts at once."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hybridvq.errors import ConfigError
+
+
+@dataclass
+class ModelSettings:
+    """The tokenizer.
+
+    Args:
+        dim: width of the network and length of a code vector.
+        downsampling: how many pixels a side one position covers; a power of two.
+        quantizer: vector, projected, frequency, identity or gaussian.
+        options: the quantizer's own arguments, such as codebook_size.
+    """
+
+    dim: int = 64
+    downsampling: int = 4
+    quantizer: str = "vector"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainingSettings:
+    """How the tokenizer is trained: Adam on the mean squared error and the quantizer's losses.
+
+    Args:
+        steps: optimizer steps.
+        batch_size: images a step, over all devices.
+        learning_rate: Adam's, after the warm-up.
+        warmup: share of the steps over which the learning rate rises from 0.
+        decay: share of the steps, at the end, over which it falls to 0.
+        precision: 32-true, bf16-mixed, or auto, which takes bf16-mixed where the device multiplies bfloat16 natively.
+        eval_every: steps between two measurements of the test loss.
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    steps: int = 3000
+    batch_size: int = 128
+    learning_rate: float = 4e-4
+    warmup: float = 0.03
+    decay: float = 0.2
+    precision: str = "auto"
+    eval_every: int = 200
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        for key in ("steps", "batch_size", "eval_every", "checkpoint_every"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be at least 1")
+        if not (self.warmup >= 0 and self.decay >= 0 and self.warmup + self.decay <= 1):
+            raise ConfigError(
+                f"training.warmup {self.warmup} and training.decay {self.decay} must be shares that add to at most 1"
+            )
+        if self.learning_rate <= 0:
+            raise ConfigError(f"training.learning_rate is {self.learning_rate}; it must be positive")
+        if self.precision not in ("auto", "32-true", "bf16-mixed"):
+            raise ConfigError(f"training.precision is {self.precision!r}; use auto, 32-true or bf16-mixed")
+
+    def learning_rate_factor(self, step: int) -> float:
+        """What the learning rate is multiplied by at `step`, counted from 0: linear up, flat, linear down."""
+        up = (step + 1) / (self.warmup * self.steps) if self.warmup else 1.0
+        down = (self.steps - step) / (self.decay * self.steps) if self.decay else 1.0
+        return min(1.0, up, max(0.0, down))
+
+
+@dataclass
+class Recipe:
+    """A recipe.
+
+    Args:
+        title: what tables call it.
+        group: the heading it stands under: published, healthy, continuous reference, or one of your own.
+        description: one sentence on what it is.
+        model: the tokenizer.
+        training: how it is trained.
+    """
+
+    title: str = ""
+    group: str = "custom"
+    description: str = ""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    name: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass
+class DataSettings:
+    """Which images.
+
+    Args:
+        data: `photos` (the sample photographs of scikit-image and scikit-learn), a folder of images, a parquet file
+            or a folder of them, a mini-ImageNet folder, or a hub id such as uoft-cs/cifar10.
+        size: side of the square crops, in pixels.
+        skip_unreadable: leave out images that cannot be read, and list them, instead of stopping.
+    """
+
+    data: str = "photos"
+    size: int = 32
+    skip_unreadable: bool = False
+
+
+@dataclass
+class Plan:
+    """A comparison: several recipes on the same images, in the same order, for the same steps and seeds.
+
+    Args:
+        recipes: names or YAML files of recipes.
+        seeds: each recipe is trained once with each of these.
+        first_seed_only: recipes trained with the first seed alone.
+        steps: optimizer steps of every run.
+        batch_size: images a step of every run.
+        eval_images: held-out images measured for the curves; the final numbers use all of them.
+        eval_every: steps between two points of the test curves; 0 for 20 points a run.
+        overrides: recipe keys set to the same value in every recipe, such as {model.dim: 64}.
+        jobs: runs trained at the same time, each in a process of its own with its share of the cores.
+    """
+
+    recipes: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0])
+    first_seed_only: list[str] = field(default_factory=list)
+    steps: int = 3000
+    batch_size: int = 128
+    eval_images: int = 2048
+    eval_every: int = 0
+    overrides: dict[str, Any] = field(default_factory=dict)
+    jobs: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.recipes + self.first_seed_only:
+            raise ConfigError("compare needs recipes; name some with --recipes, such as --recipes vector projected")
+        if not self.seeds:
+            raise ConfigError("compare needs at least one seed; give --seeds 0")
+        for key in ("steps", "batch_size", "eval_images", "jobs"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key} is {getattr(self, key)}; it must be at least 1")
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Every (recipe, seed) to train, in the order of the table."""
+        return [(r, s) for r in self.recipes for s in self.seeds] + [(r, self.seeds[0]) for r in self.first_seed_only]
+
+    def recipe_overrides(self) -> dict[str, Any]:
+        """The keys that every recipe is given."""
+        common = {
+            "training.steps": self.steps,
+            "training.batch_size": self.batch_size,
+            "training.eval_every": self.eval_every or max(1, self.steps // 20),
+        }
+        return common | self.overrides

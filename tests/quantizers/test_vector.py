@@ -1,0 +1,200 @@
+import numpy as np
+import pytest
+import reference
+import torch
+
+from hybridvq import ConfigError, ShapeError, VectorQuantizer
+from hybridvq.quantizers import Tokens, nearest_code, straight_through
+from hybridvq.quantizers.base import SLAB_ELEMENTS
+
+
+@pytest.fixture
+def z():
+    return torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0))
+
+
+def quantizer(**options):
+    torch.manual_seed(1)
+    made = VectorQuantizer(6, **({"codebook_size": 11, "init": "uniform", "restart_every": 0} | options))
+    with torch.no_grad():
+        made.codebook.weight.copy_(torch.randn(made.codebook.weight.shape))
+    return made
+
+
+def test_codes_and_losses_match_the_formulas(z):
+    vq = quantizer(beta=0.7)
+    out = vq(z)
+    codes = vq.codebook.weight.detach().double().numpy()
+    k = reference.nearest(reference.rows(z), codes)
+    assert (out.tokens.codes.flatten().numpy() == k).all()
+    np.testing.assert_allclose(reference.rows(out.z_hat), codes[k], rtol=1e-6)
+    codebook, commitment = reference.vq_losses(reference.rows(z), codes[k], beta=0.7)
+    assert out.losses["codebook"].item() == pytest.approx(codebook, rel=1e-5)
+    assert out.losses["commitment"].item() == pytest.approx(commitment, rel=1e-5)
+
+
+def test_matches_vector_quantize_pytorch(z):
+    import vector_quantize_pytorch
+
+    vq = quantizer(beta=0.25)
+    other = vector_quantize_pytorch.VectorQuantize(
+        dim=6,
+        codebook_size=11,
+        accept_image_fmap=True,
+        learnable_codebook=True,
+        ema_update=False,
+        commitment_weight=0.25,
+    ).eval()
+    with torch.no_grad():
+        other._codebook.embed.copy_(vq.codebook.weight[None])
+    z_hat, codes, _ = other(z)
+    out = vq(z)
+    assert torch.equal(out.tokens.codes[:, 0], codes)
+    torch.testing.assert_close(out.z_hat, z_hat)
+
+
+def test_moving_averages_match_vector_quantize_pytorch(z):
+    import vector_quantize_pytorch
+
+    vq = quantizer(learn="ema", decay=0.8)
+    other = vector_quantize_pytorch.VectorQuantize(
+        dim=6, codebook_size=11, accept_image_fmap=True, decay=0.8, threshold_ema_dead_code=0, eps=1e-5
+    ).train()
+    start = vq.codebook.weight.clone()
+    other._codebook.embed.copy_(start[None])
+    other._codebook.embed_avg.copy_(start[None])
+    other._codebook.cluster_size.fill_(1.0)
+    other._codebook.initted.fill_(True)
+    vq.codebook.ema_sums.copy_(start)
+    for step in range(5):
+        batch = z + 0.1 * step
+        vq(batch)
+        other(batch)
+    torch.testing.assert_close(vq.codebook.weight, other._codebook.embed[0], rtol=1e-4, atol=1e-5)
+
+
+def test_gradient_is_straight_through_and_beta_weighs_the_commitment(z):
+    vq = quantizer(beta=0.7)
+    z.requires_grad_()
+    out = vq(z)
+    v = torch.randn_like(z)
+    (grad,) = torch.autograd.grad(out.z_hat, z, v, retain_graph=True)
+    torch.testing.assert_close(grad, v)
+    (grad,) = torch.autograd.grad(out.losses["commitment"], z, retain_graph=True)
+    torch.testing.assert_close(grad, 0.7 * 2 * (z - out.z_hat).detach() / z.numel())
+    assert torch.autograd.grad(out.losses["codebook"], z, retain_graph=True, allow_unused=True) == (None,)
+    assert torch.autograd.grad(out.losses["commitment"], vq.codebook.weight, allow_unused=True) == (None,)
+
+
+def test_only_chosen_codes_get_a_gradient(z):
+    vq = quantizer()
+    out = vq(z)
+    out.losses["codebook"].backward()
+    moved = vq.codebook.weight.grad.abs().sum(1) > 0
+    assert set(moved.nonzero().flatten().tolist()) == set(out.tokens.codes.flatten().tolist())
+
+
+def test_moving_average_codes_are_not_trained_by_gradient(z):
+    vq = quantizer(learn="ema")
+    assert not list(vq.parameters())
+    assert set(vq(z).losses) == {"commitment"}
+
+
+def test_tokens_are_enough(z):
+    vq = quantizer().eval()
+    out = vq(z)
+    assert torch.equal(vq.dequantize(Tokens(codes=out.tokens.codes.clone())), out.z_hat)
+    assert not out.tokens.has_floats
+
+
+def test_straight_through_keeps_short_codes_exact():
+    z, e = torch.tensor([1.2345678]), torch.tensor([1.2345678e-5])
+    assert torch.equal(straight_through(z, e), e)
+
+
+def test_nearest_code_is_exact_across_slabs():
+    generator = torch.Generator().manual_seed(3)
+    codes = torch.randn(2048, 4, generator=generator)
+    z = torch.randn(SLAB_ELEMENTS // 2048 + 3, 4, generator=generator)
+    expected = torch.cdist(z.double(), codes.double()).argmin(1)
+    assert torch.equal(nearest_code(z, codes), expected)
+
+
+def test_ties_go_to_the_lowest_index():
+    codes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    assert nearest_code(torch.tensor([[1.0, 0.0]]), codes).item() == 0
+
+
+def test_kmeans_starts_from_the_data():
+    centres = torch.tensor([[10.0, 0.0], [0.0, 10.0], [-10.0, 0.0], [0.0, -10.0]])
+    z = centres.repeat(16, 1) + 0.01 * torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    vq = VectorQuantizer(2, codebook_size=4, init="kmeans", restart_every=1)
+    for _ in range(4):
+        vq(z.T.reshape(1, 2, 8, 8))
+    found = vq.codebook.weight.detach()
+    assert torch.cdist(centres, found).min(1).values.max() < 0.1
+
+
+def test_kmeans_needs_as_many_vectors_as_codes(z):
+    with pytest.raises(ConfigError, match=r"codebook_size is 512.*24 encoder vectors"):
+        VectorQuantizer(6, codebook_size=512).train()(z)
+
+
+def test_dead_codes_restart_from_encoder_outputs(z):
+    vq = quantizer(restart_every=3).train()
+    with torch.no_grad():
+        vq.codebook.weight[:5] = 1e3
+    for _ in range(3):
+        vq(z)
+        assert vq.codebook.restarted is None
+    vq(z)
+    assert vq.codebook.restarted[:5].all()
+    rows = torch.tensor(reference.rows(z)).float()
+    assert torch.cdist(vq.codebook.weight[:5].detach(), rows).min(1).values.max() < 1e-5
+    vq(z)
+    assert vq.codebook.restarted is None
+
+
+def test_a_restarted_average_starts_again(z):
+    vq = quantizer(learn="ema", restart_every=1, decay=1 - 1e-7).train()
+    vq.codebook.weight[0] = 1e3
+    vq.codebook.ema_sums[0] = 1e3 * 50
+    vq.codebook.ema_counts[0] = 50
+    vq(z)
+    vq(z)
+    assert vq.codebook.ema_counts[0] == pytest.approx(1.0)
+    torch.testing.assert_close(vq.codebook.ema_sums[0], vq.codebook.weight[0], rtol=1e-3, atol=1e-3)
+
+
+def test_evaluation_leaves_the_codebook_alone(z):
+    vq = quantizer(learn="ema", restart_every=1).eval()
+    before = {k: v.clone() for k, v in vq.state_dict().items()}
+    vq(z)
+    assert all(torch.equal(before[k], v) for k, v in vq.state_dict().items())
+
+
+def test_the_search_runs_in_float32_under_autocast(z):
+    vq = quantizer()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = vq(z)
+    assert out.z_hat.dtype == torch.float32
+    assert torch.equal(out.tokens.codes, vq(z).tokens.codes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beta": -1.0}, "beta is -1"),
+        ({"learn": "magic"}, "learn is 'magic'"),
+        ({"init": "zeros"}, "init is 'zeros'"),
+        ({"codebook_size": 0}, "codebook_size is 0"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        VectorQuantizer(6, **options)
+
+
+def test_a_wrong_shape_is_named():
+    with pytest.raises(ShapeError, match=r"\(1, 5, 2, 2\).*6"):
+        quantizer()(torch.zeros(1, 5, 2, 2))

@@ -1,0 +1,159 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+
+from hybridvq.errors import ConfigError
+from hybridvq.report import write_figures, write_report
+
+VOID = {"meta", "img", "br", "line"}
+
+
+class Page(HTMLParser):
+    """Collects the links of a page and checks that its elements are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.words = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.links += [value for name, value in attrs if name in ("src", "href", "srcset", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture
+def page(write_folder):
+    return lambda runs: Page(write_report(write_folder(runs)).read_text(encoding="utf-8"))
+
+
+def test_everything_is_inside_the_file(write_folder, four_runs):
+    html = write_report(write_folder(four_runs)).read_text(encoding="utf-8")
+    assert all(link.startswith("data:image/") for link in Page(html).links)
+    page = re.sub(r"base64,[^\"]*", "", html)
+    assert not re.search(r"https?://|//[a-z]|@import|url\(|<script|<link|<iframe", page)
+
+
+def test_sections_and_scale(page, four_runs):
+    text = page(four_runs).text
+    for heading in (
+        "Results",
+        "rounded after training",
+        "Training",
+        "Pictures",
+        "Codebook",
+        "How it was made",
+    ):
+        assert heading in text
+    assert "10 log10(4 / MSE)" in text
+    assert "pixel values from -1 to 1" in text
+    assert "one for every 4 × 4 pixels" in text
+    assert "23 November 2026, 19:00 UTC" in text
+    assert "0123456789abcdef" in text
+    assert "hybridvq compare --steps 100" in text
+
+
+def test_seeds_are_one_row(page, run):
+    runs = [run("a", "healthy", seed, test_mse=mse) for seed, mse in enumerate((0.02, 0.03, 0.07))]
+    text = page(runs).text
+    assert "0.0400 ± 0.0265" in text
+    assert "3 seeds" in text
+    assert "bands reach from the lowest to the highest" in text
+
+
+def test_text_is_escaped(write_folder, run):
+    title = "<script>alert(1)</script> & $x^$"
+    html = write_report(write_folder([run("a", "healthy", title=title, description="<i>")])).read_text()
+    assert "<script>" not in html
+    assert "<i>" not in html
+    assert title in Page(html).text
+
+
+def test_without_a_coefficient_there_is_no_second_table(page, run):
+    assert "rounded after training" not in page([run("a", "healthy")]).text
+
+
+def test_a_page_without_any_optional_value(page, run):
+    empty = {
+        key: None
+        for key in run("a", "healthy")
+        if key not in ("recipe", "title", "group", "description", "seed")
+    }
+    text = page([run("a", "healthy", **empty)]).text
+    assert "No recipe here recorded which codes it uses." in text
+    assert "were not saved" in text
+    assert "None" not in text
+    assert "nan" not in text.lower()
+
+
+def test_missing_arrays_are_told(write_folder, four_runs):
+    folder = write_folder(four_runs)
+    shutil.rmtree(folder / "runs" / "vector-published-seed0")
+    text = Page(write_report(folder).read_text()).text
+    assert "Its reconstructions are not in runs/vector-published-seed0/reconstructions.npy" in text
+    (folder / "originals.npy").unlink()
+    text = Page(write_report(folder).read_text()).text
+    assert "No pictures: the held-out images are not in originals.npy, which does not exist." in text
+
+
+def test_a_failure_keeps_the_old_page(write_folder, four_runs, monkeypatch):
+    folder = write_folder(four_runs)
+    (folder / "report.html").write_text("old")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(folder)
+    assert (folder / "report.html").read_text() == "old"
+    assert not list(folder.glob(".report*"))
+
+
+def test_no_result_no_page(tmp_path):
+    with pytest.raises(ConfigError, match="compare"):
+        write_report(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_figures_as_files(write_folder, four_runs, run, tmp_path):
+    reference = run("identity", "continuous reference", usage=None, codebook_size=None)
+    written = write_figures(write_folder([*four_runs, reference]), tmp_path / "docs" / "figures")
+    assert [path.name for path in written] == ["curves.svg", "usage.svg", "pictures.png"]
+    assert written[0].read_bytes().startswith(b"<?xml")
+    assert written[2].read_bytes().startswith(b"\x89PNG")
+
+
+def test_figures_are_the_same_bytes_each_time(write_folder, run, tmp_path):
+    folder = write_folder([run("a", "healthy")])
+    first, second = (write_figures(folder, tmp_path / name) for name in ("one", "two"))
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_figures_without_data_are_left_out(write_folder, run, tmp_path):
+    folder = write_folder([run("identity", "continuous reference", usage=None, codebook_size=None)])
+    (folder / "originals.npy").unlink()
+    assert [path.name for path in write_figures(folder, tmp_path / "docs")] == ["curves.svg"]
+
+
+def test_pyplot_is_not_loaded():
+    code = "import sys, hybridvq.report; assert 'matplotlib.pyplot' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,96 @@
+"""Imports point one way, and heavy libraries load only where they are needed."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hybridvq
+
+PACKAGE = Path(hybridvq.__file__).parent
+
+# What each module may import from the project: itself and everything to its left in the design's chain.
+ALLOWED = {
+    "_version": set(),
+    "errors": set(),
+    "settings": {"errors"},
+    "recipe": {"errors", "settings"},
+    "quantizers": {"errors"},
+    "networks": {"errors"},
+    "metrics": set(),
+    "data": {"errors"},
+    "tokenizer": {"errors", "networks", "quantizers"},
+    "evaluation": {"metrics", "quantizers", "tokenizer"},
+    "files": {"errors", "data", "metrics", "evaluation", "tokenizer"},
+    "training": {"errors", "settings", "data", "quantizers", "tokenizer", "evaluation"},
+    "compare": {"errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training"},
+    "report": {"errors"},
+    "cli": {
+        "errors", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training", "compare", "report"
+    },
+}  # fmt: skip
+
+
+def imported_modules(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "hybridvq":
+            parts = node.module.split(".")
+            names |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("hybridvq.")}
+    return names
+
+
+def module_files() -> list[tuple[str, Path]]:
+    files = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if module != "__init__":
+            files.append((module, path))
+    return files
+
+
+@pytest.mark.parametrize(("module", "path"), module_files(), ids=lambda value: getattr(value, "name", value))
+def test_imports_point_one_way(module, path):
+    assert imported_modules(path) - {module} <= ALLOWED[module]
+
+
+def test_only_training_imports_lightning():
+    users = {
+        module
+        for module, path in module_files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Import) and any(a.name.split(".")[0] == "lightning" for a in node.names))
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lightning")
+    }
+    assert users == {"training"}
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys; print(*sys.modules)"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_loading_a_model_is_light():
+    loaded = loaded_after("from hybridvq import Tokenizer, load_tokenizer; Tokenizer(dim=8)")
+    assert "torch" in loaded
+    assert not loaded & {"lightning", "datasets", "matplotlib", "skimage", "sklearn"}
+
+
+def test_the_command_line_starts_without_torch():
+    assert "torch" not in loaded_after("import hybridvq.cli")
+
+
+def test_public_names():
+    assert sorted(hybridvq.__all__) == [
+        "ConfigError", "DataError", "FrequencyQuantizer", "GaussianQuantizer", "HybridVQError", "IdentityQuantizer",
+        "ModelError", "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "Tokenizer", "Tokens",
+        "TrainingError", "VectorQuantizer", "__version__", "build_quantizer", "compare", "evaluate", "load_recipe",
+        "load_tokenizer", "open_images", "train", "write_report",
+    ]  # fmt: skip
+    for name in hybridvq.__all__:
+        if name not in ("compare", "write_report"):
+            getattr(hybridvq, name)
