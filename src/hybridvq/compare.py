@@ -76,7 +76,7 @@ def compare(
         | {name: version(name) for name in ("hybridvq", "torch", "lightning", "numpy")},
         "hardware": hardware(),
         "skipped": train_images.skipped + test_images.skipped,
-        "runs": [read_run(run_folder(out, name, seed)) for name, seed in plan.runs()],
+        "runs": [read_run(run_folder(out, name, seed)) | label(recipes[name]) for name, seed in plan.runs()],
         "originals": "originals.npy",
     }
     write_json(out / "result.json", result)
@@ -134,9 +134,6 @@ def run_one(
     np.save(folder / "reconstructions.npy", to_pixels(reconstruct(tokenizer, shown)[0]).numpy())
     run = {
         "recipe": recipe.name,
-        "title": recipe.title,
-        "group": recipe.group,
-        "description": recipe.description,
         "seed": seed,
         "steps": recipe.training.steps,
         "precision": str(resolve_precision(recipe.training.precision)),
@@ -180,7 +177,12 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
 
 def identity(recipe: Recipe, seed: int, described: dict[str, Any]) -> dict[str, Any]:
     """What a run's numbers follow from; two runs with the same are the same run."""
-    return {"recipe": recipe.to_dict(), "seed": seed, "data": described}
+    return {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed, "data": described}
+
+
+def label(recipe: Recipe) -> dict[str, str]:
+    """How tables call a recipe; free to change without training it again."""
+    return {"title": recipe.title, "group": recipe.group, "description": recipe.description}
 
 
 def finished(recipe: Recipe, seed: int, described: dict[str, Any], out: Path) -> bool:

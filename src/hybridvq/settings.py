@@ -1,6 +1,6 @@
 """Everything a user can set, as plain dataclasses; free of torch, so that the command line starts at once."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from hybridvq.errors import ConfigError
@@ -85,9 +85,6 @@ class Recipe:
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     name: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass

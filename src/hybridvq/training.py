@@ -245,7 +245,7 @@ def resolve_precision(precision: str) -> Any:
 
 def prepare_folder(recipe: Recipe, seed: int, folder: Path, resume: bool) -> Path | None:
     """Write recipe.json, and return the checkpoint to resume from, if there is one and it is asked for."""
-    state = {"recipe": recipe.to_dict(), "seed": seed}
+    state = {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed}
     written, checkpoint = folder / "recipe.json", folder / CHECKPOINT
     if resume and written.is_file() and checkpoint.is_file():
         if json.loads(written.read_text()) != state:

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -91,12 +92,18 @@ def test_without_a_coefficient_there_is_no_second_table(page, run):
     assert "rounded after training" not in page([run("a", "healthy")]).text
 
 
+def test_skipped_images_are_listed(write_folder, run):
+    folder = write_folder([run("a", "healthy")])
+    result = json.loads((folder / "result.json").read_text())
+    result["skipped"] = [f"{i}.jpg: truncated" for i in range(30)]
+    (folder / "result.json").write_text(json.dumps(result))
+    text = Page(write_report(folder).read_text()).text
+    assert "30 images could not be read and were left out; the first 20 are: 0.jpg: truncated" in text
+    assert "20.jpg" not in text
+
+
 def test_a_page_without_any_optional_value(page, run):
-    empty = {
-        key: None
-        for key in run("a", "healthy")
-        if key not in ("recipe", "title", "group", "description", "seed")
-    }
+    empty = {key: None for key in run("a", "healthy") if key not in ("recipe", "title", "group", "description", "seed")}
     text = page([run("a", "healthy", **empty)]).text
     assert "No recipe here recorded which codes it uses." in text
     assert "were not saved" in text

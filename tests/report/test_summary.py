@@ -20,9 +20,9 @@ def test_all_comparisons_of_four_recipes(text, four_runs):
         "At the fewest bits, 3.0 a position, the best is “Vector healthy” with a test MSE of 0.0250. "
         "As published, projecting onto the code divides the test MSE by 2.00 (0.0400 to 0.0200) "
         "and multiplies the bits a position by 11.67 (3.0 to 35.0). "
-        "With a healthy codebook, projecting onto the code divides the test MSE by 2.50 (0.0250 to 0.0100) "
+        "In the healthy setting, projecting onto the code divides the test MSE by 2.50 (0.0250 to 0.0100) "
         "and multiplies the bits a position by 11.67 (3.0 to 35.0). "
-        "For VQ-VAE alone, keeping its codebook healthy divides the test MSE by 1.60 (0.0400 to 0.0250) "
+        "For VQ-VAE, the healthy setting in place of the published one divides the test MSE by 1.60 (0.0400 to 0.0250) "
         "at the same 3.0 bits a position. It uses 8 of 8 codes instead of 2 of 8. "
         "Where a recipe was trained once only, a small difference may be chance."
     )
@@ -43,10 +43,7 @@ def test_one_recipe(text, run):
 
 def test_only_a_reference(text, run):
     alone = run("identity", "continuous reference", bits_per_position=2048.0)
-    assert (
-        text([alone])
-        == "The reference without a codebook, “Identity”, reaches 0.0400 at 2,048 bits a position."
-    )
+    assert text([alone]) == "Without a codebook, “Identity” reaches a test MSE of 0.0400 at 2,048 bits a position."
 
 
 def test_a_worse_result_is_not_called_better(text, run):
@@ -96,6 +93,4 @@ def test_coarse_rounding_is_reported_as_it_is(text, four_runs):
     """No width keeps the error within 5%: the widest is quoted, not hidden."""
     for entry in four_runs[3]["gains"]["rounded"]:
         entry["test_mse"] = 0.5
-    assert "rounded to 8 bits after training, its test MSE is 0.500 at 11.0 bits a position" in text(
-        four_runs
-    )
+    assert "rounded to 8 bits after training, its test MSE is 0.500 at 11.0 bits a position" in text(four_runs)

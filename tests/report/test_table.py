@@ -1,9 +1,12 @@
+import io
 import math
+import re
 
 import pytest
+from rich.console import Console
 
 from hybridvq.errors import ConfigError
-from hybridvq.report import markdown_table
+from hybridvq.report import markdown_table, print_table
 from hybridvq.report.result import Stat, gather
 from hybridvq.report.table import COLUMNS, cells, format_stat
 
@@ -31,6 +34,15 @@ def test_markdown_of_two_groups(run, result_of):
 def test_markdown_shows_text_as_it_is(run, result_of):
     table = markdown_table(result_of([run("a", "g", title="<b> | *x*\nK_1")]))
     assert r"**&lt;b&gt; \| \*x\* K\_1**" in table
+
+
+def test_terminal_table_fits_and_states_bits(run, result_of):
+    runs = [run("vector-[bold]", "healthy", seed, test_mse=mse) for seed, mse in enumerate((0.02, 0.04))]
+    console = Console(file=io.StringIO(), width=80)
+    print_table(result_of(runs), console)
+    text = console.file.getvalue()
+    assert "Vector [bold]" in text
+    assert re.search(r"3\.0 +0\.0300 +20\.00 +6 of 8", text)
 
 
 def test_markdown_of_something_else():

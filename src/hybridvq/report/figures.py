@@ -106,9 +106,7 @@ def _figure(height_inches: float, recipes: list[Recipe], style: dict[str, Look])
 
 
 def _handle(look: Look) -> Line2D:
-    return Line2D(
-        [], [], color=look.colour, linestyle=look.line, marker=look.marker, markersize=4, linewidth=1.6
-    )
+    return Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker, markersize=4, linewidth=1.6)
 
 
 def _draw(ax: Axes, panel: _Panel, recipes: list[Recipe], style: dict[str, Look]) -> None:
@@ -121,9 +119,7 @@ def _draw(ax: Axes, panel: _Panel, recipes: list[Recipe], style: dict[str, Look]
         if panel.markers:
             line.set(marker=look.marker, markersize=3.5)
         if len(recipe.runs) > 1:
-            ax.fill_between(
-                band.x, keep(band.low), keep(band.high), color=look.colour, alpha=0.15, linewidth=0
-            )
+            ax.fill_between(band.x, keep(band.low), keep(band.high), color=look.colour, alpha=0.15, linewidth=0)
     ax.set_title(panel.title, loc="left", fontsize=11, color=_INK)
     ax.grid(True, color="#e6e6e6", linewidth=0.7)
     ax.set_axisbelow(True)

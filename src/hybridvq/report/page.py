@@ -22,7 +22,7 @@ from hybridvq.report.table import COLUMNS, cells, format_stat
 
 _TEMPLATE = "page.html.j2"
 _GROUP_NOTES = {
-    "published": "the papers' own settings",
+    "published": "the setting each was published with",
     "healthy": "the same idea, trained so that its codebook stays in use",
     REFERENCE: "no codebook: how well the networks do when nothing is made discrete",
 }
@@ -41,9 +41,7 @@ def write_report(folder: Path) -> Path:
     result = read_result(folder)
     recipes = gather(result)
     source = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     html = environment.from_string(source).render(_context(folder, result, recipes))
     return _write(folder / "report.html", html.encode("utf-8"))
 
@@ -167,11 +165,7 @@ def _rounding_cell(mse: Stat, bits: Stat) -> dict[str, str]:
 def _gains(recipe: Recipe) -> dict[str, str]:
     """The coefficients over all seeds: mean of means and of deviations, lowest and highest."""
     mean, sd, low, high = (
-        [
-            value
-            for value in map(as_number, (gains.get(key) for gains in recipe.gains))
-            if math.isfinite(value)
-        ]
+        [value for value in map(as_number, (gains.get(key) for gains in recipe.gains)) if math.isfinite(value)]
         for key in ("mean", "std", "min", "max")
     )
     return {

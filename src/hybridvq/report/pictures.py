@@ -93,9 +93,7 @@ def _column(folder: Path, recipe: Recipe, originals: Images) -> Reconstructions:
     if isinstance(images, str):
         return Reconstructions(recipe, None, f"Its reconstructions {images}.")
     if images.shape != originals.shape:
-        return Reconstructions(
-            recipe, None, f"Its reconstructions are {images.shape}, not {originals.shape}."
-        )
+        return Reconstructions(recipe, None, f"Its reconstructions are {images.shape}, not {originals.shape}.")
     return Reconstructions(recipe, images[:_ROWS])
 
 
@@ -109,12 +107,7 @@ def _load(folder: Path, name: Any) -> Images | str:
         return f"are not in {name}, which does not exist"
     except (OSError, ValueError, EOFError) as error:
         return f"cannot be read from {name} ({error})"
-    if (
-        not isinstance(images, np.ndarray)
-        or images.dtype != np.uint8
-        or images.ndim != 4
-        or 0 in images.shape
-    ):
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         return f"in {name} are not an array (N, H, W, 3) of bytes"
     return images if images.shape[-1] == 3 else f"in {name} do not have three colours"
 

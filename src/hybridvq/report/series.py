@@ -82,7 +82,5 @@ def _ranked(usage: list[int]) -> Array:
 
 def _band(x: Array, rows: list[Array]) -> Band:
     values = np.ma.masked_invalid(np.stack(rows))
-    mean, low, high = (
-        np.ma.filled(reduced, np.nan) for reduced in (values.mean(0), values.min(0), values.max(0))
-    )
+    mean, low, high = (np.ma.filled(reduced, np.nan) for reduced in (values.mean(0), values.min(0), values.max(0)))
     return Band(x, mean, low, high)

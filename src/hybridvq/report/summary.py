@@ -21,20 +21,20 @@ def summary(recipes: list[Recipe]) -> list[str]:
     sentences = [_best(tokenizers)] if tokenizers else []
     sentences += _rounded(tokenizers)
     sentences += _cheapest(tokenizers)
-    for group, opening in (("published", "As published"), ("healthy", "With a healthy codebook")):
+    for group, opening in (("published", "As published"), ("healthy", "In the healthy setting")):
         before, after = _find(tokenizers, "vector", group), _find(tokenizers, "projected", group)
         if before and after:
             sentences.append(f"{opening}, {_change('projecting onto the code', before, after)}")
     before, after = _find(tokenizers, "vector", "published"), _find(tokenizers, "vector", "healthy")
     if before and after:
-        change = _change("keeping its codebook healthy", before, after)
-        sentences.append(f"For VQ-VAE alone, {change}{_codes(before, after)}")
-    sentences += [_floor(r) for r in measured if r.group == REFERENCE][:1]
+        change = _change("the healthy setting in place of the published one", before, after)
+        sentences.append(f"For VQ-VAE, {change}{_codes(before, after)}")
+    references = [r for r in measured if r.group == REFERENCE]
+    if references:
+        sentences.append(_floor(min(references, key=_mse)))
     unfinished = [f"“{r.title}”" for r in recipes if r not in measured]
     if unfinished:
-        sentences.append(
-            f"Not compared, for want of a test MSE and bits for every seed: {', '.join(unfinished)}."
-        )
+        sentences.append(f"Not compared, for want of a test MSE and bits for every seed: {', '.join(unfinished)}.")
     return sentences + _caveats(measured)
 
 
@@ -46,10 +46,7 @@ def _best(tokenizers: list[Recipe]) -> str:
     )
     if len(tokenizers) == 1:
         return f"“{best.title}” reconstructs held-out images with {scores}."
-    return (
-        f"Of the {len(tokenizers)} tokenizers trained, “{best.title}” "
-        f"reconstructs held-out images best: {scores}."
-    )
+    return f"Of the {len(tokenizers)} tokenizers trained, “{best.title}” reconstructs held-out images best: {scores}."
 
 
 def _rounded(tokenizers: list[Recipe]) -> list[str]:
@@ -105,11 +102,7 @@ def _verb(before: float, after: float, what: str) -> str:
     """What happens to a positive number. "Times lower" is ambiguous, division is not."""
     if abs(after - before) < _SAME * before:
         return f"changes {what} by less than 1%"
-    return (
-        f"divides {what} by {before / after:.2f}"
-        if after < before
-        else f"multiplies {what} by {after / before:.2f}"
-    )
+    return f"divides {what} by {before / after:.2f}" if after < before else f"multiplies {what} by {after / before:.2f}"
 
 
 def _within_spread(a: Stat, b: Stat) -> str:
@@ -128,7 +121,7 @@ def _codes(before: Recipe, after: Recipe) -> str:
 
 def _floor(reference: Recipe) -> str:
     return (
-        f"The reference without a codebook, “{reference.title}”, reaches {significant(_mse(reference))} "
+        f"Without a codebook, “{reference.title}” reaches a test MSE of {significant(_mse(reference))} "
         f"at {bits_text(_bits(reference))} bits a position."
     )
 

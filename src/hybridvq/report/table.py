@@ -1,4 +1,4 @@
-"""The table of results: its columns, its cells, and the same as GitHub markdown."""
+"""The table of results: its columns, its cells, and the same as GitHub markdown or in the terminal."""
 
 import html
 import math
@@ -6,6 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from hybridvq.report.result import REFERENCE, Recipe, Stat, by_group, gather
 from hybridvq.report.style import MISSING, significant_decimals
@@ -115,14 +120,7 @@ COLUMNS = (
         partial(_fixed, 1),
         "low",
     ),
-    Column(
-        "images_per_second",
-        "Speed",
-        "images/s",
-        "Training speed on the hardware named below.",
-        partial(_fixed, 0),
-        "high",
-    ),
+    Column("images_per_second", "Speed", "images/s", "Training speed on the hardware named below.", partial(_fixed, 0)),
     Column(
         "params",
         "Parameters",
@@ -132,6 +130,9 @@ COLUMNS = (
         scale=1e-6,
     ),
 )
+
+
+_IN_TERMINAL = {"bits_per_position", "test_mse", "test_psnr_db", "codes_used"}
 
 
 def format_stat(stat: Stat, decimals: int, scale: float = 1.0) -> tuple[str, str]:
@@ -190,6 +191,25 @@ def markdown_table(result: dict[str, Any]) -> str:
             name = f"**{_plain(recipe.title)}**<br>{_plain(recipe.description)}"
             lines.append(_row([name, str(len(recipe.runs)), *shown]))
     return "\n".join(lines) + "\n"
+
+
+def print_table(result: dict[str, Any], console: Console | None = None) -> None:
+    """Print the columns of a result (schema 1) that fit 80 characters, means over seeds: bits, error, codes used.
+
+    Raises:
+        ConfigError: `result` is not a result.
+    """
+    recipes = gather(result)
+    shown = [i for i, column in enumerate(COLUMNS) if column.key in _IN_TERMINAL]
+    table = Table("Recipe", box=SIMPLE_HEAD)
+    for i in shown:
+        table.add_column(f"{COLUMNS[i].head}\n{COLUMNS[i].unit}", justify="right", no_wrap=True)
+    for members in by_group(recipes).values():
+        table.add_section()
+        for recipe in members:
+            row = cells(recipe, recipes)
+            table.add_row(Text(recipe.title), *(row[i].text for i in shown))
+    (console or Console()).print(table)
 
 
 def _plain(text: str) -> str:
