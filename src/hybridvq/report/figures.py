@@ -23,10 +23,14 @@ _WIDTH_INCHES = 11.0
 
 @dataclass(frozen=True)
 class _Panel:
-    """One set of axes: its title and the band of each recipe name; `log` leaves out what is not positive."""
+    """One set of axes: its title and the band of each recipe name; `log` leaves out what is not positive.
+
+    `worst` holds the highest values behind a smoothed band, whose top is drawn faintly.
+    """
 
     title: str
     bands: dict[str, Band | None] = field(default_factory=dict)
+    worst: dict[str, Band | None] = field(default_factory=dict)
     log: bool = False
     markers: bool = False
 
@@ -40,12 +44,13 @@ def curves_figure(recipes: list[Recipe]) -> Figure:
     for (left, right), (name, key) in zip(axes, keys, strict=True):
         train = {r.name: curve_band(r, "step", f"train_{key}", smooth=True) for r in recipes}
         test = {r.name: curve_band(r, "test_step", f"test_{key}") for r in recipes}
-        _draw(left, _Panel(f"{name}, training", train, log=True), recipes, style)
+        worst = {r.name: curve_band(r, "step", f"train_{key}_max") for r in recipes}
+        _draw(left, _Panel(f"{name}, training", train, worst=worst, log=True), recipes, style)
         _draw(right, _Panel(f"{name}, held-out images", test, log=True, markers=True), recipes, style)
         if any(_has_positive(band) for band in (*train.values(), *test.values())):
             _log_axis(left)
             _log_axis(right)
-        left.set_ylabel("MSE, log scale", color=_INK)
+        left.set_ylabel("Loss, log scale", color=_INK)
     for ax in axes[1]:
         ax.set_xlabel("Training step", color=_INK)
     return figure
@@ -116,6 +121,8 @@ def _draw(ax: Axes, panel: _Panel, recipes: list[Recipe], style: dict[str, Look]
         if band is None:
             continue
         (line,) = ax.plot(band.x, keep(band.mean), color=look.colour, linestyle=look.line, linewidth=1.6)
+        if worst := panel.worst.get(recipe.name):
+            ax.plot(worst.x, keep(worst.high), color=look.colour, linewidth=0.5, alpha=0.35)
         if panel.markers:
             line.set(marker=look.marker, markersize=3.5)
         if len(recipe.runs) > 1:
