@@ -8,7 +8,9 @@
 | china              | a temple, trees               | scikit-learn | CC BY 2.0, danielbuechele        |
 | chelsea            | a cat                         | scikit-image | CC0, Stefan van der Walt         |
 | coffee             | a cup on a table              | scikit-image | CC0, Rachel Michetti             |
-| flower             | a flower                      | scikit-learn | CC BY 2.0, danielbuechele        |
+| flower             | a flower                      | scikit-learn | CC BY 2.0, vultilion [1]         |
+
+[1] The account that scikit-learn links to as the source; its text names danielbuechele for both photographs.
 
 The split is by photograph, so that no test crop comes from a picture that was trained on. Each side has
 something living, something made and both smooth and textured regions: an animal, an object and a plant are

@@ -1,0 +1,154 @@
+"""Turn the folder of a finished comparison into a page of docs/results: numbers, figures, and the command.
+
+    python docs/results/publish.py runs/cifar10 docs/results/cifar10
+
+Writes result.json, the figures and README.md into the second folder, and the table between the markers of the
+project's README that name it. Nothing on these pages is typed by hand.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from hybridvq.report import markdown_table, write_figures
+from hybridvq.report.result import Recipe, gather, read_result
+from hybridvq.report.summary import summary
+
+ROOT = Path(__file__).parents[2]
+TITLES = {
+    "cifar10": "CIFAR-10, 3,000 steps, width 64",
+    "tiny-imagenet": "ImageNet at 64x64, 1,500 steps, width 64",
+    "long": "The report's own schedule: CIFAR-10, 39,100 steps, width 64, float32",
+}
+
+
+def main(source: Path, target: Path) -> None:
+    result = read_result(source)
+    recipes = gather(result)
+    target.mkdir(parents=True, exist_ok=True)
+    figures = [path for path in write_figures(source, target) if path.suffix != ".partial"]
+    (target / "result.json").write_text(json.dumps(without_long_lists(result), separators=(",", ":")) + "\n")
+    table = markdown_table(result)
+    parts = [
+        f"# {TITLES.get(target.name, target.name)}",
+        " ".join(summary(recipes)),
+        table,
+        rounding_table(recipes),
+        crossing(recipes),
+        *(f"![{path.stem}]({path.name})" for path in figures),
+        how_it_was_made(result, target),
+    ]
+    (target / "README.md").write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
+    fill(ROOT / "README.md", target.name, short_table(recipes))
+
+
+def without_long_lists(result: dict[str, Any]) -> dict[str, Any]:
+    """The result with curves to six digits, which is more than the figures show."""
+    rounded = [run | {"curve": {k: [shorter(v) for v in values] for k, values in run["curve"].items()}} for run in result["runs"]]
+    return result | {"runs": rounded}
+
+
+def shorter(value: Any) -> Any:
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def short_table(recipes: list[Recipe]) -> str:
+    """Recipe, bits, error and codes, for the project's README."""
+    lines = ["| recipe | bits a position, raw | test MSE | PSNR | codes used |", "|---|--:|--:|--:|--:|"]
+    for recipe in recipes:
+        mse, used = recipe.stat("test_mse"), recipe.stat("codes_used")
+        spread = f" ± {mse.sd:.4f}" if mse.count > 1 else ""
+        codes = f"{used.mean:.0f} of {recipe.stat('codebook_size').mean:.0f}" if used.count else "–"
+        lines.append(
+            f"| {recipe.title} | {recipe.stat('bits_per_position').mean:.1f} | {mse.mean:.4f}{spread} "
+            f"| {recipe.stat('test_psnr_db').mean:.1f} dB | {codes} |"
+        )
+    return "\n".join(lines)
+
+
+def rounding_table(recipes: list[Recipe]) -> str:
+    """What is left once the coefficient of a trained model is rounded, where there is one."""
+    with_gains = [recipe for recipe in recipes if recipe.rounded()]
+    if not with_gains:
+        return ""
+    widths = sorted({bits for recipe in with_gains for bits in recipe.rounded()}, reverse=True)
+    lines = [
+        "## The coefficient, rounded after training",
+        "",
+        "To evenly spaced values between the 0.2 and 99.8 percentiles of the coefficients on training images; "
+        "test MSE, and the raw bits a position.",
+        "",
+        "| recipe | mean ± deviation, range | float | " + " | ".join(f"{bits} bits" for bits in widths) + " |",
+        "|---|---|" + "--:|" * (len(widths) + 1),
+    ]
+    for recipe in with_gains:
+        gains = recipe.gains[0]
+        cells = [f"{recipe.stat('test_mse').mean:.4f} ({recipe.stat('bits_per_position').mean:.1f})"]
+        cells += [f"{mse.mean:.4f} ({rate.mean:.1f})" for mse, rate in (recipe.rounded()[bits] for bits in widths)]
+        spread = f"{gains['mean']:.3g} ± {gains['std']:.2g}, {gains['min']:.3g} to {gains['max']:.3g}"
+        lines.append(f"| {recipe.title} | {spread} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def crossing(recipes: list[Recipe]) -> str:
+    """Where the published projection passes below the published VQ-VAE on held-out images, if it does."""
+    found = {recipe.name: recipe.runs[0] for recipe in recipes}
+    if not {"vector-published", "projected-published"} <= set(found):
+        return ""
+    vector, projected = found["vector-published"], found["projected-published"]
+    lines = [
+        "## Published VQ-VAE and published projection, along the run",
+        "",
+        "First seed, held-out images: test MSE and codes in use.",
+        "",
+        "| step | VQ-VAE | codes | projected | codes |",
+        "|--:|--:|--:|--:|--:|",
+    ]
+    a, b = vector["curve"], projected["curve"]
+    steps = a["test_step"]
+    for i in range(0, len(steps), max(1, len(steps) // 12)):
+        lines.append(
+            f"| {steps[i]:,} | {a['test_mse'][i]:.4f} | {a['test_codes_used'][i]} "
+            f"| {b['test_mse'][i]:.4f} | {b['test_codes_used'][i]} |"
+        )
+    below = [step for step, x, y in zip(steps, a["test_mse"], b["test_mse"], strict=True) if y < x]
+    last_above = max((s for s, x, y in zip(steps, a["test_mse"], b["test_mse"], strict=True) if y >= x), default=0)
+    share = f"Projected lies below at {len(below)} of {len(steps)} measurements"
+    if not below:
+        share += ": it never crosses."
+    elif last_above == steps[-1]:
+        share += f", first at step {below[0]:,}, but not at the end."
+    else:
+        share += f", first at step {below[0]:,}, and at every one after step {last_above:,}."
+    spikes = f"Largest loss spikes: {vector['max_loss_spike']:.2f} (VQ-VAE) and {projected['max_loss_spike']:.2f} (projected)."
+    return "\n".join([*lines, "", f"{share} {spikes}"])
+
+
+def how_it_was_made(result: dict[str, Any], target: Path) -> str:
+    data, versions, hardware = result["data"], result["versions"], result["hardware"]
+    return "\n".join(
+        [
+            "## How it was made",
+            "",
+            f"    hybridvq compare --config docs/results/{target.name}.yaml --data PATH_OR_HUB_ID",
+            f"    python docs/results/publish.py runs/{target.name} docs/results/{target.name}",
+            "",
+            f"Data: {data['name']}, fingerprint {data['fingerprint']}, {data['train_images']:,} images to train and "
+            f"{data['test_images']:,} held out. MSE is on the [-1, 1] scale. {hardware['name']}, {hardware['cores']} cores, "
+            f"{result['setting']['jobs']} runs at a time; torch {versions['torch']}, Python {versions['python']}; "
+            f"{result['created'][:10]}.",
+        ]
+    )
+
+
+def fill(readme: Path, name: str, table: str) -> None:
+    """Put `table` between the markers of `name`, where the README has them."""
+    text = readme.read_text()
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    readme.write_text(pattern.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
