@@ -46,7 +46,10 @@ def main(source: Path, target: Path) -> None:
 
 def without_long_lists(result: dict[str, Any]) -> dict[str, Any]:
     """The result with curves to six digits, which is more than the figures show."""
-    rounded = [run | {"curve": {k: [shorter(v) for v in values] for k, values in run["curve"].items()}} for run in result["runs"]]
+    rounded = [
+        run | {"curve": {k: [shorter(v) for v in values] for k, values in run["curve"].items()}}
+        for run in result["runs"]
+    ]
     return result | {"runs": rounded}
 
 
@@ -122,8 +125,8 @@ def crossing(recipes: list[Recipe]) -> str:
         share += f", first at step {below[0]:,}, but not at the end."
     else:
         share += f", first at step {below[0]:,}, and at every one after step {last_above:,}."
-    spikes = f"Largest loss spikes: {vector['max_loss_spike']:.2f} (VQ-VAE) and {projected['max_loss_spike']:.2f} (projected)."
-    return "\n".join([*lines, "", f"{share} {spikes}"])
+    spikes = " and ".join(f"{run['max_loss_spike']:.2f} ({run['title']})" for run in (vector, projected))
+    return "\n".join([*lines, "", f"{share} Largest loss spikes: {spikes}."])
 
 
 def how_it_was_made(result: dict[str, Any], target: Path) -> str:
@@ -136,9 +139,9 @@ def how_it_was_made(result: dict[str, Any], target: Path) -> str:
             f"    python docs/results/publish.py runs/{target.name} docs/results/{target.name}",
             "",
             f"Data: {data['name']}, fingerprint {data['fingerprint']}, {data['train_images']:,} images to train and "
-            f"{data['test_images']:,} held out. MSE is on the [-1, 1] scale. {hardware['name']}, {hardware['cores']} cores, "
-            f"{result['setting']['jobs']} runs at a time; torch {versions['torch']}, Python {versions['python']}; "
-            f"{result['created'][:10]}.",
+            f"{data['test_images']:,} held out. MSE is on the [-1, 1] scale. {hardware['name']}, {hardware['cores']} "
+            f"cores, {result['setting']['jobs']} runs at a time; torch {versions['torch']}, "
+            f"Python {versions['python']}; {result['created'][:10]}.",
         ]
     )
 

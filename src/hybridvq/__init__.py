@@ -20,6 +20,7 @@ _HOMES = {
     "ShapeError": "errors",
     "TrainingError": "errors",
     "FrequencyQuantizer": "quantizers",
+    "GainShapeQuantizer": "quantizers",
     "GaussianQuantizer": "quantizers",
     "IdentityQuantizer": "quantizers",
     "ProjectedQuantizer": "quantizers",

@@ -64,7 +64,7 @@ def test_every_quantizer_decodes_from_tokens_alone():
         ("vectr", {}, "no quantizer named 'vectr'"),
         ("vector", {"codebok_size": 4}, "no option 'codebok_size'; it takes codebook_size"),
         ("frequency", {}, "needs the option 'frequent'"),
-        ("identity", {"beta": 1}, "it takes no options"),
+        ("identity", {"beta": 1}, "no option 'beta'; it takes code_dim"),
     ],
 )
 def test_building_names_what_is_wrong(name, options, message):

@@ -5,8 +5,9 @@ from typing import Any
 
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, nearest_code, straight_through
-from hybridvq.quantizers.codebook import Codebook
+from hybridvq.quantizers.codebook import Codebook, CodeVectors
 from hybridvq.quantizers.frequency import FrequencyQuantizer
+from hybridvq.quantizers.gain_shape import GainShapeQuantizer
 from hybridvq.quantizers.gaussian import GaussianQuantizer
 from hybridvq.quantizers.identity import IdentityQuantizer
 from hybridvq.quantizers.projected import ProjectedQuantizer
@@ -14,8 +15,10 @@ from hybridvq.quantizers.vector import VectorQuantizer
 
 __all__ = [
     "QUANTIZERS",
+    "CodeVectors",
     "Codebook",
     "FrequencyQuantizer",
+    "GainShapeQuantizer",
     "GaussianQuantizer",
     "IdentityQuantizer",
     "ProjectedQuantizer",
@@ -32,6 +35,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "vector": VectorQuantizer,
     "projected": ProjectedQuantizer,
     "frequency": FrequencyQuantizer,
+    "gain-shape": GainShapeQuantizer,
     "identity": IdentityQuantizer,
     "gaussian": GaussianQuantizer,
 }

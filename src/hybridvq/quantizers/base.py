@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from hybridvq.errors import ShapeError
+from hybridvq.errors import ConfigError, ShapeError
 
 SLAB_ELEMENTS = 2**19  # entries of the N x K score table held at once: 2 MiB of float32, about one L2 cache
 FLOAT_BITS = 32
@@ -55,44 +56,65 @@ class Quantized:
         tokens: what `dequantize` needs to give the same z_hat.
         losses: the quantizer's terms of the training loss, weighted, each a mean over elements; their sum is
             added to the reconstruction loss.
+        error: mean of ||z - z_hat||^2 over elements, in the space that is quantized; carries no gradient.
     """
 
     z_hat: Tensor
     tokens: Tokens
     losses: dict[str, Tensor] = field(default_factory=dict)
+    error: Tensor | None = None
 
 
 class Quantizer(nn.Module, ABC):
     """A bottleneck between encoder and decoder.
 
-    Runs in float32 whatever the precision around it: a nearest code found in bfloat16 is often another code,
-    and a coefficient near 1 keeps two digits there.
+        z (B,D,h,w) ──► [1x1 conv to code_dim] ──► quantize ──► [1x1 conv back] ──► z_hat (B,D,h,w)
+
+    The two convolutions are there only with a `code_dim`; everything said of z, codes and losses in a quantizer then
+    holds between them. Runs in float32 whatever the precision around it: a nearest code found in bfloat16 is often
+    another code, and a coefficient near 1 keeps two digits there.
 
     Raises:
+        ConfigError: code_dim is below 1.
         ShapeError: z is not (B, D, h, w) with D equal to `dim`.
     """
 
-    dim: int
     codebook_size: int | None = None
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, code_dim: int | None = None) -> None:
         super().__init__()
-        self.dim = dim
+        if code_dim is not None and code_dim < 1:
+            raise ConfigError(f"code_dim is {code_dim}; use at least 1, or null for the width of the network")
+        self.dim, self.code_dim = dim, code_dim or dim
+        self.to_code = nn.Conv2d(dim, code_dim, 1) if code_dim else nn.Identity()
+        self.from_code = nn.Conv2d(code_dim, dim, 1) if code_dim else nn.Identity()
 
     def forward(self, z: Tensor) -> Quantized:
         """Quantize z (B, D, h, w)."""
         if z.ndim != 4 or z.shape[1] != self.dim:
-            raise ShapeError(f"z has shape {tuple(z.shape)}; this quantizer takes (batch, {self.dim}, height, width)")
+            shape = f"(batch, {self.dim}, height, width)"
+            raise ShapeError(f"z has shape {tuple(z.shape)}; this quantizer takes {shape}")
         with torch.autocast(z.device.type, enabled=False):
-            return self.quantize(z.float())
+            z = self.to_code(z.float())
+            inner = self.quantize(z)
+            error = F.mse_loss(inner.z_hat.detach(), z.detach())
+            return Quantized(self.from_code(inner.z_hat), inner.tokens, inner.losses, error)
+
+    def dequantize(self, tokens: Tokens) -> Tensor:
+        """z_hat (B, D, h, w) float32 from tokens alone.
+
+        Raises:
+            ConfigError: the tokens were made by another kind of quantizer.
+        """
+        return self.from_code(self.read(tokens))
 
     @abstractmethod
     def quantize(self, z: Tensor) -> Quantized:
-        """Quantize z (B, D, h, w) float32; `forward` checks the shape and turns autocast off."""
+        """Quantize z (B, code_dim, h, w) float32; `forward` checks the shape and turns autocast off."""
 
     @abstractmethod
-    def dequantize(self, tokens: Tokens) -> Tensor:
-        """z_hat (B, D, h, w) float32 from tokens alone."""
+    def read(self, tokens: Tokens) -> Tensor:
+        """The quantized vectors (B, code_dim, h, w) float32 of tokens."""
 
 
 def flatten(z: Tensor) -> Tensor:
@@ -122,3 +144,30 @@ def straight_through(z: Tensor, value: Tensor) -> Tensor:
     codes to the precision of z.
     """
     return value.detach() + (z - z.detach())
+
+
+def nearest_direction(z: Tensor, directions: Tensor) -> Tensor:
+    """Exact argmax_j <z_i, c_j>, without holding the N x K table.
+
+    Shapes: z (N, D), directions (K, D); returns (N,) int64. Ties go to the lowest index.
+    """
+    transposed = directions.t()
+    rows = max(1, SLAB_ELEMENTS // directions.shape[0])
+    slabs = [(part @ transposed).argmax(1) for part in z.split(rows)]
+    return torch.cat(slabs) if slabs else z.new_empty(0, dtype=torch.long)
+
+
+def rotate(z: Tensor, value: Tensor) -> Tensor:
+    r"""`value` in the forward pass, a rotation and scaling of the gradient in the backward pass.
+
+        value = lambda R z,  R the rotation of z / ||z|| onto value / ||value||,  lambda = ||value|| / ||z||,
+        both held constant: (d out / d z)^T v = lambda R^T v
+
+    Shapes: z, value (B, D, h, w), vectors along dimension 1.
+    Source: Fifty et al. 2024, arXiv:2410.06424, section 4.2 (the Householder form, equation 4).
+    """
+    e, q = F.normalize(z.detach(), dim=1), F.normalize(value.detach(), dim=1)
+    r = F.normalize(e + q, dim=1)
+    scale = value.detach().norm(dim=1, keepdim=True) / z.detach().norm(dim=1, keepdim=True).clamp(min=1e-12)
+    rotated = z - 2 * (r * z).sum(1, keepdim=True) * r + 2 * (e * z).sum(1, keepdim=True) * q
+    return straight_through(scale * rotated, value)

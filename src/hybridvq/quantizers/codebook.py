@@ -1,5 +1,6 @@
 """K code vectors and how they are kept alive: initialisation, moving averages, restarts."""
 
+from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
@@ -8,35 +9,108 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError
-from hybridvq.quantizers.base import nearest_code
+from hybridvq.quantizers.base import nearest_code, nearest_direction
 
 KMEANS_ITERATIONS = 10
 SMOOTHING = 1e-5
 
 
-class Codebook(nn.Module):
-    r"""K vectors of D numbers, learned by gradient or by exponential moving average.
+class CodeVectors(nn.Module, ABC):
+    """K vectors of D numbers that are looked up, started from data, and restarted when nobody chooses them.
 
-        gradient   e_k is a parameter; the codebook loss ||sg[z] - e_k||^2 moves it
-        ema        N_k <- d N_k + (1-d) n_k,   m_k <- d m_k + (1-d) sum z,   e_k <- m_k / N_k
-                   with Laplace-smoothed N_k (arXiv:1711.00937, appendix A.1)
-
-    Initialisation: `uniform`, U(-1/K, 1/K), as published; or `kmeans`, Lloyd's algorithm on the encoder's outputs
-    for the first training batch. Every `restart_every` training steps (0: never) a code that no position has chosen
-    since the last check moves to a randomly drawn encoder output of the current batch; its averages restart with
-    it, and `restarted` names it so that a training loop can clear its optimizer moments.
+    Every `restart_every` training steps (0: never) a code that no position has chosen since the last check moves to a
+    randomly drawn encoder output of the current batch; its averages restart with it, and `restarted` names it so that
+    a training loop can clear its optimizer moments.
 
     Statistics are summed over all processes, and random draws depend on the step alone, so every replica holds
     the same codes and a resumed run draws what an uninterrupted one would.
-
-    Raises:
-        ConfigError: an option has no such value, or `kmeans` finds fewer vectors than codes.
     """
 
     weight: Tensor  # (K, D)
     steps: Tensor  # () int64, training steps seen
     initialised: Tensor  # () bool
     recent_counts: Tensor  # (K,) positions that chose each code since the last restart check
+
+    def __init__(self, size: int, restart_every: int, decay: float, initialised: bool) -> None:
+        super().__init__()
+        if size < 1:
+            raise ConfigError(f"codebook_size is {size}; it must be at least 1")
+        self.restart_every, self.decay = restart_every, decay
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.register_buffer("initialised", torch.tensor(initialised))
+        self.register_buffer("recent_counts", torch.zeros(size))
+        self.restarted: Tensor | None = None  # (K,) bool, the codes replaced in this step
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """The vectors of `codes`, (...) int64 to (..., D)."""
+        return F.embedding(codes, self.weight)
+
+    @torch.no_grad()
+    def assign(self, z: Tensor) -> Tensor:
+        """The code of every row of z (N, D), as (N,) int64; in training, also keeps the codes."""
+        if self.training:
+            self.prepare(z)
+        codes = self.search(z)
+        if self.training:
+            self.observe(z, codes)
+        return codes
+
+    @torch.no_grad()
+    def prepare(self, z: Tensor) -> None:
+        """Before a training step's search: start the codes from z (N, D), or restart the dead ones."""
+        self.restarted = None
+        step = int(self.steps)
+        if not self.initialised:
+            self.place(self.start(gather(z)), torch.ones_like(self.recent_counts, dtype=torch.bool))
+            self.initialised.fill_(True)
+        elif self.restart_every and step and step % self.restart_every == 0:
+            dead = self.recent_counts == 0
+            if dead.any():
+                candidates = gather(z)
+                draw = torch.randint(len(candidates), (len(dead),), generator=torch.Generator().manual_seed(step))
+                self.place(candidates[draw.to(z.device)], dead)
+                self.restarted = dead
+            self.recent_counts.zero_()
+
+    @torch.no_grad()
+    def observe(self, z: Tensor, codes: Tensor) -> None:
+        """After a training step's search: count, and let moving averages follow z (N, D) and its codes (N,)."""
+        self.steps += 1
+        counts = total(torch.bincount(codes, minlength=len(self.weight)).to(z.dtype))
+        self.recent_counts += counts
+        self.follow(z, codes, counts)
+
+    @abstractmethod
+    def search(self, z: Tensor) -> Tensor:
+        """The code of every row of z (N, D), as (N,) int64."""
+
+    @abstractmethod
+    def start(self, z: Tensor) -> Tensor:
+        """First codes (K, D) for data like z (N, D)."""
+
+    @abstractmethod
+    def place(self, vectors: Tensor, where: Tensor) -> None:
+        """Replace the codes `where` (K,) bool by rows of `vectors` (K, D), and what is averaged with them."""
+
+    @abstractmethod
+    def follow(self, z: Tensor, codes: Tensor, counts: Tensor) -> None:
+        """Move the averages by one batch z (N, D) with its codes (N,), of which there are `counts` (K,) in all."""
+
+
+class Codebook(CodeVectors):
+    r"""Codes for the Euclidean distance, learned by gradient or by exponential moving average.
+
+        gradient   e_k is a parameter; the codebook loss ||sg[z] - e_k||^2 moves it
+        ema        N_k <- d N_k + (1-d) n_k,   m_k <- d m_k + (1-d) sum z,   e_k <- m_k / N_k
+                   with Laplace-smoothed N_k (arXiv:1711.00937, appendix A.1)
+
+    Initialisation: `uniform`, U(-1/K, 1/K), as published; or `kmeans`, Lloyd's algorithm on the encoder's outputs
+    for the first training batch.
+
+    Raises:
+        ConfigError: an option has no such value, or `kmeans` finds fewer vectors than codes.
+    """
+
     ema_counts: Tensor  # (K,)
     ema_sums: Tensor  # (K, D)
 
@@ -49,14 +123,12 @@ class Codebook(nn.Module):
         restart_every: int = 50,
         decay: float = 0.99,
     ) -> None:
-        super().__init__()
-        if size < 1:
-            raise ConfigError(f"codebook_size is {size}; it must be at least 1")
+        super().__init__(size, restart_every, decay, initialised=init == "uniform")
         if learn not in ("gradient", "ema"):
             raise ConfigError(f"learn is {learn!r}; use 'gradient' or 'ema'")
         if init not in ("uniform", "kmeans"):
             raise ConfigError(f"init is {init!r}; use 'uniform' or 'kmeans'")
-        self.learn, self.restart_every, self.decay = learn, restart_every, decay
+        self.learn = learn
         weight = torch.empty(size, dim).uniform_(-1 / size, 1 / size)
         if learn == "gradient":
             self.weight = nn.Parameter(weight)
@@ -64,65 +136,88 @@ class Codebook(nn.Module):
             self.register_buffer("weight", weight)
             self.register_buffer("ema_counts", torch.ones(size))
             self.register_buffer("ema_sums", weight.clone())
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self.register_buffer("initialised", torch.tensor(init == "uniform"))
-        self.register_buffer("recent_counts", torch.zeros(size))
-        self.restarted: Tensor | None = None  # (K,) bool, the codes replaced in this step
 
-    def forward(self, codes: Tensor) -> Tensor:
-        """The vectors of `codes`, (...) int64 to (..., D)."""
-        return F.embedding(codes, self.weight)
+    def search(self, z: Tensor) -> Tensor:
+        return nearest_code(z, self.weight)
 
-    @torch.no_grad()
-    def assign(self, z: Tensor) -> Tensor:
-        """The nearest code of every row of z (N, D), as (N,) int64; in training, also keeps the codebook."""
-        if self.training:
-            self._prepare(z)
-        codes = nearest_code(z, self.weight)
-        if self.training:
-            self._observe(z, codes)
-        return codes
+    def start(self, z: Tensor) -> Tensor:
+        return kmeans(z, len(self.weight))
 
-    def _prepare(self, z: Tensor) -> None:
-        self.restarted = None
-        step = int(self.steps)
-        if not self.initialised:
-            self._place(kmeans(gather(z), len(self.weight)), torch.ones_like(self.recent_counts, dtype=torch.bool))
-            self.initialised.fill_(True)
-        elif self.restart_every and step and step % self.restart_every == 0:
-            dead = self.recent_counts == 0
-            if dead.any():
-                candidates = gather(z)
-                draw = torch.randint(len(candidates), (len(dead),), generator=torch.Generator().manual_seed(step))
-                self._place(candidates[draw.to(z.device)], dead)
-                self.restarted = dead
-            self.recent_counts.zero_()
-
-    def _place(self, vectors: Tensor, where: Tensor) -> None:
+    def place(self, vectors: Tensor, where: Tensor) -> None:
         mask = where[:, None]
         self.weight.copy_(torch.where(mask, vectors, self.weight))
         if self.learn == "ema":
             self.ema_counts.masked_fill_(where, 1.0)
             self.ema_sums.copy_(torch.where(mask, vectors, self.ema_sums))
 
-    def _observe(self, z: Tensor, codes: Tensor) -> None:
-        self.steps += 1
-        counts = total(torch.bincount(codes, minlength=len(self.weight)).to(z.dtype))
-        self.recent_counts += counts
+    def follow(self, z: Tensor, codes: Tensor, counts: Tensor) -> None:
         if self.learn == "gradient":
             return
-        sums = total(torch.zeros_like(self.ema_sums).index_add_(0, codes, z))
         self.ema_counts.lerp_(counts, 1 - self.decay)
-        self.ema_sums.lerp_(sums, 1 - self.decay)
+        self.ema_sums.lerp_(total(sum_by_code(z, codes, len(counts))), 1 - self.decay)
         n = self.ema_counts.sum()
         smooth = (self.ema_counts + SMOOTHING) / (n + len(counts) * SMOOTHING) * n
         self.weight.copy_(self.ema_sums / smooth[:, None])
 
 
-def kmeans(z: Tensor, k: int) -> Tensor:
-    """k cluster centres (k, D) of the rows of z (N, D) by Lloyd's algorithm, from a fixed random subset of rows.
+class Directions(CodeVectors):
+    r"""Unit vectors, each the direction that keeps most of the vectors that chose it, by moving average.
 
-    A centre that loses all its rows stays where it was.
+        m_k <- d m_k + (1-d) sum <z, c_k> z,   c_k <- m_k / ||m_k||
+
+    One step of power iteration towards the leading eigenvector of sum z z^T, which maximises sum <z, c_k>^2 and so
+    minimises the error of gain-shape quantization. They start by the same steps on the first training batch.
+
+    Raises:
+        ConfigError: the first batch holds fewer vectors than codes.
+    """
+
+    ema_sums: Tensor  # (K, D)
+
+    def __init__(self, size: int, dim: int, restart_every: int = 50, decay: float = 0.99) -> None:
+        super().__init__(size, restart_every, decay, initialised=False)
+        self.register_buffer("weight", F.normalize(torch.randn(size, dim), dim=1))
+        self.register_buffer("ema_sums", self.weight.clone())
+
+    def search(self, z: Tensor) -> Tensor:
+        return nearest_direction(z, self.weight)
+
+    def start(self, z: Tensor) -> Tensor:
+        directions = F.normalize(draw_rows(z, len(self.weight)), dim=1)
+        for _ in range(KMEANS_ITERATIONS):
+            directions = turned(directions, z, nearest_direction(z, directions))
+        return directions
+
+    def place(self, vectors: Tensor, where: Tensor) -> None:
+        directions, mask = F.normalize(vectors, dim=1), where[:, None]
+        self.weight.copy_(torch.where(mask, directions, self.weight))
+        self.ema_sums.copy_(torch.where(mask, directions, self.ema_sums))
+
+    def follow(self, z: Tensor, codes: Tensor, counts: Tensor) -> None:
+        gains = (z * self(codes)).sum(1, keepdim=True)
+        self.ema_sums.lerp_(total(sum_by_code(gains * z, codes, len(counts))), 1 - self.decay)
+        self.weight.copy_(unit_or(self.ema_sums, self.weight))
+
+
+def turned(directions: Tensor, z: Tensor, codes: Tensor) -> Tensor:
+    """One step of power iteration for each direction (K, D), on the rows of z (N, D) that chose it."""
+    gains = (z * directions[codes]).sum(1, keepdim=True)
+    return unit_or(sum_by_code(gains * z, codes, len(directions)), directions)
+
+
+def unit_or(vectors: Tensor, fallback: Tensor) -> Tensor:
+    """Each row of `vectors` at unit length; where it is zero, the row of `fallback`."""
+    norms = vectors.norm(dim=1, keepdim=True)
+    return torch.where(norms > 0, vectors / norms.clamp(min=1e-30), fallback)
+
+
+def sum_by_code(z: Tensor, codes: Tensor, k: int) -> Tensor:
+    """(k, D): the sum of the rows of z (N, D) of each code (N,)."""
+    return z.new_zeros(k, z.shape[1]).index_add_(0, codes, z)
+
+
+def draw_rows(z: Tensor, k: int) -> Tensor:
+    """k different rows of z (N, D), the same ones each time.
 
     Raises:
         ConfigError: N < k.
@@ -133,12 +228,22 @@ def kmeans(z: Tensor, k: int) -> Tensor:
             "lower codebook_size, or raise batch_size or the image size"
         )
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))
-    centres = z[order[:k].to(z.device)].clone()
+    return z[order[:k].to(z.device)].clone()
+
+
+def kmeans(z: Tensor, k: int) -> Tensor:
+    """k cluster centres (k, D) of the rows of z (N, D) by Lloyd's algorithm, from a fixed random subset of rows.
+
+    A centre that loses all its rows stays where it was.
+
+    Raises:
+        ConfigError: N < k.
+    """
+    centres = draw_rows(z, k)
     for _ in range(KMEANS_ITERATIONS):
         codes = nearest_code(z, centres)
-        counts = torch.bincount(codes, minlength=k).to(z.dtype)[:, None]
-        sums = torch.zeros_like(centres).index_add_(0, codes, z)
-        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+        counts = torch.bincount(codes, minlength=k)[:, None]
+        centres = torch.where(counts > 0, sum_by_code(z, codes, k) / counts.clamp(min=1), centres)
     return centres
 
 

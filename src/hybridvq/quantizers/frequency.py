@@ -58,8 +58,9 @@ class FrequencyQuantizer(VectorQuantizer):
         init: Literal["uniform", "kmeans"] = "kmeans",
         restart_every: int = 50,
         decay: float = 0.99,
+        code_dim: int | None = None,
     ) -> None:
-        super().__init__(dim, codebook_size, beta, learn, init, restart_every, decay)
+        super().__init__(dim, codebook_size, beta, learn, init, restart_every, decay, code_dim)
         if not 0 <= frequent <= codebook_size:
             raise ConfigError(f"frequent is {frequent}; it must lie between 0 and codebook_size, {codebook_size}")
         if rare not in ("vector", "projected"):
@@ -81,7 +82,7 @@ class FrequencyQuantizer(VectorQuantizer):
         tokens = Tokens(codes=codes, vectors=(z * passed).detach(), passed=passed)
         return Quantized(torch.where(passed, z, q), tokens, losses)
 
-    def dequantize(self, tokens: Tokens) -> Tensor:
+    def read(self, tokens: Tokens) -> Tensor:
         e = self.embed(tokens)
         if tokens.passed is None:
             raise ConfigError("these tokens do not say which positions pass; they were not made by this quantizer")

@@ -50,5 +50,5 @@ class GaussianQuantizer(Quantizer):
             self.steps += 1
         return Quantized(z_hat, Tokens(vectors=z_hat.detach()), {"kl": self.kl_weight * kl})
 
-    def dequantize(self, tokens: Tokens) -> Tensor:
+    def read(self, tokens: Tokens) -> Tensor:
         return passed_vectors(tokens)

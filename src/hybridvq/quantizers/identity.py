@@ -33,5 +33,5 @@ class IdentityQuantizer(Quantizer):
     def quantize(self, z: Tensor) -> Quantized:
         return Quantized(z, Tokens(vectors=z.detach()))
 
-    def dequantize(self, tokens: Tokens) -> Tensor:
+    def read(self, tokens: Tokens) -> Tensor:
         return passed_vectors(tokens)

@@ -53,7 +53,7 @@ class ProjectedQuantizer(VectorQuantizer):
         losses["projection"] = F.mse_loss(z_hat, e.detach())
         return Quantized(z_hat, Tokens(codes=codes, gains=a.detach()), losses)
 
-    def dequantize(self, tokens: Tokens) -> Tensor:
+    def read(self, tokens: Tokens) -> Tensor:
         if tokens.gains is None:
             raise ConfigError("these tokens hold no gains; they were not made by a projected quantizer")
         return tokens.gains * self.embed(tokens)

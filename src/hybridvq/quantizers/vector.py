@@ -29,6 +29,7 @@ class VectorQuantizer(Quantizer):
         beta: weight of the commitment term.
         learn, init, restart_every, decay: how the codes are kept, see `Codebook`. As published: `init="uniform"`,
             `restart_every=0`.
+        code_dim: dimension of the codes, between two 1x1 convolutions; None for D.
 
     Raises:
         ConfigError: an option has no such value.
@@ -46,19 +47,20 @@ class VectorQuantizer(Quantizer):
         init: Literal["uniform", "kmeans"] = "kmeans",
         restart_every: int = 50,
         decay: float = 0.99,
+        code_dim: int | None = None,
     ) -> None:
-        super().__init__(dim)
+        super().__init__(dim, code_dim)
         if beta < 0:
             raise ConfigError(f"beta is {beta}; the weight of the commitment term cannot be negative")
         self.codebook_size = codebook_size
         self.beta = beta
-        self.codebook = Codebook(codebook_size, dim, learn, init, restart_every, decay)
+        self.codebook = Codebook(codebook_size, self.code_dim, learn, init, restart_every, decay)
 
     def quantize(self, z: Tensor) -> Quantized:
         codes, e, losses = self.lookup(z)
         return Quantized(straight_through(z, e), Tokens(codes=codes), losses)
 
-    def dequantize(self, tokens: Tokens) -> Tensor:
+    def read(self, tokens: Tokens) -> Tensor:
         return self.embed(tokens)
 
     def lookup(self, z: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

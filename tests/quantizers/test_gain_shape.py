@@ -1,0 +1,190 @@
+import numpy as np
+import pytest
+import reference
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn import functional as F
+
+from hybridvq import ConfigError
+from hybridvq.quantizers import GainShapeQuantizer, Tokens
+from hybridvq.quantizers.base import nearest_direction, rotate
+from hybridvq.quantizers.gain_shape import GainLevels
+
+
+def batch(seed=0, dim=5, positions=8):
+    return torch.randn(2, dim, positions, positions, generator=torch.Generator().manual_seed(seed))
+
+
+def trained(steps=3, **options):
+    torch.manual_seed(0)
+    quantizer = GainShapeQuantizer(5, **({"codebook_size": 16, "levels": 8} | options)).train()
+    for step in range(steps):
+        quantizer(batch(step))
+    return quantizer.eval()
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+@pytest.mark.parametrize("levels", [None, 8])
+def test_pursuit_matches_the_formulas(stages, levels):
+    quantizer = trained(stages=stages, levels=levels)
+    z = batch(9)
+    out = quantizer(z)
+    directions = quantizer.directions.weight.double().numpy()
+    expected = []
+    for row in reference.rows(z):
+        residual, z_hat = row.copy(), np.zeros_like(row)
+        for s in range(stages):
+            k = int(np.argmax([np.dot(residual, c) for c in directions]))
+            gain = np.dot(residual, directions[k])
+            if levels:
+                values = quantizer.gain_levels[s].values.double().numpy()
+                gain = values[np.argmin(np.abs(values - gain))]
+            z_hat, residual = z_hat + gain * directions[k], residual - gain * directions[k]
+        expected.append(z_hat)
+    np.testing.assert_allclose(reference.rows(out.z_hat), np.stack(expected), rtol=1e-4, atol=1e-5)
+    loss = 0.25 * np.mean((reference.rows(z) - np.stack(expected)) ** 2)
+    assert out.losses["commitment"].item() == pytest.approx(loss, rel=1e-4)
+    assert out.error.item() == pytest.approx(loss / 0.25, rel=1e-4)
+
+
+def test_directions_have_unit_length_and_start_from_data():
+    torch.manual_seed(0)
+    axes = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
+    rows = axes.repeat(32, 1) * torch.rand(96, 1).add(0.5) + 0.01 * torch.randn(96, 3)
+    quantizer = GainShapeQuantizer(3, codebook_size=3, levels=None, restart_every=1)
+    for _ in range(5):
+        quantizer(rows.T.reshape(1, 3, 8, 12))
+    weight = quantizer.directions.weight
+    torch.testing.assert_close(weight.norm(dim=1), torch.ones(3))
+    assert (weight @ axes.T).max(0).values.min() > 0.999
+
+
+def test_a_direction_turns_to_the_leading_eigenvector():
+    generator = torch.Generator().manual_seed(4)
+    rows = torch.randn(512, 3, generator=generator) * torch.tensor([3.0, 1.0, 0.3]) + torch.tensor([2.0, 1.0, 0.0])
+    quantizer = GainShapeQuantizer(3, codebook_size=1, levels=None, decay=0.5)
+    for _ in range(60):
+        quantizer(rows.T.reshape(1, 3, 16, 32))
+    leading = np.linalg.eigh((rows.T @ rows).double().numpy())[1][:, -1]
+    assert abs(np.dot(leading, quantizer.directions.weight[0].double().numpy())) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.parametrize(("levels", "stages"), [(None, 1), (8, 1), (8, 2)])
+def test_tokens_are_enough(levels, stages):
+    quantizer = trained(levels=levels, stages=stages, code_dim=3)
+    out = quantizer(batch(7))
+    assert out.tokens.codes.shape == out.tokens.gains.shape == (2, stages, 8, 8)
+    assert out.tokens.gains.is_floating_point() == (levels is None)
+    assert out.tokens.float_bits() == (32 * stages if levels is None else 0)
+    again = quantizer.dequantize(Tokens(codes=out.tokens.codes.clone(), gains=out.tokens.gains.clone()))
+    torch.testing.assert_close(again, out.z_hat, rtol=1e-5, atol=1e-5)
+
+
+def test_gradient_is_straight_through():
+    quantizer = trained()
+    z = batch(3).requires_grad_()
+    v = torch.randn_like(z)
+    assert torch.equal(torch.autograd.grad(quantizer(z).z_hat, z, v)[0], v)
+
+
+def test_rotation_by_hand():
+    """z = (2, 0) onto value (0, 3): R turns by 90 degrees, lambda = 3/2, so (d/dz)^T v = 1.5 R^T v."""
+    z = torch.tensor([2.0, 0.0]).view(1, 2, 1, 1).requires_grad_()
+    value = torch.tensor([0.0, 3.0]).view(1, 2, 1, 1)
+    out = rotate(z, value)
+    assert torch.equal(out, value)
+    (gradient,) = torch.autograd.grad(out, z, torch.tensor([0.0, 1.0]).view(1, 2, 1, 1), retain_graph=True)
+    torch.testing.assert_close(gradient.flatten(), torch.tensor([1.5, 0.0]))
+    (gradient,) = torch.autograd.grad(out, z, torch.tensor([1.0, 0.0]).view(1, 2, 1, 1))
+    torch.testing.assert_close(gradient.flatten(), torch.tensor([0.0, -1.5]))
+
+
+def test_float_gains_until_quantization_begins():
+    torch.manual_seed(0)
+    quantizer = GainShapeQuantizer(5, codebook_size=16, levels=2, quantize_from=3).train()
+    distinct = [quantizer(batch(0)).z_hat.norm(dim=1).unique().numel() for _ in range(4)]
+    assert min(distinct[:2]) > 60
+    assert distinct[3] < 60
+    assert quantizer.eval()(batch(0)).tokens.gains.max() == 1
+
+
+def test_levels_converge_to_lloyds_quantizer():
+    gains = torch.randn(20000, generator=torch.Generator().manual_seed(0)).double()
+    levels = GainLevels(8).double().train()
+    for _ in range(1500):
+        levels.assign(gains)
+    values = np.quantile(gains.numpy(), (np.arange(8) + 0.5) / 8)
+    for _ in range(3000):
+        cell = np.searchsorted((values[1:] + values[:-1]) / 2, gains.numpy())
+        values = np.array([gains.numpy()[cell == i].mean() for i in range(8)])
+    error = np.mean((gains.numpy() - levels.assign(gains)[1].numpy()) ** 2)
+    best = np.mean((gains.numpy() - values[np.abs(gains.numpy()[:, None] - values).argmin(1)]) ** 2)
+    assert error < 1.02 * best
+    assert best == pytest.approx(0.0345, rel=0.05)  # Max 1960, the 8-level quantizer of a unit Gaussian
+
+
+def test_levels_follow_a_range_that_shrinks():
+    levels = GainLevels(8).train()
+    generator = torch.Generator().manual_seed(0)
+    levels.assign(10 * torch.randn(4000, generator=generator))
+    for _ in range(1500):
+        levels.assign(torch.randn(4000, generator=generator))
+    gains = torch.randn(4000, generator=generator)
+    chosen, values = levels.eval().assign(gains)
+    assert len(chosen.unique()) == 8
+    assert torch.equal(levels.values, levels.values.sort().values)
+    assert (gains - values).square().mean() < 0.06
+
+
+def test_nearest_direction_is_exact_across_slabs():
+    generator = torch.Generator().manual_seed(3)
+    directions = F.normalize(torch.randn(4096, 4, generator=generator), dim=1)
+    z = torch.randn(300, 4, generator=generator)
+    expected = (z.double() @ directions.double().T).argmax(1)
+    assert torch.equal(nearest_direction(z, directions), expected)
+
+
+def test_dead_directions_restart():
+    quantizer = trained(restart_every=2).train()
+    quantizer.directions.weight.copy_(quantizer.directions.weight[:1].expand(16, 5))
+    quantizer.directions.ema_sums.copy_(quantizer.directions.weight)
+    for step in range(8):
+        quantizer(batch(step))
+    assert len(quantizer.eval()(batch(0)).tokens.codes.unique()) > 12
+
+
+def replica(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    quantizer = GainShapeQuantizer(5, codebook_size=24, levels=4, stages=2, restart_every=2).train()
+    for step in range(7):
+        quantizer(batch(step)[rank : rank + 1])
+    torch.save(quantizer.state_dict(), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_hold_the_codebook_of_one(tmp_path):
+    mp.spawn(replica, (str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    torch.manual_seed(0)
+    alone = GainShapeQuantizer(5, codebook_size=24, levels=4, stages=2, restart_every=2).train()
+    for step in range(7):
+        alone(batch(step))
+    torch.testing.assert_close(alone.directions.weight, first["directions.weight"], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stages": 0}, "stages is 0"),
+        ({"levels": 1}, "levels is 1"),
+        ({"beta": -1}, "beta is -1"),
+        ({"code_dim": 0}, "code_dim is 0"),
+        ({"gradient": "none"}, "gradient is 'none'"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ConfigError, match=message):
+        GainShapeQuantizer(5, **options)
