@@ -20,15 +20,19 @@ ALLOWED = {
     "quantizers": {"errors"},
     "networks": {"errors"},
     "metrics": set(),
+    "writing": set(),
     "data": {"errors"},
     "tokenizer": {"errors", "networks", "quantizers"},
-    "evaluation": {"metrics", "quantizers", "tokenizer"},
-    "files": {"errors", "data", "metrics", "evaluation", "tokenizer"},
-    "training": {"errors", "settings", "data", "quantizers", "tokenizer", "evaluation"},
-    "compare": {"errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training"},
+    "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
+    "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
+    "training": {"errors", "settings", "data", "quantizers", "tokenizer", "evaluation", "writing"},
+    "compare": {
+        "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
+    },
     "report": {"errors"},
     "cli": {
-        "errors", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training", "compare", "report"
+        "_version", "errors", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training", "compare",
+        "report", "writing"
     },
 }  # fmt: skip
 
@@ -86,8 +90,8 @@ def test_the_command_line_starts_without_torch():
 
 def test_public_names():
     assert sorted(hybridvq.__all__) == [
-        "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer", "GaussianQuantizer", "HybridVQError", "IdentityQuantizer",
-        "ModelError", "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "Tokenizer", "Tokens",
+        "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer", "GaussianQuantizer",
+        "HybridVQError", "IdentityQuantizer", "ModelError", "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "Tokenizer", "Tokens",
         "TrainingError", "VectorQuantizer", "__version__", "build_quantizer", "compare", "evaluate", "load_recipe",
         "load_tokenizer", "open_images", "train", "write_report",
     ]  # fmt: skip

@@ -4,41 +4,62 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
-from hybridvq.errors import HybridVQError
-from hybridvq.recipe import BASE, add_recipe_arguments, load_recipe, recipe_names, recipe_path
+from hybridvq._version import __version__
+from hybridvq.errors import ConfigError, HybridVQError
+from hybridvq.recipe import add_recipe_arguments, load_recipe, plain, recipe_names
 from hybridvq.settings import DataSettings, Plan, Recipe
+from hybridvq.writing import write_whole
 
 EVAL_BATCH = 64
-RECIPE_KEYS = ("title", "group", "description", "model", "training")
 EXAMPLES = """examples:
   hybridvq compare --recipes vector projected --steps 500      compare two quantizers on sample photographs
   hybridvq train --recipe vector --data my/photos --size 64    train a tokenizer on your own images
-  hybridvq evaluate runs/vector --data my/photos               measure it on held-out images
+  hybridvq evaluate runs/vector --data my/photos --size 64     measure it on held-out images
   hybridvq reconstruct runs/vector cat.jpg --out out           send an image through tokens and back
+
+`hybridvq COMMAND --help` lists a command's options, which may be written with dashes or underscores.
 """
 
 
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Types and defaults beside each option; the examples as they are written."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code: 0, or 2 after one sentence on what went wrong."""
+    """Run a command and return the exit code: 0, 2 after one sentence on what went wrong, or 130 after Ctrl-C."""
     words = [underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
         parser = build_parser(words)
+        if not words:
+            parser.print_help(sys.stderr)
+            return 2
         arguments = parser.instantiate(parser.parse_args(words))
         command = arguments.subcommand
         COMMANDS[command][1](arguments[command], words)
-    except (HybridVQError, ArgumentError) as error:
-        print(f"hybridvq: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("hybridvq: interrupted", file=sys.stderr)
+    except ArgumentError as error:
+        help_of = " ".join(["hybridvq", *words[:1]]) if words[0] in COMMANDS else "hybridvq"
+        return complain(f"{plain(error)}; see `{help_of} --help`")
+    except HybridVQError as error:
+        return complain(str(error))
+    except OSError as error:
+        return complain(f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})")
+    except KeyboardInterrupt as error:
+        complain(str(error) or "interrupted")
         return 130
     return 0
+
+
+def complain(sentence: str) -> int:
+    print(f"hybridvq: {' '.join(sentence.split())}", file=sys.stderr)
+    return 2
 
 
 def underscored(word: str) -> str:
@@ -49,43 +70,63 @@ def underscored(word: str) -> str:
     return "--" + name[2:].replace("-", "_") + equals + value
 
 
+def new_parser(**options: Any) -> ArgumentParser:
+    return ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=HelpFormatter, **options)
+
+
 def build_parser(words: Sequence[str]) -> ArgumentParser:
     """The whole command line; `words` are looked at for --recipe, whose values are the defaults shown by --help."""
-    parser = ArgumentParser(
+    parser = new_parser(
         prog="hybridvq",
         description="Train, measure and compare image tokenizers with discrete, continuous and mixed latents.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
+        version=__version__,
     )
-    commands = parser.add_subcommands(title="commands", metavar="COMMAND")
-    for name, (arguments, _, summary) in COMMANDS.items():
-        command = arguments(words) if words[:1] == [name] else ArgumentParser(exit_on_error=False)
-        command.description = summary
+    commands = parser.add_subcommands(title="commands", description="", metavar="COMMAND")
+    for name, (add_arguments, _, summary) in COMMANDS.items():
+        command = new_parser(description=summary)
+        if words[:1] == [name]:
+            add_arguments(command, words)
         commands.add_subcommand(name, command, help=summary)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 
-def train_arguments(words: Sequence[str]) -> ArgumentParser:
+def add_train_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     peek.add_argument("--recipe", default="vector")
-    recipe = peek.parse_known_args(list(words))[0].recipe
-    load_recipe(recipe)
-    parser = ArgumentParser(exit_on_error=False, default_config_files=[str(BASE), str(recipe_path(recipe))])
-    parser.add_argument(
-        "--recipe", type=str, default="vector", help=f"a YAML file, or one of {', '.join(recipe_names())}"
-    )
+    defaults = load_recipe(peek.parse_known_args(list(words))[0].recipe)
+    names = ", ".join(recipe_names())
+    parser.add_argument("--recipe", type=str, default="vector", help=f"what to train: a YAML file, or one of {names}")
     add_data_arguments(parser)
-    parser.add_argument("--out", type=str, default="", help="folder to write; runs/RECIPE if not given")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, image order and crops")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
-    parser.add_argument("--eval_images", type=int, default=2048, help="held-out images measured for the curve")
+    parser.add_argument("--out", type=str, default=f"runs/{defaults.name}", help="folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights, the order of the images and their crops")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint in --out, if there is one"
+    )
+    parser.add_argument("--eval_images", type=int, default=2048, help="held-out images measured during the training")
+    parser.add_argument(
+        "--print_recipe",
+        action="store_true",
+        help="print the recipe with all overrides, for a file of your own, and stop",
+    )
     add_recipe_arguments(parser)
-    return parser
+    parser.set_defaults(recipe_keys(defaults))
+
+
+def recipe_keys(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe's YAML file says."""
+    return {key: value for key, value in asdict(recipe).items() if key != "name"}
 
 
 def run_train(arguments: Namespace, words: Sequence[str]) -> None:
-    recipe = Recipe(**{key: arguments[key] for key in RECIPE_KEYS}, name=recipe_path(arguments.recipe).stem)
+    name = Path(arguments.recipe).stem if Path(arguments.recipe).is_file() else arguments.recipe
+    recipe = Recipe(**{key: arguments[key] for key in recipe_keys(Recipe())}, name=name)
+    if arguments.print_recipe:
+        print(yaml.safe_dump(recipe_keys(recipe), sort_keys=False, allow_unicode=True), end="")
+        return
+    if arguments.eval_images < 1:
+        raise ConfigError(f"--eval-images is {arguments.eval_images}; it must be at least 1")
     data = data_settings(arguments)
     from hybridvq.data import EvalBatches, open_images
     from hybridvq.training import train
@@ -93,8 +134,8 @@ def run_train(arguments: Namespace, words: Sequence[str]) -> None:
     images = open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable)
     held_out = open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable)
     list_skipped(images.skipped + held_out.skipped)
-    folder = Path(arguments.out or f"runs/{recipe.name}")
-    test_batches = EvalBatches(held_out, recipe.training.batch_size, arguments.eval_images)
+    folder = Path(arguments.out)
+    test_batches = EvalBatches(held_out, EVAL_BATCH, arguments.eval_images)
     _, history = train(recipe, images, test_batches, folder, arguments.seed, arguments.resume)
     speed = history.images_per_second(recipe.training.batch_size)
     print(
@@ -103,18 +144,19 @@ def run_train(arguments: Namespace, words: Sequence[str]) -> None:
     print(f"model: {folder / 'model'}")
 
 
-def compare_arguments(words: Sequence[str]) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
+def add_compare_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     add_data_arguments(parser)
-    parser.add_argument("--recipes", nargs="+", type=str, default=[], help="names or YAML files of recipes")
+    names = ", ".join(recipe_names())
+    parser.add_argument(
+        "--recipes", nargs="+", type=str, default=[], help=f"what to compare: YAML files, or names out of {names}"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="each recipe is trained once with each")
     parser.add_argument(
         "--first_seed_only", nargs="+", type=str, default=[], help="more recipes, trained with the first seed alone"
     )
     parser.add_class_arguments(Plan, skip={"recipes", "seeds", "first_seed_only"})
-    parser.add_argument("--out", type=str, default="runs/compare", help="folder to write")
-    return parser
+    parser.add_argument("--out", type=str, default="runs/compare", help="folder to write; a second call goes on there")
 
 
 def run_compare(arguments: Namespace, words: Sequence[str]) -> None:
@@ -130,13 +172,11 @@ def run_compare(arguments: Namespace, words: Sequence[str]) -> None:
     print(f"report: {page}")
 
 
-def evaluate_arguments(words: Sequence[str]) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
+def add_evaluate_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
     add_data_arguments(parser)
-    parser.add_argument("--limit", type=int | None, default=None, help="measure only the first so many images")
-    parser.add_argument("--json", type=str, default="", help="also write the numbers to this file")
-    return parser
+    parser.add_argument("--limit", type=int | None, default=None, help="measure only so many images, evenly spread")
+    parser.add_argument("--json", type=str | None, default=None, help="file for the numbers and each code's usage")
 
 
 def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
@@ -148,22 +188,21 @@ def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
 
     tokenizer = load_tokenizer(arguments.model).to(default_device())
     data = data_settings(arguments)
+    tokenizer.check_size(data.size)
     images = open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable, limit=arguments.limit)
     list_skipped(images.skipped)
     result = evaluate(tokenizer, EvalBatches(images, EVAL_BATCH))
     result |= {"model": arguments.model, "data": images.name, "fingerprint": images.fingerprint, "images": len(images)}
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(result, indent=1) + "\n")
     print_json(data={key: value for key, value in result.items() if key != "usage"})
+    if arguments.json:
+        write_whole(Path(arguments.json), (json.dumps(result, indent=1) + "\n").encode())
 
 
-def reconstruct_arguments(words: Sequence[str]) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
+def add_reconstruct_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
     parser.add_argument("images", type=str, nargs="+", help="image files, or folders of them")
     parser.add_argument("--out", type=str, default="reconstructions", help="folder to write PNG files to")
-    parser.add_argument("--skip_unreadable", action="store_true", help="leave out images that cannot be read")
-    return parser
+    add_skip_argument(parser)
 
 
 def run_reconstruct(arguments: Namespace, words: Sequence[str]) -> None:
@@ -186,7 +225,16 @@ def add_model_argument(parser: ArgumentParser) -> None:
 
 
 def add_data_arguments(parser: ArgumentParser) -> None:
-    parser.add_class_arguments(DataSettings)
+    parser.add_class_arguments(DataSettings, skip={"skip_unreadable"})
+    add_skip_argument(parser)
+
+
+def add_skip_argument(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="leave out images that cannot be read, and list them, instead of stopping",
+    )
 
 
 def data_settings(arguments: Namespace) -> DataSettings:
@@ -198,11 +246,12 @@ def list_skipped(skipped: Sequence[str]) -> None:
         print(f"left out {len(skipped)} unreadable images:", *skipped, sep="\n  ", file=sys.stderr)
 
 
-COMMANDS: dict[str, tuple[Any, Any, str]] = {
-    "train": (train_arguments, run_train, "Train one recipe on images."),
-    "evaluate": (evaluate_arguments, run_evaluate, "Measure a trained tokenizer on held-out images."),
-    "reconstruct": (reconstruct_arguments, run_reconstruct, "Send images through tokens and back."),
-    "compare": (compare_arguments, run_compare, "Train recipes on the same images and report the difference."),
+Command = tuple[Callable[[ArgumentParser, Sequence[str]], None], Callable[[Namespace, Sequence[str]], None], str]
+COMMANDS: dict[str, Command] = {
+    "train": (add_train_arguments, run_train, "Train one recipe on images."),
+    "evaluate": (add_evaluate_arguments, run_evaluate, "Measure a trained tokenizer on held-out images."),
+    "reconstruct": (add_reconstruct_arguments, run_reconstruct, "Send images through tokens and back."),
+    "compare": (add_compare_arguments, run_compare, "Train recipes on the same images and report the difference."),
 }
 
 if __name__ == "__main__":

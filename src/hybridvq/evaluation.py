@@ -1,21 +1,32 @@
 """Measure a tokenizer on held-out images."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hybridvq import metrics
+from hybridvq.errors import ShapeError
 from hybridvq.quantizers import Tokens
+from hybridvq.quantizers.base import FLOAT_BITS
 from hybridvq.tokenizer import Tokenizer
 
 GAIN_BITS = (8, 6, 4)
 GAIN_QUANTILES = (0.002, 0.998)
+SMALLEST_SIDE = 6  # pixels: SSIM mirrors 5 at each border
+
+
+class Batches(Protocol):
+    """Batches of images (B, 3, H, W) in [-1, 1] by number: a list of tensors, or `hybridvq.data.EvalBatches`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -31,15 +42,25 @@ class Measurement:
 
     def __init__(self, tokenizer: Tokenizer, gain_range: GainRange | None = None) -> None:
         self.tokenizer, self.gain_range = tokenizer, gain_range
-        self.images = self.positions = self.values = self.latents = 0
-        self.squared_error = self.quantization_error = self.quantization_loss = self.ssim = self.float_bits = 0.0
-        size = tokenizer.quantizer.codebook_size
+        self.images = self.positions = self.values = 0
+        self.squared_error = self.quantization_error = self.quantization_loss = self.ssim = self.raw_bits = 0.0
+        size, levels = tokenizer.quantizer.codebook_size, getattr(tokenizer.quantizer, "levels", None)
         self.counts = torch.zeros(size, dtype=torch.long) if size else None
+        self.level_counts = torch.zeros(levels, dtype=torch.long) if levels else None
         self.gains: list[Tensor] = []
         self.rounded = dict.fromkeys(GAIN_BITS, 0.0) if gain_range else {}
 
     def add(self, x: Tensor) -> Tensor:
-        """Measure one batch (B, 3, H, W) and return its reconstruction from tokens alone."""
+        """Measure one batch (B, 3, H, W) and return its reconstruction from tokens alone.
+
+        Raises:
+            ShapeError: H or W is too small to measure.
+        """
+        if min(x.shape[2:]) < SMALLEST_SIDE:
+            raise ShapeError(
+                f"images of {x.shape[2]}x{x.shape[3]} pixels are too small to measure; choose a size of at least "
+                f"{SMALLEST_SIDE}"
+            )
         z = self.tokenizer.encoder(x)
         quantized = self.tokenizer.quantizer(z)
         tokens = quantized.tokens
@@ -48,17 +69,17 @@ class Measurement:
         self.images += len(x)
         self.positions += positions
         self.values += x.numel()
-        self.latents += z.numel()
         self.squared_error += squared_error(x_hat, x)
-        self.quantization_error += squared_error(quantized.z_hat, z.float())
+        self.quantization_error += float(quantized.error) * positions
         self.quantization_loss += sum(float(v) for v in quantized.losses.values()) * len(x)
         self.ssim += float(metrics.ssim(x_hat, x).double().sum())
-        self.float_bits += tokens.float_bits() * positions
-        if self.counts is not None and tokens.codes is not None:
-            self.counts += torch.bincount(tokens.codes.flatten().cpu(), minlength=len(self.counts))
-        if tokens.gains is not None:
+        self.raw_bits += raw_bits(self.tokenizer, tokens) * positions
+        count(self.counts, tokens.codes)
+        if tokens.gains is not None and tokens.gains.is_floating_point():
             self.gains.append(read_gains(tokens).cpu())
             self._add_rounded(x, tokens)
+        else:
+            count(self.level_counts, tokens.gains)
         return x_hat
 
     def _add_rounded(self, x: Tensor, tokens: Tokens) -> None:
@@ -72,37 +93,36 @@ class Measurement:
     def result(self) -> dict[str, Any]:
         """The measured numbers, by the names that result.json uses."""
         mse = self.squared_error / self.values
-        code_bits = code_entropy = 0.0
-        if self.counts is not None:
-            code_bits, code_entropy = math.log2(len(self.counts)), metrics.entropy_bits(self.counts)
-        float_bits = self.float_bits / self.positions
+        bits = self.raw_bits / self.positions
+        saved = sum(saved_bits(counts) for counts in (self.counts, self.level_counts)) / self.positions
         per_pixel = 1 / self.tokenizer.downsampling**2
         return {
             "test_mse": mse,
             "test_psnr_db": metrics.psnr_db(mse),
             "test_ssim": self.ssim / self.images,
-            "test_quantization_mse": self.quantization_error / self.latents,
+            "test_quantization_mse": self.quantization_error / self.positions,
             "test_quantization_loss": self.quantization_loss / self.images,
             "codebook_size": None if self.counts is None else len(self.counts),
             "codes_used": None if self.counts is None else metrics.codes_used(self.counts),
-            "code_entropy_bits": None if self.counts is None else code_entropy,
+            "code_entropy_bits": None if self.counts is None else metrics.entropy_bits(self.counts),
             "perplexity": None if self.counts is None else metrics.perplexity(self.counts),
-            "bits_per_position": code_bits + float_bits,
-            "rate_bpp": (code_bits + float_bits) * per_pixel,
-            "entropy_rate_bpp": (code_entropy + float_bits) * per_pixel,
+            "bits_per_position": bits,
+            "rate_bpp": bits * per_pixel,
+            "entropy_rate_bpp": (bits - saved) * per_pixel,
             "usage": None if self.counts is None else self.counts.tolist(),
-            "gains": self._gain_result(code_bits, float_bits),
+            "gains": self._gain_result(bits),
         }
 
-    def _gain_result(self, code_bits: float, float_bits: float) -> dict[str, Any] | None:
+    def _gain_result(self, bits_per_position: float) -> dict[str, Any] | None:
         gains = torch.cat(self.gains) if self.gains else torch.empty(0)
         if not len(gains):
             return None
+        per_position = len(gains) / self.positions
         rounded = [
             {
                 "bits": bits,
                 "test_mse": error / self.values,
-                "bits_per_position": code_bits + float_bits * bits / 32,
+                "bits_per_position": bits_per_position - (FLOAT_BITS - bits) * per_position,
             }
             for bits, error in self.rounded.items()
         ]
@@ -121,18 +141,31 @@ def squared_error(a: Tensor, b: Tensor) -> float:
     return float(F.mse_loss(a, b).double()) * a.numel()
 
 
+def count(counts: Tensor | None, symbols: Tensor | None) -> None:
+    """Add how often each symbol occurs to `counts`, if there are any."""
+    if counts is not None and symbols is not None:
+        counts += torch.bincount(symbols.flatten().cpu(), minlength=len(counts))
+
+
+def saved_bits(counts: Tensor | None) -> float:
+    """How many bits an ideal entropy coder saves on symbols that occur so often, against log2 of their number each."""
+    if counts is None:
+        return 0.0
+    return float(counts.sum()) * (math.log2(len(counts)) - metrics.entropy_bits(counts))
+
+
 def read_gains(tokens: Tokens) -> Tensor:
-    """The gains that decoding reads, (M,) float32; none where the tokens carry none."""
-    if tokens.gains is None:
+    """The float coefficients that decoding reads, (M,) float32; none where the tokens carry none."""
+    if tokens.gains is None or not tokens.gains.is_floating_point():
         return torch.empty(0)
     return tokens.gains.flatten() if tokens.passed is None else tokens.gains[tokens.passed]
 
 
 @torch.inference_mode()
-def gain_range(tokenizer: Tokenizer, batches: Iterable[Tensor]) -> GainRange | None:
+def gain_range(tokenizer: Tokenizer, batches: Batches) -> GainRange | None:
     """The 0.2 and 99.8 percentiles of the coefficients on these (training) images; None for a model without any."""
     with evaluating(tokenizer) as device:
-        gains = torch.cat([read_gains(tokenizer.encode(x.to(device))).cpu() for x in batches])
+        gains = torch.cat([read_gains(tokenizer.encode(batches[i].to(device))).cpu() for i in range(len(batches))])
     if not len(gains):
         return None
     ordered = gains.sort().values
@@ -141,16 +174,17 @@ def gain_range(tokenizer: Tokenizer, batches: Iterable[Tensor]) -> GainRange | N
 
 
 @torch.inference_mode()
-def evaluate(tokenizer: Tokenizer, batches: Iterable[Tensor], gain_range: GainRange | None = None) -> dict[str, Any]:
+def evaluate(tokenizer: Tokenizer, batches: Batches, gain_range: GainRange | None = None) -> dict[str, Any]:
     """Every number of a table row, on batches (B, 3, H, W) in [-1, 1], in float32 and from tokens alone.
 
-    Bits: log2 K a code, 32 a float coefficient, 32 D a passed-through vector; `entropy_rate_bpp` counts the codes at
-    the entropy of those used. With `gain_range`, also the error once coefficients are rounded to few bits.
+    Bits: log2 K a code, log2 L a gain on L levels, 32 a float coefficient, 32 D a passed-through vector;
+    `entropy_rate_bpp` counts codes and levels at the entropy of those used. With `gain_range`, also the error once
+    coefficients are rounded to few bits.
     """
     with evaluating(tokenizer) as device:
         measurement = Measurement(tokenizer, gain_range)
-        for x in batches:
-            measurement.add(x.to(device))
+        for i in range(len(batches)):
+            measurement.add(batches[i].to(device))
     return measurement.result()
 
 
@@ -164,10 +198,14 @@ def reconstruct(tokenizer: Tokenizer, x: Tensor) -> tuple[Tensor, float]:
 
 
 def raw_bits(tokenizer: Tokenizer, tokens: Tokens) -> float:
-    """Bits a position before entropy coding: log2 K for each code, 32 for each float."""
-    size = tokenizer.quantizer.codebook_size
-    code_bits = tokens.codes.shape[1] * math.log2(size) if size and tokens.codes is not None else 0.0
-    return code_bits + tokens.float_bits()
+    """Bits a position before entropy coding: log2 K for each code, log2 L for each gain level, 32 for each float."""
+    size, levels = tokenizer.quantizer.codebook_size, getattr(tokenizer.quantizer, "levels", None)
+    bits = tokens.float_bits()
+    if size and tokens.codes is not None:
+        bits += tokens.codes.shape[1] * math.log2(size)
+    if levels and tokens.gains is not None:
+        bits += tokens.gains.shape[1] * math.log2(levels)
+    return bits
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Image files through tokens and back to image files."""
 
+import io
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hybridvq.errors import ConfigError, DataError
 from hybridvq.evaluation import reconstruct, to_pixels
 from hybridvq.metrics import psnr_db
 from hybridvq.tokenizer import Tokenizer
+from hybridvq.writing import write_whole
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,8 @@ def reconstruct_files(
         DataError: an image cannot be read, or there is none.
         ConfigError: `out` cannot be written, or two images would be written to one file.
     """
-    taken: dict[Path, Path] = {}
-    for path in image_files(sources):
+    files = targets(image_files(sources), out)
+    for path, written in files.items():
         try:
             pixels = read_image(path)
         except DataError as error:
@@ -50,11 +52,25 @@ def reconstruct_files(
                 raise
             skipped.append(str(error))
             continue
+        yield reconstruct_file(tokenizer, path, pixels, written)
+
+
+def targets(files: Iterable[Path], out: Path) -> dict[Path, Path]:
+    """Where each image is written.
+
+    Raises:
+        ConfigError: two would be written to one file, or one over an image that is read.
+    """
+    taken: dict[Path, Path] = {}
+    sources = {path.resolve(): path for path in files}
+    for path in sources.values():
         written = out / f"{path.stem}.png"
         if written in taken:
             raise ConfigError(f"{path} and {taken[written]} would both be written to {written}; rename one of them")
+        if written.resolve() in sources:
+            raise ConfigError(f"{path} would be written over the image {written}; choose another --out")
         taken[written] = path
-        yield reconstruct_file(tokenizer, path, pixels, written)
+    return {path: written for written, path in taken.items()}
 
 
 def reconstruct_file(tokenizer: Tokenizer, path: Path, pixels: np.ndarray, written: Path) -> ReconstructedFile:
@@ -95,16 +111,14 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
-    """Write (H, W, 3) uint8 as PNG, through a temporary file.
+    """Write (H, W, 3) uint8 as PNG.
 
     Raises:
         ConfigError: the folder cannot be written.
     """
-    temporary = path.with_suffix(".partial")
+    content = io.BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(temporary, format="PNG")
-        temporary.replace(path)
+        write_whole(path, content.getbuffer())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ConfigError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from error

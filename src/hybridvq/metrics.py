@@ -14,18 +14,20 @@ SPIKE_START = 200
 
 def psnr_db(mse: float) -> float:
     """Peak signal-to-noise ratio of images in [-1, 1]: 10 log10(4 / mse), in dB; infinite for mse 0."""
-    return 10 * math.log10(PEAK**2 / mse) if mse > 0 else math.inf
+    return math.inf if mse == 0 else 10 * math.log10(PEAK**2 / mse)
 
 
 def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     """Structural similarity of each image, (B,), for images (B, 3, H, W) in [-1, 1].
 
-    Gaussian window of 11 pixels, sigma 1.5 (Wang et al. 2004), by torchmetrics.
+    Gaussian window of 11 pixels, sigma 1.5, population covariances (Wang et al. 2004), by torchmetrics: the mean over
+    every pixel, with images mirrored at their borders. scikit-image leaves out the 5 pixels at each border instead.
+    Computed on [0, 1], as published values are: the luminance term of SSIM changes when images are shifted.
     """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     values = structural_similarity_index_measure(
-        x_hat.float(), x.float(), data_range=PEAK, reduction="none", gaussian_kernel=True, sigma=1.5, kernel_size=11
+        (x_hat.float() + 1) / 2, (x.float() + 1) / 2, data_range=1.0, reduction="none", sigma=1.5, kernel_size=11
     )
     assert isinstance(values, Tensor)
     return values

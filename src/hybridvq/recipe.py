@@ -1,5 +1,7 @@
 """Recipes: one model and how it is trained, read from YAML files that state only what differs from base.yaml."""
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,20 +51,33 @@ def load_recipe(recipe: str, overrides: Mapping[str, Any] | Iterable[str] = ()) 
     path = recipe_path(recipe)
     check_yaml(path)
     if isinstance(overrides, Mapping):
-        overrides = [f"--{key}={value}" for key, value in overrides.items()]
-    parser = ArgumentParser(exit_on_error=False, default_config_files=[str(BASE), str(path)])
+        overrides = [f"--{key}={as_word(value)}" for key, value in overrides.items()]
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, default_config_files=[str(BASE), str(path)])
     add_recipe_arguments(parser)
     try:
         settings = parser.parse_args(list(overrides))
         settings.pop("__default_config__", None)
         built = Recipe(**vars(parser.instantiate(settings)))
     except ConfigError as error:
-        raise ConfigError(f"recipe {path.name}: {error}") from error
+        raise ConfigError(f"recipe {path}: {error}") from error
     except Exception as error:  # jsonargparse raises several kinds for a bad value; all are the user's
-        raise ConfigError(f"recipe {path.name}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"recipe {path}: {plain(error)}; `hybridvq train --help` lists every key") from error
     built.name = path.stem
     built.title = built.title or path.stem
     return built
+
+
+def as_word(value: Any) -> str:
+    """A value as a command-line word that is read back as the same value."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def plain(error: Exception) -> str:
+    """What jsonargparse says of a wrong option, in one line and in a user's terms."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"Parser key \"([^\"]+)\":", r"\1:", text)
+    text = re.sub(r"Expected an? <class '(\w+)'>\. Got value: (.*)", r"'\2' is not of type \1", text)
+    return text.replace("unrecognized arguments:", "there is no option").rstrip(".")
 
 
 def check_yaml(path: Path) -> None:
@@ -72,4 +87,5 @@ def check_yaml(path: Path) -> None:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"recipe {path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"recipe {path} must hold keys such as 'model' and 'training', not {type(content).__name__}")
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ConfigError(f"recipe {path} holds {found}; it must hold keys such as 'model' and 'training'")

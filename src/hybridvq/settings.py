@@ -1,5 +1,6 @@
 """Everything a user can set, as plain dataclasses; free of torch, so that the command line starts at once."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,7 +56,7 @@ class TrainingSettings:
             raise ConfigError(
                 f"training.warmup {self.warmup} and training.decay {self.decay} must be shares that add to at most 1"
             )
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"training.learning_rate is {self.learning_rate}; it must be positive")
         if self.precision not in ("auto", "32-true", "bf16-mixed"):
             raise ConfigError(f"training.precision is {self.precision!r}; use auto, 32-true or bf16-mixed")
@@ -137,6 +138,8 @@ class Plan:
         for key in ("steps", "batch_size", "eval_images", "jobs"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key} is {getattr(self, key)}; it must be at least 1")
+        if self.eval_every < 0:
+            raise ConfigError(f"eval_every is {self.eval_every}; it must be at least 1, or 0 for 20 points a run")
 
     def runs(self) -> list[tuple[str, int]]:
         """Every (recipe, seed) to train, in the order of the table."""

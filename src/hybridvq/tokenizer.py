@@ -1,15 +1,19 @@
 """An image tokenizer: encoder, quantizer, decoder."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hybridvq.errors import HybridVQError, ModelError, ShapeError
+from hybridvq.errors import ConfigError, ModelError, ShapeError
 from hybridvq.networks import Decoder, Encoder
 from hybridvq.quantizers import Quantized, Tokens, build_quantizer
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -53,9 +57,18 @@ class Tokenizer(nn.Module, PyTorchModelHubMixin):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if dim < 1:
+            raise ConfigError(f"dim is {dim}; it must be at least 1")
         self.dim, self.downsampling = dim, downsampling
         self.encoder = Encoder(dim, downsampling)
-        self.quantizer = build_quantizer(dim, quantizer, options)
+        try:
+            self.quantizer = build_quantizer(dim, quantizer, options)
+        except ConfigError:
+            raise
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(
+                f"one of the {quantizer} quantizer's options {options} has a value that cannot be used ({error})"
+            ) from error
         self.decoder = Decoder(dim, downsampling)
 
     def forward(self, x: Tensor) -> Reconstruction:
@@ -82,6 +95,15 @@ class Tokenizer(nn.Module, PyTorchModelHubMixin):
         """x_hat (B, 3, H, W) in [-1, 1], from the tokens alone."""
         return self.decoder(self.quantizer.dequantize(tokens))
 
+    def check_size(self, size: int) -> None:
+        """Raise ShapeError unless images of `size` pixels a side divide into whole positions."""
+        f = self.downsampling
+        if size % f or size < f:
+            near = max(1, round(size / f)) * f
+            raise ShapeError(
+                f"images of {size} pixels a side do not divide into positions of {f}x{f}; choose a size such as {near}"
+            )
+
     def _check(self, x: Tensor) -> None:
         f = self.downsampling
         if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % f or x.shape[3] % f:
@@ -97,17 +119,40 @@ def load_tokenizer(model: str | Path) -> Tokenizer:
     Raises:
         ModelError: there is none, or its files cannot be used.
     """
+    folder = model_folder(model)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        tokenizer = Tokenizer(**config)
+        tokenizer.load_state_dict(load_file(folder / WEIGHTS))
+    except Exception as error:  # the JSON and safetensors readers, the constructor and torch each raise their own
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(
+            f"{folder} does not hold a tokenizer that this version can load ({reason}); give a folder that "
+            "`hybridvq train` wrote"
+        ) from error
+    return tokenizer.eval()
+
+
+def model_folder(model: str | Path) -> Path:
+    """Where a model's two files are, downloaded if `model` is a hub id.
+
+    Raises:
+        ModelError: there are none.
+    """
     path = Path(model)
     if path.is_dir():
-        path = path / "model" if (path / "model" / "config.json").is_file() else path
-        for name in ("config.json", "model.safetensors"):
-            if not (path / name).is_file():
-                raise ModelError(f"{model} holds no {name}; give a folder that `hybridvq train` wrote, or a hub id")
+        path = path / "model" if (path / "model" / CONFIG).is_file() else path
     elif path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/")):
         raise ModelError(f"there is no model folder {model}; give a folder that `hybridvq train` wrote, or a hub id")
-    try:
-        return Tokenizer.from_pretrained(str(path)).eval()
-    except HybridVQError as error:
-        raise ModelError(f"{model} does not describe a tokenizer of this version: {error}") from error
-    except Exception as error:  # the hub, the JSON and the safetensors readers each raise kinds of their own
-        raise ModelError(f"{model} cannot be loaded as a tokenizer ({' '.join(str(error).split())[:200]})") from error
+    else:
+        try:
+            path = Path(snapshot_download(str(model), allow_patterns=[CONFIG, WEIGHTS]))
+        except Exception as error:  # requests, the hub and the file system each raise their own
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(
+                f"there is no folder {model} here, and no such model could be downloaded from the hub ({reason})"
+            ) from error
+    for name in (CONFIG, WEIGHTS):
+        if not (path / name).is_file():
+            raise ModelError(f"{model} holds no {name}; give a folder that `hybridvq train` wrote, or a hub id")
+    return path

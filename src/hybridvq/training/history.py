@@ -1,0 +1,27 @@
+"""What happened in a run."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class History:
+    """What happened in a run; part of every checkpoint, so that a resumed run has all of it.
+
+    Attributes:
+        train_mse: mean squared error of each step's batch.
+        train_quantization: sum of the quantizer's losses of each step.
+        tests: step, test_mse, test_quantization_loss and codes_used of each measurement.
+        seconds: time spent on `timed_steps` steps, without measurements and checkpoints.
+        timed_steps: all steps but the first after each start, which warms up.
+    """
+
+    train_mse: list[float] = field(default_factory=list)
+    train_quantization: list[float] = field(default_factory=list)
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    timed_steps: int = 0
+
+    def images_per_second(self, batch_size: int) -> float:
+        """Training speed; 0 if no step was timed."""
+        return self.timed_steps * batch_size / self.seconds if self.seconds else 0.0

@@ -1,0 +1,86 @@
+"""One step of training."""
+
+import math
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Sampler
+
+from hybridvq.data import Images, TrainBatches
+from hybridvq.errors import TrainingError
+from hybridvq.quantizers import Codebook
+from hybridvq.settings import TrainingSettings
+from hybridvq.tokenizer import Tokenizer
+
+
+class StepSampler(Sampler[int]):
+    """The steps from `first` to the last, for a dataset whose items are whole batches.
+
+    Its length is that of the whole run, because Lightning counts the steps before a resume as done.
+    """
+
+    def __init__(self, batches: Sized, first: int) -> None:
+        self.batches, self.first = batches, first
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, len(self.batches)))
+
+
+class TokenizerTraining(L.LightningModule):
+    """Minimises mean squared error plus the quantizer's losses with Adam."""
+
+    def __init__(self, tokenizer: Tokenizer, settings: TrainingSettings, images: Images, seed: int) -> None:
+        super().__init__()
+        self.tokenizer, self.settings, self.images, self.seed = tokenizer, settings, images, seed
+        self.last_mse = self.last_quantization = 0.0
+
+    def training_step(self, x: Tensor, batch_idx: int) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        result = self.tokenizer(x)
+        terms = {"reconstruction": F.mse_loss(result.x_hat.float(), x)} | result.quantized.losses
+        loss = torch.stack(list(terms.values())).sum()
+        self.last_mse = float(terms["reconstruction"].detach())
+        self.last_quantization = float(loss.detach()) - self.last_mse
+        if not math.isfinite(self.last_quantization):
+            bad = [name for name, value in terms.items() if not torch.isfinite(value)]
+            raise TrainingError(
+                f"the loss is not finite at step {self.global_step + 1} (its term {', '.join(bad) or 'sum'}); "
+                f"{advice(self.settings)}"
+            )
+        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Forget the moments of codes that were replaced in this step: they belong to other vectors."""
+        for module in self.tokenizer.modules():
+            if isinstance(module, Codebook) and module.restarted is not None:
+                for value in optimizer.state.get(module.weight, {}).values():
+                    if value.shape == module.weight.shape:
+                        value[module.restarted] = 0
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.settings.learning_rate, fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.settings.learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        settings, trainer = self.settings, self.trainer
+        batches = TrainBatches(
+            self.images, settings.batch_size, settings.steps, self.seed, trainer.global_rank, trainer.world_size
+        )
+        return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, self.global_step))
+
+
+def advice(settings: TrainingSettings) -> str:
+    """What to do about a run that diverges."""
+    return (
+        f"lower training.learning_rate, now {settings.learning_rate:g}, or set training.precision to 32-true, "
+        "and train again into another folder"
+    )

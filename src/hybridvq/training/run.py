@@ -1,0 +1,221 @@
+"""A run from its folder to its model."""
+
+import json
+import logging
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from safetensors import SafetensorError
+
+from hybridvq.data import EvalBatches, Images
+from hybridvq.errors import ConfigError, ModelError, TrainingError
+from hybridvq.settings import Recipe
+from hybridvq.tokenizer import Tokenizer
+from hybridvq.training.callbacks import ProgressBar, Recorder, WholeCheckpoints
+from hybridvq.training.history import History
+from hybridvq.training.module import TokenizerTraining
+from hybridvq.writing import write_whole
+
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+QUIET = (
+    "does not have many workers",
+    "dataloader is not resumable",  # ours is: StepSampler
+    "smaller than the logging interval",
+    "treespec, LeafSpec",
+)
+
+
+def train(
+    recipe: Recipe,
+    train_images: Images,
+    test_batches: EvalBatches,
+    folder: Path,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+) -> tuple[Tokenizer, History]:
+    """Train `recipe` on `train_images`, measuring `test_batches` on the way and at the end.
+
+    Writes into `folder`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/ (safetensors).
+    With `resume`, continues from the checkpoint there, to the very weights an uninterrupted run would have; a run that
+    is finished is returned as it is. A run that fails before its first checkpoint leaves no new folder behind.
+
+    Raises:
+        ConfigError: the recipe does not fit the images, or `folder` holds a run and `resume` is not set.
+        ModelError: `resume` finds a run of another recipe, seed or images, or a checkpoint that cannot be read.
+        TrainingError: a loss is not finite, or the disk cannot be written.
+        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+    """
+    tokenizer = build_tokenizer(recipe, seed)
+    tokenizer.check_size(train_images.size)
+    fresh = not folder.exists()
+    checkpoint = begin(recipe, seed, train_images, folder, resume)
+    history, path = History(), folder / CHECKPOINT
+    module = TokenizerTraining(tokenizer, recipe.training, train_images, seed)
+    recorder = Recorder(recipe.training, history, test_batches, path)
+    try:
+        if checkpoint is None or checkpoint["global_step"] < recipe.training.steps:
+            fit(module, recorder, folder, checkpoint, progress)
+        else:
+            module.load_state_dict(checkpoint["state_dict"])
+            recorder.load_state_dict(checkpoint["callbacks"][recorder.state_key])
+        save_model(tokenizer.eval(), folder)
+    except BaseException:
+        if fresh and not path.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return tokenizer, history
+
+
+def build_tokenizer(recipe: Recipe, seed: int) -> Tokenizer:
+    """The untrained tokenizer, whose weights follow from the seed.
+
+    Raises:
+        ConfigError: the recipe describes none, or the seed is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed is {seed}; it must lie between 0 and {2**32 - 1}")
+    L.seed_everything(seed, verbose=False)
+    tokenizer = Tokenizer(**asdict(recipe.model))
+    tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return tokenizer
+
+
+def begin(recipe: Recipe, seed: int, images: Images, folder: Path, resume: bool) -> dict[str, Any] | None:
+    """Write recipe.json into the folder of a new run, or read the checkpoint of the run to go on with.
+
+    Raises: as `train`.
+    """
+    settings = {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed}
+    content = settings | {"data": {"fingerprint": images.fingerprint, "size": images.size}}
+    text = (json.dumps(content, indent=2) + "\n").encode()
+    written, path = folder / "recipe.json", folder / CHECKPOINT
+    try:
+        if resume and written.is_file() and written.read_bytes() != text:
+            raise ModelError(
+                f"{folder} was begun with another recipe, seed or images (see {written.name} there); use the same, or "
+                "another folder"
+            )
+        has_checkpoint, has_model = path.is_file(), (folder / "model").exists()
+        if has_checkpoint and not resume:
+            raise ConfigError(
+                f"{folder} holds a run already; add --resume to go on with it, choose another --out, or delete it"
+            )
+        if has_model and not has_checkpoint:
+            raise ConfigError(f"{folder} holds a model already; choose another --out, or delete it")
+        if has_checkpoint:
+            return read_checkpoint(path)
+        write_whole(written, text)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error.strerror or error}); choose another --out") from error
+    return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content.
+
+    Raises:
+        ModelError: it is damaged, or not one of this project.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"global_step", "state_dict", "callbacks"} - checkpoint.keys()
+    except Exception as error:  # the unpickler raises nearly anything
+        raise ModelError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it to start again"
+        ) from error
+    if missing:
+        raise ModelError(f"{path} is a checkpoint without {', '.join(sorted(missing))}; delete it to start again")
+    return checkpoint
+
+
+def fit(
+    module: TokenizerTraining, recorder: Recorder, folder: Path, checkpoint: dict[str, Any] | None, progress: bool
+) -> None:
+    """Run the steps that are left.
+
+    Raises: as `train`.
+    """
+    first = checkpoint["global_step"] if checkpoint else 0
+    settings = module.settings
+    with quiet_lightning():
+        trainer = L.Trainer(
+            max_steps=settings.steps,
+            precision=resolve_precision(settings.precision),
+            # Of steps that a killed run logged after its last checkpoint, TensorBoard shows those of the second time.
+            logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first),
+            callbacks=[recorder, *([ProgressBar(settings.steps)] if progress and sys.stderr.isatty() else [])],
+            plugins=[WholeCheckpoints()],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            log_every_n_steps=20,
+            use_distributed_sampler=False,
+        )
+        try:
+            trainer.fit(module, ckpt_path=recorder.checkpoint if checkpoint else None, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of Ctrl-C, after turning the signal off
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            raise KeyboardInterrupt(
+                f"interrupted at step {trainer.global_step}; add --resume to go on from the last checkpoint"
+            ) from stop
+        except OSError as error:
+            raise TrainingError(f"the run in {folder} had to stop ({error})") from error
+
+
+def save_model(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write `folder`/model, as a whole.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    partial, final = folder / "model.partial", folder / "model"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        tokenizer.save_pretrained(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.replace(final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise TrainingError(
+            f"{final} cannot be written ({error}); make room there and resume, which trains nothing again"
+        ) from error
+
+
+def resolve_precision(precision: str) -> Any:
+    """`auto` to bf16-mixed where the device multiplies bfloat16 natively, else to 32-true; others as they are."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif torch.backends.mps.is_available():
+        native = False
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's hints while inside: they are about its own options, which a user here does not set."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for text in QUIET:
+            warnings.filterwarnings("ignore", message=f".*{text}")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

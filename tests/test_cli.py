@@ -1,0 +1,348 @@
+"""The command line: what it prints, what it writes, and one sentence for everything that can go wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+import tiny
+from hybridvq import __version__
+from hybridvq.cli import COMMANDS, main
+
+TRAIN = ["train", "--recipe", "vector", "--training.steps", "20", "--eval-images", "16", *tiny.COMMAND_LINE]
+
+
+@pytest.fixture
+def complaint(capsys):
+    """Run the command line, expect exit code 2 and one line on stderr, and return that line."""
+
+    def run(*words):
+        assert main([str(word) for word in words]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert re.fullmatch(r"hybridvq: [^\n]+\n", err)
+        assert "Traceback" not in err
+        return err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "vector"
+    assert main([*TRAIN, "--out", str(folder)]) == 0
+    return folder
+
+
+def noise(path, side=16):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Images in a train and a test part, one unreadable in each."""
+    for split, count in (("train", 9), ("test", 3)):
+        for number in range(count):
+            noise(tmp_path / "images" / split / f"{number}.png")
+        (tmp_path / "images" / split / "bad.png").write_bytes(b"junk")
+    return tmp_path / "images"
+
+
+# What it prints
+
+
+def test_no_command_prints_help(capsys):
+    assert main([]) == 2
+    assert "usage: hybridvq" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*([command] if command else []), "--help"])
+    out, err = capsys.readouterr()
+    assert stop.value.code == 0
+    assert err == ""
+    assert "site-packages" not in out
+    assert os.sep + "recipes" not in out
+    options = {
+        None: ["train", "evaluate", "reconstruct", "compare", "--version", "examples:"],
+        "train": [
+            "--recipe", "--data", "--size", "--skip_unreadable", "--out", "--seed", "--resume", "--eval_images",
+            "--print_recipe", "--title", "--group", "--description", "--model.dim", "--model.downsampling",
+            "--model.quantizer", "--model.options", "--training.steps", "--training.batch_size", "gaussian",
+            "--training.learning_rate", "--training.warmup", "--training.decay", "--training.precision",
+            "--training.eval_every", "--training.checkpoint_every", "default: 3000",
+        ],
+        "evaluate": ["model", "--data", "--size", "--skip_unreadable", "--limit", "--json", "default: photos"],
+        "reconstruct": ["model", "images", "--out", "--skip_unreadable", "default: reconstructions"],
+        "compare": [
+            "--config", "--print_config", "--data", "--size", "--skip_unreadable", "--recipes", "--seeds",
+            "--first_seed_only", "--steps", "--batch_size", "--eval_images", "--eval_every", "--overrides", "--jobs",
+            "--out", "gaussian",
+        ],
+    }  # fmt: skip
+    assert not [option for option in options[command] if option not in " ".join(out.split())]
+
+
+def test_help_shows_the_values_of_the_recipe(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--recipe", "projected-published", "--help"])
+    assert "default: 39100" in " ".join(capsys.readouterr().out.split())
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"hybridvq {__version__}\n"
+
+
+def test_print_recipe_is_a_recipe(tmp_path, capsys):
+    words = ["--recipe", "frequency-312", "--model.options.codebook-size", "400", "--model.dim=8", "--print-recipe"]
+    assert main(["train", *words]) == 0
+    printed = capsys.readouterr().out
+    path = tmp_path / "mine.yaml"
+    path.write_text(printed)
+    assert yaml.safe_load(printed)["model"]["options"] == {"frequent": 312, "codebook_size": 400}
+    assert main(["train", "--recipe", str(path), "--print_recipe"]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_print_config(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["compare", "--recipes", "vector", "--steps=7", "--print_config"])
+    assert stop.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert (config["recipes"], config["steps"], config["skip_unreadable"]) == (["vector"], 7, False)
+
+
+# What it does
+
+
+def test_train_evaluate_reconstruct(trained, tmp_path, capsys):
+    written = json.loads((trained / "recipe.json").read_text())
+    assert (written["model"]["dim"], written["model"]["options"]) == (8, {"codebook_size": 16})
+    assert main(["evaluate", str(trained), "--size=16", "--limit", "9", "--json", str(tmp_path / "x" / "r.json")]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    shown, saved = json.loads(out), json.loads((tmp_path / "x" / "r.json").read_text())
+    assert saved == shown | {"usage": saved["usage"]}
+    assert (shown["images"], shown["bits_per_position"], sum(saved["usage"])) == (9, 4, 9 * 16)
+    image = noise(tmp_path / "a.png", 13)
+    assert main(["reconstruct", str(trained), str(image), "--out", str(tmp_path / "out")]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert re.fullmatch(r"\S+a\.png: \d+\.\d\d dB at 0\.379 bits a pixel -> \S+out/a\.png\n", out)
+    with Image.open(tmp_path / "out" / "a.png") as written:
+        assert written.size == (13, 13)
+
+
+def test_finished_runs_are_kept(trained, capsys, complaint):
+    before = (trained / "model" / "model.safetensors").stat().st_mtime_ns
+    assert f"{trained} holds a run already; add --resume" in complaint(*TRAIN, "--out", trained)
+    assert (trained / "model" / "model.safetensors").stat().st_mtime_ns == before
+    assert main([*TRAIN, "--out", str(trained), "--resume"]) == 0
+    assert "after 20 steps" in capsys.readouterr().out
+    assert "was begun with another recipe" in complaint(*TRAIN, "--out", trained, "--resume", "--model.dim=9")
+
+
+def test_compare_writes_a_report(tmp_path, capsys):
+    config = {
+        "recipes": ["identity", "gaussian"], "steps": 2, "batch_size": 4, "size": 16, "eval_images": 8,
+        "overrides": {"model.dim": 8}, "out": str(tmp_path / "out"), "skip_unreadable": True,
+    }  # fmt: skip
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(config))
+    assert main(["compare", "--config", str(tmp_path / "plan.yaml"), "--batch-size", "8"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert f"report: {tmp_path / 'out' / 'report.html'}" in out
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["setting"]["batch_size"] == 8
+    assert result["command"].startswith("hybridvq compare --config")
+    assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+def test_unreadable_images_are_counted_and_listed(trained, folder, tmp_path, capsys, complaint):
+    data = ["--data", str(folder)]
+    assert "train/bad.png cannot be read as an image" in complaint(*TRAIN, *data, "--out", tmp_path / "run")
+    assert "test/bad.png cannot be read" in complaint("evaluate", trained, *data, "--size", 16)
+    assert "bad.png cannot be read" in complaint("reconstruct", trained, folder / "test/bad.png", "--out", tmp_path)
+    both = "left out 2 unreadable images:\n  train/bad.png: not an image\n  test/bad.png: not an image\n"
+    skip = "--skip-unreadable"
+    assert main([*TRAIN, *data, "--out", str(tmp_path / "run"), skip]) == 0
+    assert capsys.readouterr().err == both
+    assert main(["evaluate", str(trained), *data, "--size", "16", skip]) == 0
+    assert capsys.readouterr().err == "left out 1 unreadable images:\n  test/bad.png: not an image\n"
+    assert main(["reconstruct", str(trained), str(folder / "test"), "--out", str(tmp_path / "out"), skip]) == 0
+    assert "left out 1 unreadable images:\n  " in capsys.readouterr().err
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    small = ["--steps", "2", "--batch_size", "4", "--size", "16", "--overrides", "{model.dim: 8}"]
+    words = ["compare", "--recipes", "identity", *data, *small, "--out", str(tmp_path / "compare")]
+    assert "bad.png cannot be read" in complaint(*words)
+    assert main([*words, skip]) == 0
+    assert capsys.readouterr().err == both
+
+
+def test_a_process_of_its_own_prints_only_the_result(tmp_path):
+    """No library's remarks on either stream, and no progress bar where nobody watches."""
+    words = [sys.executable, "-m", "hybridvq.cli", *TRAIN, "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert re.fullmatch(r"test MSE 0\.\d{4} after 20 steps, \d+ images a second\nmodel: \S+/run/model\n", done.stdout)
+
+
+def test_the_progress_bar_tells_the_time_left(tmp_path):
+    """On a terminal, stderr shows the steps done, the time left and the error."""
+    pty = pytest.importorskip("pty")
+    main_end, terminal = pty.openpty()
+    words = [sys.executable, "-m", "hybridvq.cli", *TRAIN, "--training.steps", "60", "--out", str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "100"}
+    done = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=terminal, env=environment)
+    os.close(terminal)
+    shown = b""
+    try:
+        while part := os.read(main_end, 65536):
+            shown += part
+    except OSError:  # how Linux tells that the other end is closed
+        pass
+    os.close(main_end)
+    out, _ = done.communicate(timeout=60)
+    assert done.returncode == 0
+    assert b"after 60 steps" in out
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"\d+/60 .* \d:\d\d:\d\d left, training MSE \d\.\d{4}", text)
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("nope", "invalid choice: 'nope'"),
+        ("--nope", "there is no option --nope; see `hybridvq --help`"),
+        ("train --nope 3", "there is no option --nope 3; see `hybridvq train --help`"),
+        ("train --training.step 3", "there is no option --training.step 3"),
+        ("train --model.dim x", "model.dim: 'x' is not of type int"),
+        ("train --recipe", "--recipe: expected one argument"),
+        ("train --recipe nope", "there is no recipe 'nope'; give a YAML file or one of"),
+        ("train --model.quantizer nope", "there is no quantizer named 'nope'; choose one of vector"),
+        ("train --model.options.nope 3", "the vector quantizer has no option 'nope'; it takes codebook_size"),
+        ("train --model.options.beta x", "has a value that cannot be used"),
+        ("train --training.batch-size 0", "training.batch_size is 0; it must be at least 1"),
+        ("train --training.learning_rate -1", "training.learning_rate is -1.0; it must be positive"),
+        ("train --size 30", "images of 30 pixels a side do not divide into positions of 4x4; choose a size such as 32"),
+        ("train --size 0", "the image size 0 must be at least 1"),
+        ("train --seed -1", "seed is -1"),
+        ("train --eval-images 0", "--eval-images is 0"),
+        ("train --data /no/where", "'/no/where' is not a data set"),
+        ("evaluate", "the following arguments are required"),
+        ("evaluate /no/where", "there is no model folder /no/where; give a folder"),
+        ("reconstruct /no/where a.png", "there is no model folder /no/where"),
+        ("compare", "compare needs recipes"),
+        ("compare --recipes vector --steps 0", "steps is 0; it must be at least 1"),
+        ("compare --recipes vector --jobs 0", "jobs is 0; it must be at least 1"),
+        ("compare --recipes vector --seeds x", "'x' is not of type int"),
+        ("compare --config /no/where.yaml", "/no/where.yaml"),
+        ("compare --recipes nope", "there is no recipe 'nope'"),
+    ],
+)
+def test_wrong_words(complaint, tmp_path, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in complaint(*words.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_codebooks_larger_than_the_first_batch(complaint, tmp_path):
+    message = complaint(*TRAIN, "--model.options.codebook-size", 1000, "--out", tmp_path / "run")
+    assert "codebook_size is 1000, but the first batch holds only 128 encoder vectors" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["recipes: [vector\n", "bogus: 1\n", "steps: x\n", "- a\n", "overrides: 3\n"])
+def test_wrong_plans(complaint, tmp_path, text):
+    path = tmp_path / "plan.yaml"
+    path.write_text(text)
+    complaint("compare", "--config", path)
+
+
+def test_wrong_data(complaint, tmp_path):
+    def trained_on(data):
+        return complaint(*TRAIN, "--data", data, "--out", tmp_path / "run")
+
+    (tmp_path / "empty").mkdir()
+    assert "empty has no image files" in trained_on(tmp_path / "empty")
+    pq.write_table(pa.table({"picture": [1], "label": [2]}), tmp_path / "x.parquet")
+    assert "x.parquet has the columns ['picture', 'label']" in trained_on(tmp_path / "x.parquet")
+    (tmp_path / "y.parquet").write_bytes(b"PAR1")
+    assert "y.parquet cannot be read as a parquet file" in trained_on(tmp_path / "y.parquet")
+    whole = noise(tmp_path / "part" / "train" / "a.png", 40).read_bytes()
+    noise(tmp_path / "part" / "test" / "b.png", 40)
+    huge = tiny.huge_png(whole)
+    for content, reason in ((whole[:1000], "truncated"), (b"", "empty"), (huge, "over the limit")):
+        (tmp_path / "part" / "train" / "a.png").write_bytes(content)
+        assert reason in trained_on(tmp_path / "part")
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_sizes_for_a_model(complaint, trained):
+    assert "images of 18 pixels a side do not divide" in complaint("evaluate", trained, "--size", 18)
+    assert "too small to measure" in complaint("evaluate", trained, "--size", 4)
+
+
+def test_images_of_one_name(complaint, trained, tmp_path):
+    a, b = noise(tmp_path / "x" / "a.png"), noise(tmp_path / "y" / "a.png")
+    assert "would both be written to" in complaint("reconstruct", trained, a, b, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_models(complaint, trained, tmp_path):
+    (tmp_path / "model").mkdir()
+    assert "holds no config.json" in complaint("evaluate", tmp_path)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / "model" / name).write_bytes((trained / "model" / name).read_bytes()[:100])
+    assert "cannot be used" not in complaint("evaluate", tmp_path)
+    assert "does not hold a tokenizer that this version can load" in complaint("evaluate", tmp_path)
+
+
+def test_places_that_cannot_be_written(complaint, trained, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    inside = tmp_path / "file" / "x"
+    assert f"{inside} cannot be written" in complaint(*TRAIN, "--out", inside)
+    image = noise(tmp_path / "a.png")
+    assert "choose another --out" in complaint("reconstruct", trained, image, "--out", inside)
+    words = ["compare", "--recipes", "identity", "--size", "16", "--overrides", "{model.dim: 8}", "--out", str(inside)]
+    assert f"{inside} cannot be written" in complaint(*words)
+    assert main(["evaluate", str(trained), "--size", "16", "--limit", "4", "--json", str(inside)]) == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["images"] == 4
+    assert re.fullmatch(r"hybridvq: \S+ cannot be .*written \([^\n]*\)\n", err)
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root may write everywhere")
+def test_folders_without_permission(complaint, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "cannot be written (Permission denied)" in complaint(*TRAIN, "--out", tmp_path / "locked" / "run")
+
+
+def test_ctrl_c(monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(COMMANDS, "evaluate", (*COMMANDS["evaluate"][:1], interrupt, ""))
+    assert main(["evaluate", "x"]) == 130
+    assert capsys.readouterr().err == "hybridvq: interrupted\n"

@@ -1,0 +1,175 @@
+"""Rates by hand, errors against scikit-image, percentiles against numpy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
+
+import tiny
+from hybridvq import ShapeError, evaluate
+from hybridvq.evaluation import GainRange, gain_range, read_gains, reconstruct, to_pixels
+from hybridvq.metrics import round_to_grid
+from hybridvq.quantizers import Tokens
+from test_tokenizer import images, tokenizer
+
+K = tiny.CODES["codebook_size"]
+BATCH = images(8, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [
+        ("vector", math.log2(K)),
+        ("vector-ema", math.log2(K)),
+        ("projected", math.log2(K) + 32),
+        ("gain-shape", math.log2(120) + math.log2(4)),
+        ("gaussian", 32 * 8),
+        ("identity", 32 * 8),
+    ],
+)
+def test_bits_a_position(name, bits):
+    result = evaluate(tokenizer(name), [BATCH])
+    assert result["bits_per_position"] == pytest.approx(bits)
+    assert result["rate_bpp"] == pytest.approx(bits / 16)
+
+
+@pytest.mark.parametrize(("name", "floats"), [("frequency", 8), ("frequency-projected", 1)])
+def test_bits_of_frequency_latents_follow_the_share_that_passes(name, floats):
+    made = tokenizer(name, warmup_steps=0)
+    share = made.encode(BATCH).passed.double().mean().item()
+    assert 0 < share < 1
+    result = evaluate(made, [BATCH[:5], BATCH[5:]])
+    assert result["bits_per_position"] == pytest.approx(math.log2(K) + share * 32 * floats)
+
+
+def test_rates_follow_the_downsampling():
+    result = evaluate(tokenizer(downsampling=8), [images(2, 16)])
+    assert result["rate_bpp"] == pytest.approx(math.log2(K) / 64)
+
+
+@pytest.mark.parametrize("name", ["vector", "projected", "gain-shape", "frequency"])
+def test_entropy_of_the_codes(name):
+    made = tokenizer(name, **({"warmup_steps": 0} if name == "frequency" else {}))
+    result = evaluate(made, [BATCH[:3], BATCH[3:]])
+    tokens = made.encode(BATCH)
+    size = made.quantizer.codebook_size
+    counts = np.bincount(tokens.codes.flatten().numpy(), minlength=size)
+    p = counts[counts > 0] / counts.sum()
+    entropy = -np.sum(p * np.log2(p))
+    assert result["usage"] == counts.tolist()
+    assert result["codes_used"] == (counts > 0).sum() > 1
+    assert result["code_entropy_bits"] == pytest.approx(entropy)
+    assert result["perplexity"] == pytest.approx(2**entropy)
+    bits = entropy + tokens.float_bits()
+    if name == "gain-shape":
+        q = np.unique(tokens.gains.numpy(), return_counts=True)[1] / tokens.gains.numel()
+        bits -= np.sum(q * np.log2(q))
+    assert result["entropy_rate_bpp"] == pytest.approx(bits / 16)
+
+
+@torch.no_grad()
+def test_errors_are_those_of_scikit_image():
+    made = tokenizer()
+    x, x_hat = BATCH.double().numpy(), made.decode(made.encode(BATCH)).double().numpy()
+    result = evaluate(made, [BATCH])
+    assert result["test_mse"] == pytest.approx(mean_squared_error(x, x_hat), rel=1e-6)
+    assert result["test_psnr_db"] == pytest.approx(peak_signal_noise_ratio(x, x_hat, data_range=2), rel=1e-6)
+    quantized = made(BATCH).quantized
+    z = made.encoder(BATCH)
+    assert result["test_quantization_mse"] == pytest.approx((quantized.z_hat - z).double().square().mean().item(), 1e-5)
+    assert result["test_quantization_loss"] == pytest.approx(sum(map(float, quantized.losses.values())), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_batches_of_any_size_give_the_same_numbers(name):
+    made = tokenizer(name)
+    bounds = gain_range(made, [BATCH])
+    whole = evaluate(made, [BATCH], bounds)
+    parts = evaluate(made, [BATCH[:1], BATCH[1:4], BATCH[4:]], bounds)
+    gains, same = whole.pop("gains"), parts.pop("gains")
+    assert parts.pop("usage") == whole.pop("usage")
+    numbers = {key: value for key, value in whole.items() if value is not None}
+    assert {key: value for key, value in parts.items() if value is not None} == pytest.approx(numbers, rel=1e-6)
+    assert (gains is None) == (same is None) == (bounds is None)
+    if gains:
+        assert [entry["bits"] for entry in gains["rounded"]] == [8, 6, 4]
+        for ours, theirs in zip(gains.pop("rounded"), same.pop("rounded"), strict=True):
+            assert theirs == pytest.approx(ours, rel=1e-6)
+        assert same == pytest.approx(gains, rel=1e-5)
+
+
+def test_evaluation_decodes_tokens_alone(monkeypatch):
+    """Whatever the quantizer's z_hat is, only what the tokens say reaches the decoder."""
+    made = tokenizer()
+    monkeypatch.setattr(type(made.quantizer), "read", lambda self, tokens: torch.zeros(len(tokens.codes), 8, 4, 4))
+    blank = made.decoder(torch.zeros(8, 8, 4, 4))
+    expected = (blank - BATCH).double().square().mean().item()
+    assert evaluate(made, [BATCH])["test_mse"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_evaluating_changes_nothing():
+    made = tokenizer().train()
+    before = {key: value.clone() for key, value in made.state_dict().items()}
+    evaluate(made, [BATCH])
+    reconstruct(made, BATCH)
+    assert made.training
+    assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
+
+
+@torch.no_grad()
+def test_gain_range_are_percentiles():
+    made = tokenizer("projected")
+    gains = made.encode(BATCH).gains.flatten().numpy()
+    bounds = gain_range(made, [BATCH[:3], BATCH[3:]])
+    low, high = np.quantile(gains, [0.002, 0.998], method="nearest")
+    assert (bounds.low, bounds.high) == (pytest.approx(low), pytest.approx(high))
+    assert gain_range(tokenizer("vector"), [BATCH]) is None
+    assert gain_range(tokenizer("gain-shape"), [BATCH]) is None
+
+
+@torch.no_grad()
+def test_rounded_coefficients():
+    made = tokenizer("projected")
+    bounds = GainRange(0.5, 1.5)
+    result = evaluate(made, [BATCH], bounds)["gains"]
+    tokens = made.encode(BATCH)
+    assert result["mean"] == pytest.approx(tokens.gains.mean().item(), rel=1e-5)
+    assert result["std"] == pytest.approx(tokens.gains.std().item(), rel=1e-4)
+    assert (result["min"], result["max"]) == (tokens.gains.min().item(), tokens.gains.max().item())
+    for entry in result["rounded"]:
+        rounded = Tokens(codes=tokens.codes, gains=round_to_grid(tokens.gains, 0.5, 1.5, entry["bits"]))
+        expected = (made.decode(rounded) - BATCH).double().square().mean().item()
+        assert entry["test_mse"] == pytest.approx(expected, rel=1e-6)
+        assert entry["bits_per_position"] == pytest.approx(math.log2(K) + entry["bits"])
+
+
+def test_only_the_coefficients_that_are_read_are_rounded():
+    made = tokenizer("frequency-projected", warmup_steps=0)
+    tokens = made.encode(BATCH)
+    share = tokens.passed.double().mean().item()
+    assert len(read_gains(tokens)) == tokens.passed.sum()
+    for entry in evaluate(made, [BATCH], gain_range(made, [BATCH]))["gains"]["rounded"]:
+        assert entry["bits_per_position"] == pytest.approx(math.log2(K) + share * entry["bits"])
+
+
+def test_reconstruct_counts_raw_bits():
+    x_hat, bits = reconstruct(tokenizer("projected"), BATCH[:2])
+    assert x_hat.shape == BATCH[:2].shape
+    assert bits == pytest.approx(2 * 16 * (6 + 32))
+
+
+def test_images_too_small_for_ssim():
+    with pytest.raises(ShapeError, match="images of 4x4 pixels are too small to measure"):
+        evaluate(tokenizer(), [images(2, 4)])
+    assert math.isfinite(evaluate(tokenizer(), [images(2, 8)])["test_ssim"])
+
+
+def test_pixels():
+    x = torch.tensor([-1.2, -1.0, 0.0, 1 / 255, 1.0, 1.5])[None, None, None].expand(1, 3, 1, 6)
+    assert to_pixels(x)[0, 0, :, 0].tolist() == [0, 0, 128, 128, 255, 255]
+    values = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(
+        to_pixels((values.float() / 127.5 - 1)[None, None, None].expand(1, 3, 1, 256))[0, 0, :, 0], values
+    )

@@ -1,0 +1,71 @@
+import math
+
+import numpy as np
+import pytest
+
+from hybridvq import ConfigError
+from hybridvq.settings import Plan, TrainingSettings
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("eval_every", 0),
+        ("checkpoint_every", -1),
+        ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("warmup", -0.1),
+        ("warmup", 0.9),
+        ("decay", math.nan),
+        ("precision", "16"),
+    ],
+)
+def test_training_settings_are_checked(key, value):
+    with pytest.raises(ConfigError, match=f"training.{key}"):
+        TrainingSettings(**{key: value})
+
+
+def test_learning_rate_rises_stays_and_falls():
+    settings = TrainingSettings(steps=100, warmup=0.1, decay=0.2)
+    factors = [settings.learning_rate_factor(step) for step in range(100)]
+    np.testing.assert_allclose(factors[:10], np.arange(1, 11) / 10)
+    assert set(factors[9:81]) == {1.0}
+    np.testing.assert_allclose(factors[80:], np.arange(20, 0, -1) / 20)
+    assert min(factors) > 0
+
+
+def test_learning_rate_without_warmup_or_decay():
+    settings = TrainingSettings(steps=10, warmup=0, decay=0)
+    assert {settings.learning_rate_factor(step) for step in range(10)} == {1.0}
+
+
+@pytest.mark.parametrize("key", ["steps", "batch_size", "eval_images", "jobs", "eval_every"])
+def test_plans_are_checked(key):
+    with pytest.raises(ConfigError, match=f"{key} is -1"):
+        Plan(recipes=["vector"], **{key: -1})
+
+
+def test_plans_need_recipes_and_seeds():
+    with pytest.raises(ConfigError, match="compare needs recipes"):
+        Plan()
+    with pytest.raises(ConfigError, match="at least one seed"):
+        Plan(recipes=["vector"], seeds=[])
+
+
+def test_the_runs_of_a_plan():
+    plan = Plan(recipes=["a", "b"], seeds=[3, 4], first_seed_only=["c"])
+    assert plan.runs() == [("a", 3), ("a", 4), ("b", 3), ("b", 4), ("c", 3)]
+
+
+def test_what_every_recipe_is_given():
+    assert Plan(recipes=["a"], steps=100, batch_size=7).recipe_overrides() == {
+        "training.steps": 100,
+        "training.batch_size": 7,
+        "training.eval_every": 5,
+    }
+    given = Plan(recipes=["a"], steps=7, eval_every=3, overrides={"model.dim": 8}).recipe_overrides()
+    assert (given["training.eval_every"], given["model.dim"]) == (3, 8)
+    assert Plan(recipes=["a"], steps=7).recipe_overrides()["training.eval_every"] == 1

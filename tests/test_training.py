@@ -1,0 +1,444 @@
+"""Training: determinism, resuming, divergence, optimizer state and the clock. Runs are tiny but real."""
+
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import tiny
+from hybridvq import ConfigError, DataError, ModelError, ShapeError, Tokenizer, TrainingError, VectorQuantizer, train
+from hybridvq.data import TrainBatches
+from hybridvq.data.photos import PhotoTiles
+from hybridvq.quantizers.codebook import CodeVectors
+from hybridvq.training import History
+from hybridvq.training.module import TokenizerTraining
+
+CHECKPOINT = "checkpoints/last.ckpt"
+
+
+def run(folder, recipe=None, images=None, **options):
+    return train(
+        recipe or tiny.recipe(), images or tiny.images(), tiny.test_batches(), folder, **({"progress": False} | options)
+    )
+
+
+def weights(folder):
+    return (folder / "model" / "model.safetensors").read_bytes()
+
+
+def read_checkpoint(folder):
+    return torch.load(folder / CHECKPOINT, weights_only=True)
+
+
+class Mortal(PhotoTiles):
+    """The sample photographs, until `batches` batches of 8 have been read; then the process is killed."""
+
+    batches = 0
+
+    def crop_at(self, index, draw):
+        if draw is not None:
+            if self.batches == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self.batches -= 1 / 8
+        return super().crop_at(index, draw)
+
+
+def train_and_die(recipe, folder, batches):
+    torch.set_num_threads(1)
+    images = Mortal("train", tiny.SIZE)
+    images.batches = batches
+    run(folder, recipe, images, resume=True)
+
+
+def train_slowly(recipe, folder, begun):
+    torch.set_num_threads(1)
+    begun.set()
+    run(folder, recipe, resume=True)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hybridvq.training", "tiny"])
+    return context
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in tiny.MODELS if name not in ("vector-uniform", "frequency-projected")]
+)
+def test_a_killed_run_resumes_to_the_bit(tmp_path, processes, name, monkeypatch):
+    placed = []
+    place = {kind: kind.place for kind in CodeVectors.__subclasses__()}
+    for kind, original in place.items():
+        monkeypatch.setattr(kind, "place", lambda s, v, w, original=original: placed.append(w) or original(s, v, w))
+    recipe = tiny.recipe(name)
+    _, whole = run(tmp_path / "whole", recipe)
+    restarts = len(placed) - 1
+    assert restarts >= 2 or name in ("gaussian", "identity")
+
+    # Once between two checkpoints; the first also before any checkpoint, and again just before the next one.
+    for batches, reached in ((3, None), (7, 5), (4, 5)) if name == "vector" else ((7, 5),):
+        process = processes.Process(target=train_and_die, args=(recipe, tmp_path / "cut", batches))
+        process.start()
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL
+        assert (read_checkpoint(tmp_path / "cut")["global_step"] if reached else None) == reached
+    _, resumed = run(tmp_path / "cut", recipe, resume=True)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert resumed.train_mse == whole.train_mse
+    assert resumed.train_quantization == whole.train_quantization
+    assert resumed.tests == whole.tests
+    assert [test["step"] for test in whole.tests] == [6, 12, 18, 20]
+    assert len(whole.train_mse) == tiny.STEPS
+
+
+def test_bfloat16_resumes_to_the_bit(tmp_path, processes):
+    recipe = tiny.recipe(precision="bf16-mixed")
+    run(tmp_path / "whole", recipe)
+    process = processes.Process(target=train_and_die, args=(recipe, tmp_path / "cut", 12))
+    process.start()
+    process.join(60)
+    assert read_checkpoint(tmp_path / "cut")["global_step"] == 10
+    run(tmp_path / "cut", recipe, resume=True)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+def test_killed_at_any_moment_the_checkpoint_is_whole(tmp_path, processes):
+    """Writing a checkpoint after every step, most kills fall into a write."""
+    recipe = tiny.recipe(checkpoint_every=1, steps=400, eval_every=400)
+    moments, reached = random.Random(0), []
+    for _ in range(4):
+        begun = processes.Event()
+        process = processes.Process(target=train_slowly, args=(recipe, tmp_path, begun))
+        process.start()
+        assert begun.wait(60)
+        time.sleep(moments.uniform(0.3, 0.9))
+        process.kill()
+        process.join(60)
+        if (tmp_path / CHECKPOINT).exists():
+            state = read_checkpoint(tmp_path)
+            history = state["callbacks"]["Recorder"]
+            assert len(history["train_mse"]) == state["global_step"]
+            assert all(value.isfinite().all() for value in state["state_dict"].values())
+            reached.append(state["global_step"])
+    assert reached == sorted(reached)
+    assert reached[-1] > 0
+
+
+def test_a_checkpoint_after_the_last_step_is_enough_for_the_model(tmp_path):
+    """Killed between the last checkpoint and the model, the run is finished without another step."""
+    _, history = run(tmp_path)
+    whole = weights(tmp_path)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    (tmp_path / "model.partial").mkdir()
+    _, again = run(tmp_path, resume=True)
+    assert weights(tmp_path) == whole
+    assert again == history
+    assert not (tmp_path / "model.partial").exists()
+
+
+def test_a_finished_run_is_returned_at_once(tmp_path, monkeypatch):
+    tokenizer, history = run(tmp_path)
+    before = weights(tmp_path), (tmp_path / CHECKPOINT).stat().st_mtime_ns
+
+    def no_step(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(TokenizerTraining, "training_step", no_step)
+    again, same = run(tmp_path, resume=True)
+    assert same == history
+    assert (weights(tmp_path), (tmp_path / CHECKPOINT).stat().st_mtime_ns) == before
+    assert not again.training
+    for key, value in tokenizer.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+
+
+def test_a_run_is_not_overwritten_unasked(tmp_path):
+    run(tmp_path)
+    before = weights(tmp_path)
+    with pytest.raises(ConfigError, match=f"{tmp_path} holds a run already; add --resume"):
+        run(tmp_path)
+    (tmp_path / CHECKPOINT).unlink()
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match=f"{tmp_path} holds a model already"):
+            run(tmp_path, resume=resume)
+    assert weights(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["model", "training", "seed", "images"])
+def test_another_run_is_not_resumed(tmp_path, change):
+    recipe = tiny.recipe()
+    run(tmp_path, recipe)
+    before = weights(tmp_path)
+    options = {"recipe": recipe, "seed": 0}
+    if change == "model":
+        options["recipe"] = replace(recipe, model=tiny.model("vector-ema"))
+    elif change == "training":
+        options["recipe"] = tiny.recipe(learning_rate=1e-3)
+    elif change == "seed":
+        options["seed"] = 1
+    else:
+        options["images"] = tiny.images("test")
+    with pytest.raises(ModelError, match="was begun with another recipe, seed or images"):
+        run(tmp_path, resume=True, **options)
+    assert weights(tmp_path) == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "junk", "not-ours"])
+def test_a_damaged_checkpoint_is_named(tmp_path, damage):
+    run(tmp_path)
+    path = tmp_path / CHECKPOINT
+    whole = path.read_bytes()
+    content = {"truncated": whole[: len(whole) // 2], "empty": b"", "junk": b"\0" * 1000, "not-ours": None}[damage]
+    if content is None:
+        torch.save({"state_dict": {}}, path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"last\.ckpt .*delete it to start again") as caught:
+        run(tmp_path, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_seed_decides_everything(tmp_path):
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(tmp_path / folder, tiny.recipe(steps=6), seed=seed)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    a, c = (load_file(tmp_path / folder / "model" / "model.safetensors") for folder in "ac")
+    assert not torch.equal(a["encoder.layers.0.weight"], c["encoder.layers.0.weight"])
+
+
+def test_every_quantizer_sees_the_same_batches(tmp_path, monkeypatch):
+    seen = {}
+
+    def record(self, step):
+        batch = original(self, step)
+        seen.setdefault(name, []).append((step, batch))
+        return batch
+
+    original = TrainBatches.__getitem__
+    monkeypatch.setattr(TrainBatches, "__getitem__", record)
+    for name in tiny.MODELS:
+        run(tmp_path / name, tiny.recipe(name, steps=4))
+    for batches in seen.values():
+        assert [step for step, _ in batches] == [0, 1, 2, 3]
+        assert all(torch.equal(a, b) for (_, a), (_, b) in zip(batches, seen["vector"], strict=True))
+
+
+def test_measuring_and_saving_do_not_change_the_weights(tmp_path):
+    run(tmp_path / "often", tiny.recipe(eval_every=1, checkpoint_every=1))
+    run(tmp_path / "seldom", tiny.recipe(eval_every=100, checkpoint_every=100))
+    assert weights(tmp_path / "often") == weights(tmp_path / "seldom")
+
+
+@pytest.mark.parametrize("term", ["commitment", "codebook"])
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, term):
+    calls = itertools.count(1)
+    lookup = VectorQuantizer.lookup
+
+    def fail_at_step_13(self, z):
+        codes, e, losses = lookup(self, z)
+        if self.training and next(calls) == 13:
+            losses[term] = losses[term] * float("nan")
+        return codes, e, losses
+
+    monkeypatch.setattr(VectorQuantizer, "lookup", fail_at_step_13)
+    with pytest.raises(
+        TrainingError, match=rf"not finite at step 13 \(its term {term}\); lower training.learning_rate"
+    ):
+        run(tmp_path)
+    state = read_checkpoint(tmp_path)
+    assert state["global_step"] == 10
+    assert all(value.isfinite().all() for value in state["state_dict"].values())
+    assert not (tmp_path / "model").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
+    """A gradient can overflow while the loss is finite; the next loss would tell, but the checkpoint comes first."""
+
+    def spoil(self, optimizer):
+        if self.global_step == 9:
+            self.tokenizer.decoder.layers[-2].bias.grad.fill_(torch.inf)
+
+    monkeypatch.setattr(TokenizerTraining, "on_before_optimizer_step", spoil)
+    with pytest.raises(TrainingError, match="the weights are not finite after step 10"):
+        run(tmp_path)
+    assert read_checkpoint(tmp_path)["global_step"] == 5
+
+
+def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
+    too_many = tiny.recipe()
+    too_many.model.options["codebook_size"] = 1000
+    with pytest.raises(ConfigError, match="codebook_size is 1000, but the first batch holds only 128 encoder vectors"):
+        run(tmp_path / "new", too_many)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("keep")
+    with pytest.raises(ConfigError):
+        run(tmp_path / "mine", too_many)
+    assert (tmp_path / "mine" / "notes").read_text() == "keep"
+
+
+def test_sizes_that_do_not_divide(tmp_path):
+    with pytest.raises(ShapeError, match="images of 18 pixels a side do not divide into positions of 4x4"):
+        run(tmp_path / "new", images=tiny.images(size=18))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_out_of_range(tmp_path, seed):
+    with pytest.raises(ConfigError, match=f"seed is {seed}"):
+        run(tmp_path, seed=seed)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    def fill_disk(self, batch_idx):
+        (tmp_path / "checkpoints" / "last.ckpt.partial").symlink_to("/dev/full")
+
+    calls = itertools.count()
+    step = TokenizerTraining.training_step
+
+    def watch(self, x, batch_idx):
+        if next(calls) == 7:
+            fill_disk(self, batch_idx)
+        return step(self, x, batch_idx)
+
+    monkeypatch.setattr(TokenizerTraining, "training_step", watch)
+    with pytest.raises(TrainingError, match=r"last\.ckpt cannot be written \(No space left on device\); make room"):
+        run(tmp_path)
+    assert read_checkpoint(tmp_path)["global_step"] == 5
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    monkeypatch.undo()
+    run(tmp_path, resume=True)
+    run(tmp_path / "whole")
+    assert weights(tmp_path) == weights(tmp_path / "whole")
+
+
+def test_a_model_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def full(self, folder):
+        folder.mkdir()
+        raise OSError(28, "No space left on device", str(folder))
+
+    monkeypatch.setattr(Tokenizer, "save_pretrained", full)
+    with pytest.raises(TrainingError, match=r"model cannot be written .*No space left.*; make room there and resume"):
+        run(tmp_path)
+    monkeypatch.undo()
+    assert not list(tmp_path.glob("model*"))
+    run(tmp_path, resume=True)
+    assert (tmp_path / "model" / "config.json").exists()
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file cannot be written \(.*\); choose another --out"):
+        run(tmp_path / "file")
+
+
+def test_images_that_vanish_while_training(tmp_path):
+    class Vanishing(PhotoTiles):
+        def crop_at(self, index, draw):
+            if draw is not None and len(seen) == 24:
+                raise DataError("x.png cannot be read as an image (no such file)")
+            seen.append(index)
+            return super().crop_at(index, draw)
+
+    seen = []
+    with pytest.raises(DataError, match=r"x\.png cannot be read"):
+        run(tmp_path / "new", images=Vanishing("train", tiny.SIZE))
+    assert not (tmp_path / "new").exists()
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path, monkeypatch):
+    step = TokenizerTraining.training_step
+
+    def interrupt(self, x, batch_idx):
+        if self.global_step == 7:
+            raise KeyboardInterrupt
+        return step(self, x, batch_idx)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(TokenizerTraining, "training_step", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="interrupted at step 7; add --resume"):
+        run(tmp_path)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert read_checkpoint(tmp_path)["global_step"] == 5
+
+
+def test_restarted_codes_forget_their_moments():
+    tokenizer = Tokenizer(dim=4, options={"codebook_size": 6})
+    module = TokenizerTraining(tokenizer, tiny.recipe().training, tiny.images(), 0)
+    codebook = tokenizer.quantizer.codebook
+    optimizer = module.configure_optimizers()["optimizer"]
+    for parameter in tokenizer.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    before = {name: [v.clone() for v in optimizer.state[p].values()] for name, p in tokenizer.named_parameters()}
+    codebook.restarted = torch.tensor([False, True, False, False, True, False])
+    module.on_before_optimizer_step(optimizer)
+    steps, *moments = optimizer.state[codebook.weight].values()
+    assert steps == 1
+    assert len(moments) == 2
+    old = before.pop("quantizer.codebook.weight")[1:]
+    for moment, previous in zip(moments, old, strict=True):
+        assert (moment[[1, 4]] == 0).all()
+        assert (previous[[1, 4]] != 0).all()
+        assert torch.equal(moment[[0, 2, 3, 5]], previous[[0, 2, 3, 5]])
+    for name, values in before.items():
+        assert all(map(torch.equal, values, optimizer.state[tokenizer.get_parameter(name)].values()))
+
+
+def test_the_losses_are_those_of_the_batches(tmp_path):
+    """The first step's error is that of the untrained network on the first batch, in training mode."""
+    _, history = run(tmp_path, tiny.recipe("identity", steps=1))
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(dim=8, quantizer="identity").train()
+    x = TrainBatches(tiny.images(), 8, 1, 0)[0]
+    expected = np.mean((tokenizer(x).x_hat.detach().double().numpy() - x.double().numpy()) ** 2)
+    assert history.train_mse == [pytest.approx(expected, rel=1e-5)]
+    assert history.train_quantization == [0]
+
+
+def test_speed_excludes_the_time_of_measurements(tmp_path, monkeypatch):
+    import hybridvq.training.callbacks as callbacks
+
+    evaluate = callbacks.evaluate
+    monkeypatch.setattr(callbacks, "evaluate", lambda *a: time.sleep(0.5) or evaluate(*a))
+    begun = time.perf_counter()
+    _, history = run(tmp_path, tiny.recipe(eval_every=5))
+    elapsed = time.perf_counter() - begun
+    assert elapsed > 2
+    assert 0 < history.seconds < elapsed - 2
+    assert history.timed_steps == tiny.STEPS - 1
+    assert history.images_per_second(8) == pytest.approx((tiny.STEPS - 1) * 8 / history.seconds)
+    assert History().images_per_second(8) == 0
+
+
+def test_what_a_run_writes(tmp_path):
+    _, history = run(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"recipe.json", "checkpoints", "tensorboard", "model"}
+    written = json.loads((tmp_path / "recipe.json").read_text())
+    assert written["model"]["options"] == tiny.MODELS["vector"][1]
+    assert written["seed"] == 0
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("test/mse")] == [6, 12, 18, 20]
+    assert [event.value for event in events.Scalars("test/mse")] == pytest.approx(
+        [t["test_mse"] for t in history.tests]
+    )
+
+
+def test_training_is_quiet(tmp_path, capfd):
+    run(tmp_path, progress=True)
+    run(tmp_path, resume=True)
+    assert capfd.readouterr() == ("", "")
+    assert "lightning" in sys.modules
