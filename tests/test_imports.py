@@ -91,9 +91,9 @@ def test_the_command_line_starts_without_torch():
 def test_public_names():
     assert sorted(hybridvq.__all__) == [
         "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer", "GaussianQuantizer",
-        "HybridVQError", "IdentityQuantizer", "ModelError", "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "Tokenizer", "Tokens",
-        "TrainingError", "VectorQuantizer", "__version__", "build_quantizer", "compare", "evaluate", "load_recipe",
-        "load_tokenizer", "open_images", "train", "write_report",
+        "HybridVQError", "IdentityQuantizer", "ModelError", "ProjectedQuantizer", "Quantized", "Quantizer",
+        "ShapeError", "Tokenizer", "Tokens", "TrainingError", "VectorQuantizer", "__version__", "build_quantizer",
+        "compare", "evaluate", "load_recipe", "load_tokenizer", "open_images", "train", "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
         if name not in ("compare", "write_report"):

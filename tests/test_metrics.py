@@ -32,7 +32,7 @@ def test_psnr_by_hand():
 
 @pytest.mark.parametrize("noise", [0.02, 0.3, 1.0])
 def test_ssim_is_that_of_scikit_image_on_mirrored_borders(noise):
-    """On [0, 1]; scikit-image leaves 5 pixels at each border out of its mean; mirrored outwards by 5, exactly ours remain."""
+    """scikit-image leaves 5 pixels at each border out; mirrored outwards by 5, exactly ours remain."""
     x, x_hat = pair(noise=noise)
     positive = [(image + 1) / 2 for image in (x, x_hat)]
     padded = [np.pad(image, ((0, 0), (5, 5), (5, 5)), mode="reflect") for image in positive]
