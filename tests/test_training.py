@@ -117,23 +117,30 @@ def test_bfloat16_resumes_to_the_bit(tmp_path, processes):
 def test_killed_at_any_moment_the_checkpoint_is_whole(tmp_path, processes):
     """Writing a checkpoint after every step, most kills fall into a write."""
     recipe = tiny.recipe(checkpoint_every=1, steps=400, eval_every=400)
-    moments, reached = random.Random(0), []
+    moments, reached, written = random.Random(0), [], 0
     for _ in range(4):
         begun = processes.Event()
         process = processes.Process(target=train_slowly, args=(recipe, tmp_path, begun))
         process.start()
         assert begun.wait(60)
-        time.sleep(moments.uniform(0.3, 0.9))
+        wait_for_a_checkpoint(tmp_path / CHECKPOINT, newer_than=written)
+        time.sleep(moments.uniform(0.0, 0.5))
         process.kill()
         process.join(60)
-        if (tmp_path / CHECKPOINT).exists():
-            state = read_checkpoint(tmp_path)
-            history = state["callbacks"]["Recorder"]
-            assert len(history["train_mse"]) == state["global_step"]
-            assert all(value.isfinite().all() for value in state["state_dict"].values())
-            reached.append(state["global_step"])
+        state, written = read_checkpoint(tmp_path), (tmp_path / CHECKPOINT).stat().st_mtime_ns
+        history = state["callbacks"]["Recorder"]
+        assert len(history["train_mse"]) == state["global_step"]
+        assert all(value.isfinite().all() for value in state["state_dict"].values())
+        reached.append(state["global_step"])
     assert reached == sorted(reached)
-    assert reached[-1] > 0
+    assert reached[-1] > reached[0] > 0
+
+
+def wait_for_a_checkpoint(path, newer_than):
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.stat().st_mtime_ns > newer_than):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_checkpoint_after_the_last_step_is_enough_for_the_model(tmp_path):
