@@ -9,7 +9,7 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 
 import tiny
 from hybridvq import ShapeError, evaluate
-from hybridvq.evaluation import GainRange, gain_range, read_gains, reconstruct, to_pixels
+from hybridvq.evaluation import GainRange, SymbolCounts, gain_range, read_gains, reconstruct, to_pixels
 from hybridvq.metrics import round_to_grid
 from hybridvq.quantizers import Tokens
 from test_tokenizer import images, tokenizer
@@ -173,3 +173,24 @@ def test_pixels():
     assert torch.equal(
         to_pixels((values.float() / 127.5 - 1)[None, None, None].expand(1, 3, 1, 256))[0, 0, :, 0], values
     )
+
+
+def test_entropy_is_that_of_codes_and_of_gains_given_codes():
+    """H(k) + sum_k p(k) H(l | k), stage by stage, in numpy."""
+    generator = np.random.default_rng(0)
+    codes = generator.integers(0, 4, (2, 2, 8, 8)) // generator.integers(1, 3, (2, 2, 8, 8))
+    levels = np.minimum(codes + generator.integers(0, 2, codes.shape), 3)
+    symbols = SymbolCounts(4, levels=4, stages=2)
+    for half in (slice(0, 1), slice(1, 2)):
+        symbols.add(torch.tensor(codes[half]), torch.tensor(levels[half]))
+
+    def entropy(values):
+        p = np.unique(values, return_counts=True)[1] / len(values)
+        return -(p * np.log2(p)).sum()
+
+    expected = 0.0
+    for stage in range(2):
+        k, level = codes[:, stage].ravel(), levels[:, stage].ravel()
+        expected += entropy(k) + sum(np.mean(k == i) * entropy(level[k == i]) for i in np.unique(k))
+    assert symbols.entropy_bits() == pytest.approx(expected, rel=1e-12)
+    assert symbols.codes().tolist() == [np.bincount(codes[:, s].ravel(), minlength=4).tolist() for s in range(2)]

@@ -25,11 +25,11 @@ ALLOWED = {
     "tokenizer": {"errors", "networks", "quantizers"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
-    "training": {"errors", "settings", "data", "quantizers", "tokenizer", "evaluation", "writing"},
+    "training": {"errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "writing"},
     "compare": {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
-    "report": {"errors"},
+    "report": {"errors", "writing"},
     "cli": {
         "_version", "errors", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training", "compare",
         "report", "writing"

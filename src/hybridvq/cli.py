@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
@@ -106,6 +106,12 @@ def add_train_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     )
     parser.add_argument("--eval_images", type=int, default=2048, help="held-out images measured during the training")
     parser.add_argument(
+        "--watch",
+        type=Literal["off", "warn", "stop"],
+        default="warn",
+        help="warn of collapsing codes, runaway gains and loss spikes, stop at them, or neither",
+    )
+    parser.add_argument(
         "--print_recipe",
         action="store_true",
         help="print the recipe with all overrides, for a file of your own, and stop",
@@ -136,7 +142,7 @@ def run_train(arguments: Namespace, words: Sequence[str]) -> None:
     list_skipped(images.skipped + held_out.skipped)
     folder = Path(arguments.out)
     test_batches = EvalBatches(held_out, EVAL_BATCH, arguments.eval_images)
-    _, history = train(recipe, images, test_batches, folder, arguments.seed, arguments.resume)
+    _, history = train(recipe, images, test_batches, folder, arguments.seed, arguments.resume, watch=arguments.watch)
     speed = history.images_per_second(recipe.training.batch_size)
     print(
         f"test MSE {history.tests[-1]['test_mse']:.4f} after {recipe.training.steps} steps, {speed:.0f} images a second"

@@ -37,18 +37,43 @@ class GainRange:
     high: float
 
 
+class SymbolCounts:
+    """How often each pair (code, gain level) occurs, stage by stage, for the entropy of what an ideal coder is given.
+
+    Levels are coded given their code: H(k, l) = H(k) + H(l | k).
+    """
+
+    def __init__(self, codebook_size: int, levels: int = 1, stages: int = 1) -> None:
+        self.shape = (stages, codebook_size, levels)
+        self.counts = torch.zeros(stages, codebook_size * levels, dtype=torch.long)
+
+    def add(self, codes: Tensor, levels: Tensor | None = None) -> None:
+        """Count the symbols of one batch, codes and levels (B, S, h, w)."""
+        symbols = codes * self.shape[2] if levels is None else codes * self.shape[2] + levels
+        for stage, counts in enumerate(self.counts):
+            counts += torch.bincount(symbols[:, stage].flatten().cpu(), minlength=len(counts))
+
+    def entropy_bits(self) -> float:
+        """Bits a position: the joint entropy of code and level, summed over stages."""
+        return sum(metrics.entropy_bits(counts) for counts in self.counts)
+
+    def codes(self) -> Tensor:
+        """(S, K): how often each code occurs."""
+        return self.counts.view(self.shape).sum(2)
+
+
 class Measurement:
     """Running sums over batches; `result()` turns them into the numbers that tables show."""
 
     def __init__(self, tokenizer: Tokenizer, gain_range: GainRange | None = None) -> None:
         self.tokenizer, self.gain_range = tokenizer, gain_range
         self.images = self.positions = self.values = 0
-        self.squared_error = self.quantization_error = self.quantization_loss = self.ssim = self.raw_bits = 0.0
-        size, levels = tokenizer.quantizer.codebook_size, getattr(tokenizer.quantizer, "levels", None)
-        self.counts = torch.zeros(size, dtype=torch.long) if size else None
-        self.level_counts = torch.zeros(levels, dtype=torch.long) if levels else None
+        self.squared_error = self.quantization_error = self.quantization_loss = self.ssim = 0.0
+        self.raw_bits = self.float_bits = 0.0
+        size, levels, stages = (getattr(tokenizer.quantizer, key) for key in ("codebook_size", "levels", "stages"))
+        self.symbols = SymbolCounts(size, levels or 1, stages) if size else None
         self.gains: list[Tensor] = []
-        self.rounded = dict.fromkeys(GAIN_BITS, 0.0) if gain_range else {}
+        self.rounded = {bits: RoundedGains(bits, size, stages) for bits in GAIN_BITS} if gain_range and size else {}
 
     def add(self, x: Tensor) -> Tensor:
         """Measure one batch (B, 3, H, W) and return its reconstruction from tokens alone.
@@ -74,27 +99,20 @@ class Measurement:
         self.quantization_loss += sum(float(v) for v in quantized.losses.values()) * len(x)
         self.ssim += float(metrics.ssim(x_hat, x).double().sum())
         self.raw_bits += raw_bits(self.tokenizer, tokens) * positions
-        count(self.counts, tokens.codes)
-        if tokens.gains is not None and tokens.gains.is_floating_point():
-            self.gains.append(read_gains(tokens).cpu())
-            self._add_rounded(x, tokens)
-        else:
-            count(self.level_counts, tokens.gains)
+        self.float_bits += tokens.float_bits() * positions
+        if self.symbols is not None and tokens.codes is not None:
+            self.symbols.add(tokens.codes, tokens.gains if self.tokenizer.quantizer.levels else None)
+        self.gains.append(read_gains(tokens).cpu())
+        for rounded in self.rounded.values():
+            assert self.gain_range is not None
+            rounded.add(self.tokenizer, x, tokens, self.gain_range)
         return x_hat
-
-    def _add_rounded(self, x: Tensor, tokens: Tokens) -> None:
-        if self.gain_range is None or tokens.gains is None:
-            return
-        for bits in self.rounded:
-            gains = metrics.round_to_grid(tokens.gains, self.gain_range.low, self.gain_range.high, bits)
-            x_hat = self.tokenizer.decode(Tokens(tokens.codes, gains, tokens.vectors, tokens.passed))
-            self.rounded[bits] += squared_error(x_hat.float(), x)
 
     def result(self) -> dict[str, Any]:
         """The measured numbers, by the names that result.json uses."""
         mse = self.squared_error / self.values
-        bits = self.raw_bits / self.positions
-        saved = sum(saved_bits(counts) for counts in (self.counts, self.level_counts)) / self.positions
+        raw, floats = self.raw_bits / self.positions, self.float_bits / self.positions
+        entropy = floats + (self.symbols.entropy_bits() if self.symbols else 0.0)
         per_pixel = 1 / self.tokenizer.downsampling**2
         return {
             "test_mse": mse,
@@ -102,56 +120,70 @@ class Measurement:
             "test_ssim": self.ssim / self.images,
             "test_quantization_mse": self.quantization_error / self.positions,
             "test_quantization_loss": self.quantization_loss / self.images,
-            "codebook_size": None if self.counts is None else len(self.counts),
-            "codes_used": None if self.counts is None else metrics.codes_used(self.counts),
-            "code_entropy_bits": None if self.counts is None else metrics.entropy_bits(self.counts),
-            "perplexity": None if self.counts is None else metrics.perplexity(self.counts),
-            "bits_per_position": bits,
-            "rate_bpp": bits * per_pixel,
-            "entropy_rate_bpp": (bits - saved) * per_pixel,
-            "usage": None if self.counts is None else self.counts.tolist(),
-            "gains": self._gain_result(bits),
+            **code_usage(self.symbols.codes() if self.symbols else None),
+            "bits_per_position": raw,
+            "entropy_bits_per_position": entropy,
+            "rate_bpp": raw * per_pixel,
+            "entropy_rate_bpp": entropy * per_pixel,
+            "gains": self._gain_result(raw, floats),
         }
 
-    def _gain_result(self, bits_per_position: float) -> dict[str, Any] | None:
+    def _gain_result(self, raw: float, floats: float) -> dict[str, Any] | None:
         gains = torch.cat(self.gains) if self.gains else torch.empty(0)
         if not len(gains):
             return None
-        per_position = len(gains) / self.positions
-        rounded = [
-            {
-                "bits": bits,
-                "test_mse": error / self.values,
-                "bits_per_position": bits_per_position - (FLOAT_BITS - bits) * per_position,
-            }
-            for bits, error in self.rounded.items()
-        ]
         deviation, mean = torch.std_mean(gains.double())
+        share = len(gains) / self.positions
         return {
             "mean": mean.item(),
             "std": deviation.item(),
             "min": gains.min().item(),
             "max": gains.max().item(),
-            "rounded": rounded,
+            "rounded": [
+                {
+                    "bits": bits,
+                    "test_mse": rounded.squared_error / self.values,
+                    "bits_per_position": raw - (FLOAT_BITS - bits) * share,
+                    "entropy_bits_per_position": rounded.symbols.entropy_bits(),
+                }
+                for bits, rounded in self.rounded.items()
+            ],
         }
+
+
+class RoundedGains:
+    """A model's error and entropy once its float coefficients are rounded to 2**bits values."""
+
+    def __init__(self, bits: int, codebook_size: int, stages: int) -> None:
+        self.bits, self.squared_error = bits, 0.0
+        self.symbols = SymbolCounts(codebook_size, 2**bits, stages)
+
+    def add(self, tokenizer: Tokenizer, x: Tensor, tokens: Tokens, bounds: GainRange) -> None:
+        assert tokens.codes is not None
+        assert tokens.gains is not None
+        levels = metrics.grid_levels(tokens.gains, bounds.low, bounds.high, self.bits)
+        gains = metrics.grid_values(levels, bounds.low, bounds.high, self.bits)
+        x_hat = tokenizer.decode(Tokens(tokens.codes, gains, tokens.vectors, tokens.passed))
+        self.squared_error += squared_error(x_hat.float(), x)
+        self.symbols.add(tokens.codes, levels if tokens.passed is None else levels * tokens.passed)
+
+
+def code_usage(counts: Tensor | None) -> dict[str, Any]:
+    """What the counts (S, K) say: codes used in any stage; entropy and perplexity, averaged over stages."""
+    if counts is None:
+        return dict.fromkeys(("codebook_size", "codes_used", "code_entropy_bits", "perplexity", "usage"))
+    return {
+        "codebook_size": counts.shape[1],
+        "codes_used": metrics.codes_used(counts.sum(0)),
+        "code_entropy_bits": sum(map(metrics.entropy_bits, counts)) / len(counts),
+        "perplexity": sum(map(metrics.perplexity, counts)) / len(counts),
+        "usage": counts.sum(0).tolist(),
+    }
 
 
 def squared_error(a: Tensor, b: Tensor) -> float:
     """Sum of squared differences."""
     return float(F.mse_loss(a, b).double()) * a.numel()
-
-
-def count(counts: Tensor | None, symbols: Tensor | None) -> None:
-    """Add how often each symbol occurs to `counts`, if there are any."""
-    if counts is not None and symbols is not None:
-        counts += torch.bincount(symbols.flatten().cpu(), minlength=len(counts))
-
-
-def saved_bits(counts: Tensor | None) -> float:
-    """How many bits an ideal entropy coder saves on symbols that occur so often, against log2 of their number each."""
-    if counts is None:
-        return 0.0
-    return float(counts.sum()) * (math.log2(len(counts)) - metrics.entropy_bits(counts))
 
 
 def read_gains(tokens: Tokens) -> Tensor:
@@ -178,7 +210,7 @@ def evaluate(tokenizer: Tokenizer, batches: Batches, gain_range: GainRange | Non
     """Every number of a table row, on batches (B, 3, H, W) in [-1, 1], in float32 and from tokens alone.
 
     Bits: log2 K a code, log2 L a gain on L levels, 32 a float coefficient, 32 D a passed-through vector;
-    `entropy_rate_bpp` counts codes and levels at the entropy of those used. With `gain_range`, also the error once
+    the entropy rates count a code and its level at their joint entropy. With `gain_range`, also the error once
     coefficients are rounded to few bits.
     """
     with evaluating(tokenizer) as device:
@@ -199,7 +231,7 @@ def reconstruct(tokenizer: Tokenizer, x: Tensor) -> tuple[Tensor, float]:
 
 def raw_bits(tokenizer: Tokenizer, tokens: Tokens) -> float:
     """Bits a position before entropy coding: log2 K for each code, log2 L for each gain level, 32 for each float."""
-    size, levels = tokenizer.quantizer.codebook_size, getattr(tokenizer.quantizer, "levels", None)
+    size, levels = tokenizer.quantizer.codebook_size, tokenizer.quantizer.levels
     bits = tokens.float_bits()
     if size and tokens.codes is not None:
         bits += tokens.codes.shape[1] * math.log2(size)

@@ -66,10 +66,19 @@ def max_loss_spike(losses: Sequence[float], window: int = SPIKE_WINDOW, start: i
     return float((values[first:] / medians).max())
 
 
+def grid_levels(gains: Tensor, low: float, high: float, bits: int) -> Tensor:
+    """The nearest, as int64, of 2**bits evenly spaced values from `low` to `high`, ends included."""
+    steps = 2**bits - 1
+    if high == low:
+        return torch.zeros_like(gains, dtype=torch.long)
+    return ((gains - low) * (steps / (high - low))).round().clamp(0, steps).long()
+
+
+def grid_values(levels: Tensor, low: float, high: float, bits: int) -> Tensor:
+    """The values, float32, that `grid_levels` numbers."""
+    return levels.float() * ((high - low) / (2**bits - 1)) + low
+
+
 def round_to_grid(gains: Tensor, low: float, high: float, bits: int) -> Tensor:
     """Each gain moved to the nearest of 2**bits evenly spaced values from `low` to `high`, ends included."""
-    steps = 2**bits - 1
-    width = (high - low) / steps
-    if width == 0:
-        return torch.full_like(gains, low)
-    return ((gains - low) / width).round().clamp(0, steps) * width + low
+    return grid_values(grid_levels(gains, low, high, bits), low, high, bits)

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from hybridvq.errors import ConfigError
 
@@ -118,6 +118,7 @@ class Plan:
         eval_every: steps between two points of the test curves; 0 for 20 points a run.
         overrides: recipe keys set to the same value in every recipe, such as {model.dim: 64}.
         jobs: runs trained at the same time, each in a process of its own with its share of the cores.
+        watch: warn of collapsing codes, runaway gains and loss spikes, stop at them, or neither (off).
     """
 
     recipes: list[str] = field(default_factory=list)
@@ -129,6 +130,7 @@ class Plan:
     eval_every: int = 0
     overrides: dict[str, Any] = field(default_factory=dict)
     jobs: int = 1
+    watch: Literal["off", "warn", "stop"] = "warn"
 
     def __post_init__(self) -> None:
         if not self.recipes + self.first_seed_only:

@@ -45,7 +45,7 @@ def run_one(
     curve_batches = EvalBatches(test_images, EVAL_BATCH, plan.eval_images)
     try:
         tokenizer, history = train(
-            recipe, train_images, curve_batches, folder, seed, resume=True, progress=plan.jobs == 1
+            recipe, train_images, curve_batches, folder, seed, resume=True, progress=plan.jobs == 1, watch=plan.watch
         )
     except TrainingError as error:
         raise TrainingError(f"recipe {recipe.name}, seed {seed}: {error}") from error
@@ -65,6 +65,7 @@ def run_one(
         "images_per_second": history.images_per_second(recipe.training.batch_size),
         "train_seconds": history.seconds,
         "max_loss_spike": max_loss_spike(history.train_mse),
+        "warnings": history.warnings,
         "curve": curve(history),
         "images": f"runs/{folder.name}/reconstructions.npy",
         "identity": identity(recipe, seed, described),

@@ -79,7 +79,9 @@ class Quantizer(nn.Module, ABC):
         ShapeError: z is not (B, D, h, w) with D equal to `dim`.
     """
 
-    codebook_size: int | None = None
+    codebook_size: int | None = None  # K
+    levels: int | None = None  # L, where gains are quantized
+    stages: int = 1  # S
 
     def __init__(self, dim: int, code_dim: int | None = None) -> None:
         super().__init__()

@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-import os
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
@@ -19,6 +18,7 @@ from hybridvq.report.result import REFERENCE, Recipe, Stat, as_number, by_group,
 from hybridvq.report.style import MISSING, bits_text, looks, significant, significant_decimals
 from hybridvq.report.summary import summary
 from hybridvq.report.table import COLUMNS, cells, format_stat
+from hybridvq.writing import write_whole
 
 _TEMPLATE = "page.html.j2"
 _GROUP_NOTES = {
@@ -43,7 +43,7 @@ def write_report(folder: Path) -> Path:
     source = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     html = environment.from_string(source).render(_context(folder, result, recipes))
-    return _write(folder / "report.html", html.encode("utf-8"))
+    return save(folder / "report.html", html.encode("utf-8"))
 
 
 def write_figures(folder: Path, out: Path) -> list[Path]:
@@ -59,24 +59,18 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
     result = read_result(folder)
     recipes = gather(result)
     out.mkdir(parents=True, exist_ok=True)
-    written = [_write(out / "curves.svg", to_svg(curves_figure(recipes)))]
+    written = [save(out / "curves.svg", to_svg(curves_figure(recipes)))]
     usage = usage_figure(recipes)
     if usage is not None:
-        written.append(_write(out / "usage.svg", to_svg(usage)))
+        written.append(save(out / "usage.svg", to_svg(usage)))
     pictures = load_pictures(folder, result, recipes)
     if isinstance(pictures, Pictures):
-        written.append(_write(out / "pictures.png", montage_png(pictures)))
+        written.append(save(out / "pictures.png", montage_png(pictures)))
     return written
 
 
-def _write(path: Path, content: bytes) -> Path:
-    """Write a file as a whole: a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def save(path: Path, content: bytes) -> Path:
+    write_whole(path, content)
     return path
 
 
@@ -100,6 +94,12 @@ def _context(folder: Path, result: dict[str, Any], recipes: list[Recipe]) -> dic
         "usage": _data_uri("svg+xml", to_svg(usage)) if usage is not None else None,
         "pictures": _pictures(pictures) if isinstance(pictures, Pictures) else {"problem": pictures},
         "facts": _facts(result),
+        "warnings": [
+            f"{recipe.title}, seed {run.get('seed', MISSING)}, {text}"
+            for recipe in recipes
+            for run in recipe.runs
+            for text in run.get("warnings") or []
+        ],
         "runs": [_run(recipe, run) for recipe in recipes for run in recipe.runs],
         "command": result.get("command") or MISSING,
         "skipped": [str(name) for name in result.get("skipped") or []],

@@ -1,6 +1,7 @@
 """What happens between the steps of a run: measurements, checkpoints, the progress bar."""
 
 import io
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hybridvq.settings import TrainingSettings
 from hybridvq.tokenizer import Tokenizer
 from hybridvq.training.history import History
 from hybridvq.training.module import TokenizerTraining, advice
+from hybridvq.training.watch import Watch
 from hybridvq.writing import write_whole
 
 TEST_KEYS = ("test_mse", "test_quantization_loss", "codes_used")
@@ -27,9 +29,18 @@ TEST_KEYS = ("test_mse", "test_quantization_loss", "codes_used")
 class Recorder(Callback):
     """After each step: its losses, then the test measurement and the checkpoint if they are due."""
 
-    def __init__(self, settings: TrainingSettings, history: History, test_batches: EvalBatches, checkpoint: Path):
+    def __init__(
+        self,
+        settings: TrainingSettings,
+        history: History,
+        test_batches: EvalBatches,
+        checkpoint: Path,
+        watch: Watch | None = None,
+        stop: bool = False,
+    ) -> None:
         self.settings, self.history = settings, history
         self.test_batches, self.checkpoint = test_batches, checkpoint
+        self.watch, self.stop = watch, stop
         self._started: float | None = None
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -40,11 +51,20 @@ class Recorder(Callback):
             history.timed_steps += 1
         history.train_mse.append(pl_module.last_mse)
         history.train_quantization.append(pl_module.last_quantization)
+        if self.watch:
+            self._report(self.watch.look(step, pl_module.last_mse, pl_module.last_tokens))
         if self._due(step, self.settings.eval_every):
             self._measure(trainer, pl_module.tokenizer)
         if self._due(step, self.settings.checkpoint_every):
             self._save(trainer, pl_module.tokenizer)
         self._started = time.perf_counter()
+
+    def _report(self, found: list[str]) -> None:
+        for text in found:
+            self.history.warnings.append(text)
+            if self.stop:
+                raise TrainingError(f"stopped at {text}; --watch warn goes on")
+            print(f"warning: {text}", file=sys.stderr)
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.settings.steps

@@ -13,6 +13,7 @@ class History:
         train_quantization: sum of the quantizer's losses of each step.
         tests: step, test_mse, test_quantization_loss and codes_used of each measurement.
         seconds: time spent on `timed_steps` steps, without measurements and checkpoints.
+        warnings: what the watch found, in plain words.
         timed_steps: all steps but the first after each start, which warms up.
     """
 
@@ -21,6 +22,7 @@ class History:
     tests: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     timed_steps: int = 0
+    warnings: list[str] = field(default_factory=list)
 
     def images_per_second(self, batch_size: int) -> float:
         """Training speed; 0 if no step was timed."""

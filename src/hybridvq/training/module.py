@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from hybridvq.data import Images, TrainBatches
 from hybridvq.errors import TrainingError
-from hybridvq.quantizers import Codebook
+from hybridvq.quantizers import Codebook, Tokens
 from hybridvq.settings import TrainingSettings
 from hybridvq.tokenizer import Tokenizer
 
@@ -40,6 +40,7 @@ class TokenizerTraining(L.LightningModule):
         super().__init__()
         self.tokenizer, self.settings, self.images, self.seed = tokenizer, settings, images, seed
         self.last_mse = self.last_quantization = 0.0
+        self.last_tokens = Tokens()
 
     def training_step(self, x: Tensor, batch_idx: int) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -48,6 +49,7 @@ class TokenizerTraining(L.LightningModule):
         loss = torch.stack(list(terms.values())).sum()
         self.last_mse = float(terms["reconstruction"].detach())
         self.last_quantization = float(loss.detach()) - self.last_mse
+        self.last_tokens = result.quantized.tokens
         if not math.isfinite(self.last_quantization):
             bad = [name for name, value in terms.items() if not torch.isfinite(value)]
             raise TrainingError(

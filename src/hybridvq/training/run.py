@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -24,6 +24,7 @@ from hybridvq.tokenizer import Tokenizer
 from hybridvq.training.callbacks import ProgressBar, Recorder, WholeCheckpoints
 from hybridvq.training.history import History
 from hybridvq.training.module import TokenizerTraining
+from hybridvq.training.watch import Watch
 from hybridvq.writing import write_whole
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
@@ -43,17 +44,19 @@ def train(
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
+    watch: Literal["off", "warn", "stop"] = "warn",
 ) -> tuple[Tokenizer, History]:
     """Train `recipe` on `train_images`, measuring `test_batches` on the way and at the end.
 
     Writes into `folder`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/ (safetensors).
     With `resume`, continues from the checkpoint there, to the very weights an uninterrupted run would have; a run that
-    is finished is returned as it is. A run that fails before its first checkpoint leaves no new folder behind.
+    is finished is returned as it is. A `watch` says on stderr when codes collapse, a gain runs away or the loss spikes,
+    and may stop the run. A run that fails before its first checkpoint leaves no new folder behind.
 
     Raises:
         ConfigError: the recipe does not fit the images, or `folder` holds a run and `resume` is not set.
         ModelError: `resume` finds a run of another recipe, seed or images, or a checkpoint that cannot be read.
-        TrainingError: a loss is not finite, or the disk cannot be written.
+        TrainingError: a loss is not finite, the watch stopped the run, or the disk cannot be written.
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     tokenizer = build_tokenizer(recipe, seed)
@@ -62,7 +65,8 @@ def train(
     checkpoint = begin(recipe, seed, train_images, folder, resume)
     history, path = History(), folder / CHECKPOINT
     module = TokenizerTraining(tokenizer, recipe.training, train_images, seed)
-    recorder = Recorder(recipe.training, history, test_batches, path)
+    watching = None if watch == "off" else Watch(tokenizer.quantizer.codebook_size)
+    recorder = Recorder(recipe.training, history, test_batches, path, watching, stop=watch == "stop")
     try:
         if checkpoint is None or checkpoint["global_step"] < recipe.training.steps:
             fit(module, recorder, folder, checkpoint, progress)

@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+import tiny
+from hybridvq import TrainingError, train
+from hybridvq.quantizers import Tokens
+from hybridvq.training.watch import Watch
+
+
+def healthy(size=64):
+    return Tokens(codes=torch.arange(size).view(1, 1, 8, -1), gains=torch.linspace(0.5, 2, size).view(1, 1, 8, -1))
+
+
+def watch_losses(losses, tokens=None, size=64):
+    watch = Watch(size)
+    return [text for step, mse in enumerate(losses, 1) for text in watch.look(step, mse, tokens or healthy())]
+
+
+def test_a_smooth_run_says_nothing():
+    assert watch_losses([1 / (1 + step / 100) for step in range(1000)]) == []
+
+
+def test_a_spike_is_named_with_its_step_and_size():
+    losses = [0.02] * 400
+    losses[300] = 0.05
+    (text,) = watch_losses(losses)
+    assert text.startswith("step 301: loss spike")
+    assert "2.5 times the median" in text
+    assert "learning_rate" in text
+
+
+def test_the_first_steps_may_fall_as_they_like():
+    assert watch_losses([1.0] * 150 + [5.0] + [1.0] * 40) == []
+
+
+def test_the_same_thing_is_said_once_in_a_thousand_steps():
+    losses = [0.02 if step % 150 else 0.1 for step in range(1, 2301)]
+    assert [text.split(":")[0] for text in watch_losses(losses)] == ["step 300", "step 1,350"]
+
+
+def test_a_collapse_counts_the_codes():
+    few = Tokens(codes=torch.arange(4).repeat(16).view(1, 1, 8, 8))
+    (text,) = watch_losses([0.02] * 250, few)
+    assert "uses 4 of 64 codes" in text
+    assert "restart_every" in text
+    assert watch_losses([0.02] * 250, few, size=4) == []
+
+
+def test_a_small_batch_is_not_a_collapse():
+    assert watch_losses([0.02] * 250, healthy(64), size=8192) == []
+
+
+@pytest.mark.parametrize(("largest", "said"), [(9.0, False), (40.0, True)])
+def test_a_runaway_gain_is_compared_with_the_median(largest, said):
+    gains = torch.ones(1, 1, 8, 8)
+    gains[0, 0, 3, 3] = -largest
+    found = watch_losses([0.02] * 250, Tokens(codes=healthy().codes, gains=gains))
+    assert bool(found) == said
+    if said:
+        assert "40 times the median" in found[0]
+
+
+def test_gains_that_are_not_read_do_not_count():
+    gains = torch.ones(1, 1, 8, 8)
+    gains[0, 0, 0, 0] = 1e6
+    passed = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    passed[0, 0, 0, 0] = False
+    assert watch_losses([0.02] * 250, Tokens(codes=healthy().codes, gains=gains, passed=passed)) == []
+
+
+def collapsing():
+    recipe = tiny.recipe("vector-uniform", steps=210, eval_every=300, checkpoint_every=300)
+    recipe.model.options = {"codebook_size": 256, "init": "uniform", "restart_every": 0}
+    return recipe
+
+
+def test_a_run_warns_and_goes_on(tmp_path, capfd):
+    _, history = train(collapsing(), tiny.images(), tiny.test_batches(), tmp_path / "run")
+    assert len(history.train_mse) == 210
+    (text,) = history.warnings
+    assert text.startswith("step 200: codebook collapse")
+    assert f"warning: {text}" in capfd.readouterr().err
+
+
+def test_a_run_can_be_told_to_stop(tmp_path):
+    with pytest.raises(TrainingError, match=r"stopped at step 200: codebook collapse.*--watch warn goes on"):
+        train(collapsing(), tiny.images(), tiny.test_batches(), tmp_path / "run", watch="stop")
+
+
+def test_a_run_can_be_left_alone(tmp_path, capfd):
+    _, history = train(collapsing(), tiny.images(), tiny.test_batches(), tmp_path / "run", watch="off")
+    assert history.warnings == []
+    assert capfd.readouterr().err == ""
