@@ -92,6 +92,13 @@ def test_without_a_coefficient_there_is_no_second_table(page, run):
     assert "rounded after training" not in page([run("a", "healthy")]).text
 
 
+def test_warnings_of_the_watch_are_shown(page, run):
+    text = page([run("a", "healthy", warnings=["step 200: codebook collapse: <4> codes"])]).text
+    assert "1 warning while training" in text
+    assert "A, seed 0, step 200: codebook collapse: <4> codes" in text
+    assert "while training" not in page([run("a", "healthy")]).text
+
+
 def test_skipped_images_are_listed(write_folder, run):
     folder = write_folder([run("a", "healthy")])
     result = json.loads((folder / "result.json").read_text())
@@ -144,9 +151,9 @@ def test_no_result_no_page(tmp_path):
 def test_figures_as_files(write_folder, four_runs, run, tmp_path):
     reference = run("identity", "continuous reference", usage=None, codebook_size=None)
     written = write_figures(write_folder([*four_runs, reference]), tmp_path / "docs" / "figures")
-    assert [path.name for path in written] == ["curves.svg", "usage.svg", "pictures.png"]
+    assert [path.name for path in written] == ["curves.svg", "rate.svg", "usage.svg", "pictures.png"]
     assert written[0].read_bytes().startswith(b"<?xml")
-    assert written[2].read_bytes().startswith(b"\x89PNG")
+    assert written[3].read_bytes().startswith(b"\x89PNG")
 
 
 def test_figures_are_the_same_bytes_each_time(write_folder, run, tmp_path):
@@ -158,7 +165,7 @@ def test_figures_are_the_same_bytes_each_time(write_folder, run, tmp_path):
 def test_figures_without_data_are_left_out(write_folder, run, tmp_path):
     folder = write_folder([run("identity", "continuous reference", usage=None, codebook_size=None)])
     (folder / "originals.npy").unlink()
-    assert [path.name for path in write_figures(folder, tmp_path / "docs")] == ["curves.svg"]
+    assert [path.name for path in write_figures(folder, tmp_path / "docs")] == ["curves.svg", "rate.svg"]
 
 
 def test_pyplot_is_not_loaded():

@@ -17,7 +17,7 @@ from hybridvq.report.result import Recipe
 from hybridvq.report.series import Array, Band, curve_band, usage_band
 from hybridvq.report.style import Look, looks
 
-_INK = "#333333"
+INK = "#333333"
 _WIDTH_INCHES = 11.0
 
 
@@ -38,7 +38,7 @@ class _Panel:
 def curves_figure(recipes: list[Recipe]) -> Figure:
     """Reconstruction (top) and quantization loss (bottom), in training (left) and held-out (right)."""
     style = looks(recipes)
-    figure = _figure(7.8, recipes, style)
+    figure = empty_figure(7.8, recipes, style)
     axes = figure.subplots(2, 2, sharex=True, sharey="row")
     keys = (("Reconstruction loss", "mse"), ("Quantization loss", "quantization"))
     for (left, right), (name, key) in zip(axes, keys, strict=True):
@@ -50,9 +50,9 @@ def curves_figure(recipes: list[Recipe]) -> Figure:
         if any(_has_positive(band) for band in (*train.values(), *test.values())):
             _log_axis(left)
             _log_axis(right)
-        left.set_ylabel("Loss, log scale", color=_INK)
+        left.set_ylabel("Loss, log scale", color=INK)
     for ax in axes[1]:
-        ax.set_xlabel("Training step", color=_INK)
+        ax.set_xlabel("Training step", color=INK)
     return figure
 
 
@@ -64,18 +64,18 @@ def usage_figure(recipes: list[Recipe]) -> Figure | None:
     if not shown:
         return None
     style = looks(recipes)
-    figure = _figure(4.2, shown, style)
+    figure = empty_figure(4.2, shown, style)
     left, right = figure.subplots(1, 2)
     _draw(left, _Panel("How often each code is used", ranks, log=True), shown, style)
-    left.set_xlabel("Rank of the code, most used first (log scale)", color=_INK)
-    left.set_ylabel("Share of all positions, log scale", color=_INK)
+    left.set_xlabel("Rank of the code, most used first (log scale)", color=INK)
+    left.set_ylabel("Share of all positions, log scale", color=INK)
     if any(_has_positive(band) for band in ranks.values()):
         left.set_xscale("log")
         left.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:g}"))
         _log_axis(left, lambda share: f"{100 * share:g}%")
     _draw(right, _Panel("Codes in use during training", shares, markers=True), shown, style)
-    right.set_xlabel("Training step", color=_INK)
-    right.set_ylabel("Share of the codebook", color=_INK)
+    right.set_xlabel("Training step", color=INK)
+    right.set_ylabel("Share of the codebook", color=INK)
     right.set_ylim(0, 1.05)
     right.yaxis.set_major_formatter(PercentFormatter(1.0))
     return figure
@@ -89,7 +89,7 @@ def to_svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _figure(height_inches: float, recipes: list[Recipe], style: dict[str, Look]) -> Figure:
+def empty_figure(height_inches: float, recipes: list[Recipe], style: dict[str, Look]) -> Figure:
     """An empty figure with the legend of `recipes` below, as many columns as their titles leave room for."""
     longest = max(len(recipe.title) for recipe in recipes)
     columns = min(len(recipes), max(1, min(4, 130 // (longest + 8))))
@@ -103,7 +103,7 @@ def _figure(height_inches: float, recipes: list[Recipe], style: dict[str, Look])
         ncols=columns,
         frameon=False,
         handlelength=3.2,
-        labelcolor=_INK,
+        labelcolor=INK,
     )
     for text in legend.get_texts():
         text.set_parse_math(False)
@@ -127,15 +127,20 @@ def _draw(ax: Axes, panel: _Panel, recipes: list[Recipe], style: dict[str, Look]
             line.set(marker=look.marker, markersize=3.5)
         if len(recipe.runs) > 1:
             ax.fill_between(band.x, keep(band.low), keep(band.high), color=look.colour, alpha=0.15, linewidth=0)
-    ax.set_title(panel.title, loc="left", fontsize=11, color=_INK)
+    plain_axes(ax, panel.title)
+    if not any(_has_positive(band) for band in panel.bands.values()):
+        ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", va="center", color="#888888")
+
+
+def plain_axes(ax: Axes, title: str) -> None:
+    """A title on the left, a light grid, no box."""
+    ax.set_title(title, loc="left", fontsize=11, color=INK)
     ax.grid(True, color="#e6e6e6", linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color("#aaaaaa")
-    ax.tick_params(which="both", color="#aaaaaa", labelcolor=_INK, labelsize=9)
+    ax.tick_params(which="both", color="#aaaaaa", labelcolor=INK, labelsize=9)
     ax.tick_params(labelleft=True, labelbottom=True)
-    if not any(_has_positive(band) for band in panel.bands.values()):
-        ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", va="center", color="#888888")
 
 
 def _log_axis(ax: Axes, text: Callable[[float], str] = "{:g}".format) -> None:

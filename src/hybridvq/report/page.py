@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.montage import montage_png
 from hybridvq.report.pictures import Pictures, Reconstructions, colour_bar, load_pictures, psnr_db, psnr_text, to_png
+from hybridvq.report.rate import operating_points, rate_figure
 from hybridvq.report.result import REFERENCE, Recipe, Stat, as_number, by_group, gather, read_result
 from hybridvq.report.style import MISSING, bits_text, looks, significant, significant_decimals
 from hybridvq.report.summary import summary
@@ -60,6 +61,8 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
     recipes = gather(result)
     out.mkdir(parents=True, exist_ok=True)
     written = [save(out / "curves.svg", to_svg(curves_figure(recipes)))]
+    if any(map(operating_points, recipes)):
+        written.append(save(out / "rate.svg", to_svg(rate_figure(recipes))))
     usage = usage_figure(recipes)
     if usage is not None:
         written.append(save(out / "usage.svg", to_svg(usage)))
@@ -90,6 +93,7 @@ def _context(folder: Path, result: dict[str, Any], recipes: list[Recipe]) -> dic
         "cells": {recipe.name: cells(recipe, recipes) for recipe in recipes},
         "looks": looks(recipes),
         "rounding": _rounding(recipes),
+        "rate": _data_uri("svg+xml", to_svg(rate_figure(recipes))) if any(map(operating_points, recipes)) else None,
         "curves": _data_uri("svg+xml", to_svg(curves_figure(recipes))),
         "usage": _data_uri("svg+xml", to_svg(usage)) if usage is not None else None,
         "pictures": _pictures(pictures) if isinstance(pictures, Pictures) else {"problem": pictures},

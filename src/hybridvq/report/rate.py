@@ -1,0 +1,73 @@
+"""Bits against quality: the figure that a comparison at unequal bits needs."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from hybridvq.report.figures import INK, empty_figure, plain_axes
+from hybridvq.report.result import Recipe, Stat
+from hybridvq.report.style import Look, looks
+
+_PEAK_SQUARED = 4.0  # of images in [-1, 1]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One operating point: bits a pixel, raw and by entropy (NaN where it was not measured), and PSNR in dB."""
+
+    raw_bpp: float
+    entropy_bpp: float
+    psnr_db: float
+
+
+def operating_points(recipe: Recipe) -> list[Point]:
+    """The recipe as trained, then with its coefficient rounded to fewer and fewer bits; means over seeds."""
+    trained = Point(
+        recipe.stat("rate_bpp").mean, recipe.stat("entropy_rate_bpp").mean, recipe.stat("test_psnr_db").mean
+    )
+    per_position = trained.raw_bpp / recipe.stat("bits_per_position").mean
+    points = [trained]
+    for bits, (mse, raw) in recipe.rounded().items():
+        entries = [entry for gains in recipe.gains for entry in gains["rounded"] if entry["bits"] == bits]
+        entropy = Stat.of([entry.get("entropy_bits_per_position") for entry in entries]).mean
+        points.append(Point(raw.mean * per_position, entropy * per_position, _psnr_db(mse.mean)))
+    return [point for point in points if math.isfinite(point.raw_bpp) and math.isfinite(point.psnr_db)]
+
+
+def rate_figure(recipes: list[Recipe]) -> Figure:
+    """PSNR over bits a pixel, before entropy coding (left) and at the entropy of the symbols used (right)."""
+    style = looks(recipes)
+    figure = empty_figure(4.6, recipes, style)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for recipe in recipes:
+        points = operating_points(recipe)
+        _draw(left, [(point.raw_bpp, point.psnr_db) for point in points], style[recipe.name])
+        _draw(right, [(point.entropy_bpp, point.psnr_db) for point in points], style[recipe.name])
+    for ax, title in ((left, "Before entropy coding"), (right, "At the entropy of the symbols used")):
+        plain_axes(ax, title)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel("Bits a pixel (log scale)", color=INK)
+    left.set_ylabel("PSNR, dB", color=INK)
+    return figure
+
+
+def _draw(ax: Axes, points: list[tuple[float, float]], look: Look) -> None:
+    """The trained point filled, or half filled as published; its rounded versions hollow and joined to it."""
+    drawn = [point for point in points if all(map(math.isfinite, point))]
+    if not drawn:
+        return
+    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 6}
+    ax.plot(*zip(*drawn, strict=True), linewidth=0.8, linestyle=look.line, markerfacecolor="white", **style)
+    fill: Any = "bottom" if look.line == "--" else "full"
+    ax.plot(*drawn[0], linestyle="none", fillstyle=fill, markerfacecoloralt="white", **style)
+
+
+def _psnr_db(mse: float) -> float:
+    return 10 * math.log10(_PEAK_SQUARED / mse) if mse > 0 else math.nan
