@@ -131,7 +131,7 @@ def test_a_hub_id_that_cannot_be_reached(monkeypatch):
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr("hybridvq.tokenizer.snapshot_download", offline)
-    with pytest.raises(ModelError, match=r"no folder owner/name here, and no such model .* \(no route to host\)"):
+    with pytest.raises(ModelError, match=r"no folder owner/name here, and no such model .* \(ConnectionError\); check"):
         load_tokenizer("owner/name")
 
 

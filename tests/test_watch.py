@@ -91,3 +91,10 @@ def test_a_run_can_be_left_alone(tmp_path, capfd):
     _, history = train(collapsing(), tiny.images(), tiny.test_batches(), tmp_path / "run", watch="off")
     assert history.warnings == []
     assert capfd.readouterr().err == ""
+
+
+def test_a_short_run_is_looked_at_when_it_ends(tmp_path):
+    recipe = collapsing()
+    recipe.training.steps = 150
+    _, history = train(recipe, tiny.images(), tiny.test_batches(), tmp_path / "run")
+    assert history.warnings[0].startswith("step 150: codebook collapse")

@@ -199,6 +199,7 @@ def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
     list_skipped(images.skipped)
     result = evaluate(tokenizer, EvalBatches(images, EVAL_BATCH))
     result |= {"model": arguments.model, "data": images.name, "fingerprint": images.fingerprint, "images": len(images)}
+    result["size"] = data.size
     print_json(data={key: value for key, value in result.items() if key != "usage"})
     if arguments.json:
         write_whole(Path(arguments.json), (json.dumps(result, indent=1) + "\n").encode())

@@ -77,7 +77,10 @@ def plain(error: Exception) -> str:
     text = " ".join(str(error).split())
     text = re.sub(r"Parser key \"([^\"]+)\":", r"\1:", text)
     text = re.sub(r"Expected an? <class '(\w+)'>\. Got value: (.*)", r"'\2' is not of type \1", text)
-    return text.replace("unrecognized arguments:", "there is no option").rstrip(".")
+    text = text.replace("unrecognized arguments:", "there is no option").rstrip(".")
+    if re.search(r"no option --(model|training)\.", text):
+        text += "; compare sets recipe keys with --overrides, such as --overrides.model.dim 32"
+    return text
 
 
 def check_yaml(path: Path) -> None:

@@ -14,6 +14,12 @@ from hybridvq.networks import Decoder, Encoder
 from hybridvq.quantizers import Quantized, Tokens, build_quantizer
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MODEL_CARD = """---
+{{ card_data }}
+---
+
+An image tokenizer trained with hybridvq; `hybridvq.load_tokenizer` loads this folder, and config.json says what it is.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,13 @@ class Reconstruction:
     quantized: Quantized
 
 
-class Tokenizer(nn.Module, PyTorchModelHubMixin):
+class Tokenizer(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="hybridvq",
+    tags=["image-tokenizer"],
+    model_card_template=MODEL_CARD,
+):
     """Images to tokens and back.
 
         x ──► encoder ──► z ──► quantizer ──► tokens ──► dequantize ──► z_hat ──► decoder ──► x_hat
@@ -148,11 +160,13 @@ def model_folder(model: str | Path) -> Path:
         try:
             path = Path(snapshot_download(str(model), allow_patterns=[CONFIG, WEIGHTS]))
         except Exception as error:  # requests, the hub and the file system each raise their own
-            reason = " ".join(str(error).split())[:200]
             raise ModelError(
-                f"there is no folder {model} here, and no such model could be downloaded from the hub ({reason})"
+                f"there is no folder {model} here, and no such model could be downloaded from the hub "
+                f"({type(error).__name__}); check the name and the network"
             ) from error
     for name in (CONFIG, WEIGHTS):
+        if (path / "runs").is_dir():
+            raise ModelError(f"{model} holds several runs; give one of them, such as {next((path / 'runs').iterdir())}")
         if not (path / name).is_file():
             raise ModelError(f"{model} holds no {name}; give a folder that `hybridvq train` wrote, or a hub id")
     return path

@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face hub, by id."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def open_hub(data: str, split: Split) -> tuple[HubRecords, np.ndarray]:
 def _load(data: str) -> dict[str, Any]:
     import datasets
 
+    print(f"there is no folder {data} here; looking for it on the hub", file=sys.stderr)
     try:
         return dict(datasets.load_dataset(data))
     # Whatever the network, the hub client or a builder raises; the user can only check the name and the net.

@@ -23,7 +23,7 @@ from hybridvq.writing import write_whole
 
 _TEMPLATE = "page.html.j2"
 _GROUP_NOTES = {
-    "published": "the setting each was published with",
+    "published": "codes started and learned as published, without the care of the healthy recipes",
     "healthy": "the same idea, trained so that its codebook stays in use",
     REFERENCE: "no codebook: how well the networks do when nothing is made discrete",
 }

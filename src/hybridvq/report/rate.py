@@ -60,7 +60,7 @@ def rate_figure(recipes: list[Recipe]) -> Figure:
 
 def _draw(ax: Axes, points: list[tuple[float, float]], look: Look) -> None:
     """The trained point filled, or half filled as published; its rounded versions hollow and joined to it."""
-    drawn = [point for point in points if all(map(math.isfinite, point))]
+    drawn = [(bits, quality) for bits, quality in points if math.isfinite(bits) and bits > 0]
     if not drawn:
         return
     style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 6}

@@ -52,7 +52,7 @@ class Recorder(Callback):
         history.train_mse.append(pl_module.last_mse)
         history.train_quantization.append(pl_module.last_quantization)
         if self.watch:
-            self._report(self.watch.look(step, pl_module.last_mse, pl_module.last_tokens))
+            self._report(self.watch.look(step, pl_module.last_mse, pl_module.last_tokens, step == self.settings.steps))
         if self._due(step, self.settings.eval_every):
             self._measure(trainer, pl_module.tokenizer)
         if self._due(step, self.settings.checkpoint_every):

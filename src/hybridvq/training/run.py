@@ -106,9 +106,10 @@ def begin(recipe: Recipe, seed: int, images: Images, folder: Path, resume: bool)
     written, path = folder / "recipe.json", folder / CHECKPOINT
     try:
         if resume and written.is_file() and written.read_bytes() != text:
+            keys = ", ".join(differing(json.loads(written.read_bytes()), json.loads(text)))
             raise ModelError(
-                f"{folder} was begun with another recipe, seed or images (see {written.name} there); use the same, or "
-                "another folder"
+                f"{folder} was begun with another recipe, seed or images (see {keys or 'the layout'} of {written.name} "
+                "there); use the same, or another folder"
             )
         has_checkpoint, has_model = path.is_file(), (folder / "model").exists()
         if has_checkpoint and not resume:
@@ -123,6 +124,14 @@ def begin(recipe: Recipe, seed: int, images: Images, folder: Path, resume: bool)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror or error}); choose another --out") from error
     return None
+
+
+def differing(old: Any, new: Any, key: str = "") -> list[str]:
+    """The dotted keys in which two nested mappings differ."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [key]
+    keys = dict.fromkeys([*old, *new])
+    return [name for k in keys for name in differing(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -171,9 +180,9 @@ def fit(
             trainer.fit(module, ckpt_path=recorder.checkpoint if checkpoint else None, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of Ctrl-C, after turning the signal off
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            raise KeyboardInterrupt(
-                f"interrupted at step {trainer.global_step}; add --resume to go on from the last checkpoint"
-            ) from stop
+            saved = recorder.checkpoint.exists()
+            advice = "add --resume to go on from the last checkpoint" if saved else "no checkpoint was written yet"
+            raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}; {advice}") from stop
         except OSError as error:
             raise TrainingError(f"the run in {folder} had to stop ({error})") from error
 

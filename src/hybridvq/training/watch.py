@@ -28,10 +28,10 @@ class Watch:
         self._recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
         self._said: dict[str, int] = {}
 
-    def look(self, step: int, mse: float, tokens: Tokens) -> list[str]:
-        """What is wrong after `step` (counted from 1), whose batch had this loss and these tokens."""
+    def look(self, step: int, mse: float, tokens: Tokens, last: bool = False) -> list[str]:
+        """What is wrong after `step` (from 1, perhaps the `last`), whose batch had this loss and these tokens."""
         found = {"spike": self._spike(step, mse)}
-        if step % CHECK_EVERY == 0 and step >= SPIKE_START:
+        if last or (step % CHECK_EVERY == 0 and step >= SPIKE_START):
             found |= {"collapse": self._collapse(tokens.codes), "gain": self._runaway(tokens)}
         self._recent.append(mse)
         return [f"step {step:,}: {text}" for kind, text in found.items() if text and self._new(kind, step)]
@@ -61,7 +61,8 @@ class Watch:
             return ""
         return (
             f"codebook collapse: the batch uses {used} of {self.codebook_size} codes; start the codes from data "
-            "(model.options.init kmeans) and restart dead ones (model.options.restart_every 50)"
+            "(model.options.init kmeans) and restart dead ones (model.options.restart_every 50), or, where that is so "
+            "already, lower training.learning_rate"
         )
 
     def _runaway(self, tokens: Tokens) -> str:
