@@ -28,8 +28,8 @@ def main(source: Path, target: Path) -> None:
     result = read_result(source)
     recipes = gather(result)
     target.mkdir(parents=True, exist_ok=True)
-    figures = [path for path in write_figures(source, target) if path.suffix != ".partial"]
-    (target / "result.json").write_text(json.dumps(without_long_lists(result), separators=(",", ":")) + "\n")
+    figures = write_figures(source, target, pictures=False)  # the images belong to their data set
+    (target / "result.json").write_text(json.dumps(shortened(result, target.name), separators=(",", ":")) + "\n")
     table = markdown_table(result)
     parts = [
         f"# {TITLES.get(target.name, target.name)}",
@@ -44,13 +44,14 @@ def main(source: Path, target: Path) -> None:
     fill(ROOT / "README.md", target.name, short_table(recipes))
 
 
-def without_long_lists(result: dict[str, Any]) -> dict[str, Any]:
-    """The result with curves to six digits, which is more than the figures show."""
-    rounded = [
-        run | {"curve": {k: [shorter(v) for v in values] for k, values in run["curve"].items()}}
-        for run in result["runs"]
-    ]
-    return result | {"runs": rounded}
+def shortened(result: dict[str, Any], name: str) -> dict[str, Any]:
+    """The result with curves to six digits, which is more than the figures show, and the command that makes it."""
+    runs = []
+    for run in result["runs"]:
+        curve = {key: [shorter(value) for value in values] for key, values in run["curve"].items()}
+        runs.append(run | {"curve": curve})
+    command = f"hybridvq compare --config docs/results/{name}.yaml --data PATH_OR_HUB_ID"
+    return result | {"runs": runs, "command": command}
 
 
 def shorter(value: Any) -> Any:
@@ -140,8 +141,8 @@ def how_it_was_made(result: dict[str, Any], target: Path) -> str:
             "",
             f"Data: {data['name']}, fingerprint {data['fingerprint']}, {data['train_images']:,} images to train and "
             f"{data['test_images']:,} held out. MSE is on the [-1, 1] scale. {hardware['name']}, {hardware['cores']} "
-            f"cores, {result['setting']['jobs']} runs at a time; torch {versions['torch']}, "
-            f"Python {versions['python']}; {result['created'][:10]}.",
+            f"cores, {result['setting']['jobs']} runs at a time and other work beside them, so speeds are not "
+            f"comparable between rows; torch {versions['torch']}, Python {versions['python']}; {result['created'][:10]}.",
         ]
     )
 

@@ -47,8 +47,8 @@ def write_report(folder: Path) -> Path:
     return save(folder / "report.html", html.encode("utf-8"))
 
 
-def write_figures(folder: Path, out: Path) -> list[Path]:
-    """Write the report's figures as files into `out`: curves.svg, usage.svg and pictures.png.
+def write_figures(folder: Path, out: Path, pictures: bool = True) -> list[Path]:
+    """Write the report's figures into `out`: curves.svg, rate.svg, usage.svg and, with `pictures`, pictures.png.
 
     A figure without data is left out. Returns the paths written.
 
@@ -66,9 +66,9 @@ def write_figures(folder: Path, out: Path) -> list[Path]:
     usage = usage_figure(recipes)
     if usage is not None:
         written.append(save(out / "usage.svg", to_svg(usage)))
-    pictures = load_pictures(folder, result, recipes)
-    if isinstance(pictures, Pictures):
-        written.append(save(out / "pictures.png", montage_png(pictures)))
+    shown = load_pictures(folder, result, recipes) if pictures else None
+    if isinstance(shown, Pictures):
+        written.append(save(out / "pictures.png", montage_png(shown)))
     return written
 
 

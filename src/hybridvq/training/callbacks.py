@@ -37,10 +37,11 @@ class Recorder(Callback):
         checkpoint: Path,
         watch: Watch | None = None,
         stop: bool = False,
+        title: str = "",
     ) -> None:
         self.settings, self.history = settings, history
         self.test_batches, self.checkpoint = test_batches, checkpoint
-        self.watch, self.stop = watch, stop
+        self.watch, self.stop, self.title = watch, stop, title
         self._started: float | None = None
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -64,7 +65,7 @@ class Recorder(Callback):
             self.history.warnings.append(text)
             if self.stop:
                 raise TrainingError(f"stopped at {text}; --watch warn goes on")
-            print(f"warning: {text}", file=sys.stderr)
+            print(f"{self.title}: warning: {text}", file=sys.stderr)
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.settings.steps

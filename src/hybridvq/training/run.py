@@ -66,7 +66,7 @@ def train(
     history, path = History(), folder / CHECKPOINT
     module = TokenizerTraining(tokenizer, recipe.training, train_images, seed)
     watching = None if watch == "off" else Watch(tokenizer.quantizer.codebook_size)
-    recorder = Recorder(recipe.training, history, test_batches, path, watching, stop=watch == "stop")
+    recorder = Recorder(recipe.training, history, test_batches, path, watching, watch == "stop", recipe.title)
     try:
         if checkpoint is None or checkpoint["global_step"] < recipe.training.steps:
             fit(module, recorder, folder, checkpoint, progress)
