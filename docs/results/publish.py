@@ -142,7 +142,8 @@ def how_it_was_made(result: dict[str, Any], target: Path) -> str:
             f"Data: {data['name']}, fingerprint {data['fingerprint']}, {data['train_images']:,} images to train and "
             f"{data['test_images']:,} held out. MSE is on the [-1, 1] scale. {hardware['name']}, {hardware['cores']} "
             f"cores, {result['setting']['jobs']} runs at a time and other work beside them, so speeds are not "
-            f"comparable between rows; torch {versions['torch']}, Python {versions['python']}; {result['created'][:10]}.",
+            f"comparable between rows; torch {versions['torch']}, Python {versions['python']}; "
+            f"{result['created'][:10]}.",
         ]
     )
 
