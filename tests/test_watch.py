@@ -22,10 +22,11 @@ def test_a_smooth_run_says_nothing():
 
 def test_a_spike_is_named_with_its_step_and_size():
     losses = [0.02] * 400
-    losses[300] = 0.05
+    losses[300] = 0.08
+    losses[350] = 0.05
     (text,) = watch_losses(losses)
     assert text.startswith("step 301: loss spike")
-    assert "2.5 times the median" in text
+    assert "4.0 times the median" in text
     assert "learning_rate" in text
 
 

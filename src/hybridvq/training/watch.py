@@ -11,7 +11,7 @@ from hybridvq.quantizers import Tokens
 CHECK_EVERY = 100  # steps between two looks at codes and gains, which cost a synchronisation on a GPU
 COLLAPSED = 0.1  # share of the codes that a batch could use
 RUNAWAY = 10.0  # the largest coefficient over the median one
-SPIKE = 2.0  # a batch's loss over the median of those before it
+SPIKE = 3.0  # a batch's loss over the median of those before it; small batches of varied photographs reach 2
 REPEAT_AFTER = 1000  # steps before the same thing is said again
 
 
@@ -20,7 +20,7 @@ class Watch:
 
     - collapse: a batch uses less than a tenth of the codes it could use;
     - runaway gain: the largest coefficient of a batch exceeds ten times the median one;
-    - spike: a batch's reconstruction loss exceeds twice the median of the 100 before it, from step 200 on.
+    - spike: a batch's reconstruction loss exceeds three times the median of the 100 before it, from step 200 on.
     """
 
     def __init__(self, codebook_size: int | None) -> None:
