@@ -101,9 +101,8 @@ class GainShapeQuantizer(Quantizer):
     `ProjectedQuantizer` the coefficient of a code does not depend on how long the code happens to be, so it cannot run
     away, and the choice of the code minimises the error of what is sent: ||z - g_k c_k||^2 = ||z||^2 - g_k^2.
 
-    The directions start from data (spherical k-means on the first batch), follow it by moving averages,
-    c_k <- normalise(d c_k n_k + (1-d) sum of g z), and dead ones restart from encoder outputs; the levels follow
-    the gains (see `GainLevels`).
+    The directions start from data and follow it by moving averages, and dead ones restart from encoder outputs (see
+    `Directions`); the levels follow the gains (see `GainLevels`).
 
     Loss, a mean over elements: commitment beta ||z - sg[z_hat]||^2.
     Gradient: straight-through, d z_hat / d z = I, or rotated.
