@@ -1,10 +1,13 @@
+import inspect
 import math
+import re
 
 import numpy as np
 import pytest
 
 from hybridvq import ConfigError
-from hybridvq.settings import Plan, TrainingSettings
+from hybridvq.quantizers import QUANTIZERS
+from hybridvq.settings import ModelSettings, Plan, TrainingSettings
 
 
 @pytest.mark.parametrize(
@@ -69,3 +72,9 @@ def test_what_every_recipe_is_given():
     given = Plan(recipes=["a"], steps=7, eval_every=3, overrides={"model.dim": 8}).recipe_overrides()
     assert (given["training.eval_every"], given["model.dim"]) == (3, 8)
     assert Plan(recipes=["a"], steps=7).recipe_overrides()["training.eval_every"] == 1
+
+
+def test_the_help_names_every_quantizer_and_option():
+    words = set(re.findall(r"[\w-]+", ModelSettings.__doc__))
+    for name, quantizer in QUANTIZERS.items():
+        assert {name, *inspect.signature(quantizer).parameters} <= words | {"dim"}
