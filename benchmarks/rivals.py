@@ -7,7 +7,6 @@ is `hybridvq compare` with these quantizers known to it. They belong to the benc
 
 import sys
 
-import torch
 from torch import Tensor
 from vector_quantize_pytorch import FSQ, LFQ, ResidualVQ
 
@@ -102,5 +101,4 @@ class ResidualVectorQuantizer(Quantizer):
 QUANTIZERS |= {"fsq": FiniteScalarQuantizer, "bsq": BinarySphericalQuantizer, "residual": ResidualVectorQuantizer}
 
 if __name__ == "__main__":
-    torch.set_float32_matmul_precision("highest")
     sys.exit(main(["compare", *sys.argv[1:]]))

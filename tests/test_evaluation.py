@@ -10,12 +10,16 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 import tiny
 from hybridvq import ShapeError, evaluate
 from hybridvq.evaluation import GainRange, SymbolCounts, gain_range, read_gains, reconstruct, to_pixels
-from hybridvq.metrics import round_to_grid
+from hybridvq.metrics import grid_levels, grid_values
 from hybridvq.quantizers import Tokens
 from test_tokenizer import images, tokenizer
 
 K = tiny.CODES["codebook_size"]
 BATCH = images(8, 16)
+
+
+def round_to_grid(gains, *grid):
+    return grid_values(grid_levels(gains, *grid), *grid)
 
 
 @pytest.mark.parametrize(

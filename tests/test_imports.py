@@ -29,7 +29,7 @@ ALLOWED = {
     "compare": {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
-    "report": {"errors", "writing"},
+    "report": {"errors", "metrics", "writing"},
     "cli": {
         "_version", "errors", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training", "compare",
         "report", "writing"

@@ -7,7 +7,20 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from hybridvq.metrics import codes_used, entropy_bits, max_loss_spike, perplexity, psnr_db, round_to_grid, ssim
+from hybridvq.metrics import (
+    codes_used,
+    entropy_bits,
+    grid_levels,
+    grid_values,
+    max_loss_spike,
+    perplexity,
+    psnr_db,
+    ssim,
+)
+
+
+def round_to_grid(gains, *grid):
+    return grid_values(grid_levels(gains, *grid), *grid)
 
 
 def pair(height=24, width=20, noise=0.3):

@@ -77,8 +77,3 @@ def grid_levels(gains: Tensor, low: float, high: float, bits: int) -> Tensor:
 def grid_values(levels: Tensor, low: float, high: float, bits: int) -> Tensor:
     """The values, float32, that `grid_levels` numbers."""
     return levels.float() * ((high - low) / (2**bits - 1)) + low
-
-
-def round_to_grid(gains: Tensor, low: float, high: float, bits: int) -> Tensor:
-    """Each gain moved to the nearest of 2**bits evenly spaced values from `low` to `high`, ends included."""
-    return grid_values(grid_levels(gains, low, high, bits), low, high, bits)

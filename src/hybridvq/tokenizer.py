@@ -164,9 +164,10 @@ def model_folder(model: str | Path) -> Path:
                 f"there is no folder {model} here, and no such model could be downloaded from the hub "
                 f"({type(error).__name__}); check the name and the network"
             ) from error
+    runs = sorted(path.glob("runs/*/model"))
+    if runs and not (path / CONFIG).is_file():
+        raise ModelError(f"{model} holds several runs; give one of them, such as {runs[0].parent}")
     for name in (CONFIG, WEIGHTS):
-        if (path / "runs").is_dir():
-            raise ModelError(f"{model} holds several runs; give one of them, such as {next((path / 'runs').iterdir())}")
         if not (path / name).is_file():
             raise ModelError(f"{model} holds no {name}; give a folder that `hybridvq train` wrote, or a hub id")
     return path

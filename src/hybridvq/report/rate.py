@@ -8,11 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from hybridvq.metrics import psnr_db
 from hybridvq.report.figures import INK, empty_figure, plain_axes
 from hybridvq.report.result import Recipe, Stat
 from hybridvq.report.style import Look, looks
-
-_PEAK_SQUARED = 4.0  # of images in [-1, 1]
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ def operating_points(recipe: Recipe) -> list[Point]:
     for bits, (mse, raw) in recipe.rounded().items():
         entries = [entry for gains in recipe.gains for entry in gains["rounded"] if entry["bits"] == bits]
         entropy = Stat.of([entry.get("entropy_bits_per_position") for entry in entries]).mean
-        points.append(Point(raw.mean * per_position, entropy * per_position, _psnr_db(mse.mean)))
+        points.append(Point(raw.mean * per_position, entropy * per_position, psnr_db(mse.mean)))
     return [point for point in points if math.isfinite(point.raw_bpp) and math.isfinite(point.psnr_db)]
 
 
@@ -67,7 +66,3 @@ def _draw(ax: Axes, points: list[tuple[float, float]], look: Look) -> None:
     ax.plot(*zip(*drawn, strict=True), linewidth=0.8, linestyle=look.line, markerfacecolor="white", **style)
     fill: Any = "bottom" if look.line == "--" else "full"
     ax.plot(*drawn[0], linestyle="none", fillstyle=fill, markerfacecoloralt="white", **style)
-
-
-def _psnr_db(mse: float) -> float:
-    return 10 * math.log10(_PEAK_SQUARED / mse) if mse > 0 else math.nan
