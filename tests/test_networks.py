@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hybridvq import ConfigError
-from hybridvq.networks import Decoder, Encoder, ResidualBlock
+from hybridvq.networks import Decoder, Encoder, ResidualBlock, TransposedConv2d
 
 D = 256
 CONV_BN_RELU = [nn.BatchNorm2d, nn.ReLU]
@@ -39,11 +39,25 @@ def test_encoder_layers():
 
 def test_decoder_layers():
     decoder = Decoder(D)
-    up = nn.ConvTranspose2d
+    up = TransposedConv2d
     assert kinds(decoder) == [*RESIDUAL, *RESIDUAL, nn.ReLU, up, *CONV_BN_RELU, up, nn.Tanh]
     first = 4 * 4 * D * D + D
     last = 4 * 4 * D * 3 + 3
     assert parameters(decoder) == 2 * residual_parameters(D) + first + 2 * D + last == 2_375_427
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_transposed_convolution_is_pytorchs(bias):
+    ours = TransposedConv2d(4, 3, 4, stride=2, padding=1, bias=bias).double()
+    theirs = nn.ConvTranspose2d(4, 3, 4, stride=2, padding=1, bias=bias).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 4, 5, 6, dtype=torch.double, requires_grad=True)
+    mine, reference = ours(x), theirs(x)
+    torch.testing.assert_close(mine, reference)
+    v = torch.randn_like(mine)
+    gradients = [torch.autograd.grad(y, [x, *m.parameters()], v) for y, m in ((mine, ours), (reference, theirs))]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_residual_block_adds_its_input():

@@ -5,7 +5,7 @@ import torch
 
 from hybridvq import ConfigError, ShapeError, VectorQuantizer
 from hybridvq.quantizers import Tokens, nearest_code, straight_through
-from hybridvq.quantizers.base import SLAB_ELEMENTS
+from hybridvq.quantizers.base import SLAB_ELEMENTS, nearest_direction
 
 
 @pytest.fixture
@@ -123,6 +123,9 @@ def test_nearest_code_is_exact_across_slabs():
 def test_ties_go_to_the_lowest_index():
     codes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     assert nearest_code(torch.tensor([[1.0, 0.0]]), codes).item() == 0
+    many = torch.eye(8).repeat(64, 1)
+    for search in (nearest_code, nearest_direction):
+        assert torch.equal(search(torch.eye(8).repeat(40, 1), many), torch.arange(8).repeat(40))
 
 
 def test_kmeans_starts_from_the_data():

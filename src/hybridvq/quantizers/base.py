@@ -135,7 +135,7 @@ def nearest_code(z: Tensor, codes: Tensor) -> Tensor:
     half_norms = codes.square().sum(1) / 2  # (K,)
     transposed = codes.t()
     rows = max(1, SLAB_ELEMENTS // codes.shape[0])
-    slabs = [torch.addmm(half_norms, part, transposed, alpha=-1).argmin(1) for part in z.split(rows)]
+    slabs = [torch.addmm(half_norms, part, transposed, alpha=-1).min(1).indices for part in z.split(rows)]
     return torch.cat(slabs) if slabs else z.new_empty(0, dtype=torch.long)
 
 
@@ -155,7 +155,7 @@ def nearest_direction(z: Tensor, directions: Tensor) -> Tensor:
     """
     transposed = directions.t()
     rows = max(1, SLAB_ELEMENTS // directions.shape[0])
-    slabs = [(part @ transposed).argmax(1) for part in z.split(rows)]
+    slabs = [(part @ transposed).max(1).indices for part in z.split(rows)]
     return torch.cat(slabs) if slabs else z.new_empty(0, dtype=torch.long)
 
 
