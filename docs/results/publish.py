@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hybridvq.report import markdown_table, write_figures
 from hybridvq.report.result import Recipe, gather, read_result
 from hybridvq.report.summary import summary
@@ -21,6 +23,8 @@ TITLES = {
     "cifar10": "CIFAR-10, 3,000 steps, width 64",
     "tiny-imagenet": "ImageNet at 64x64, 1,500 steps, width 64",
     "long": "The report's own schedule: CIFAR-10, 39,100 steps, width 64, float32",
+    "rate-distortion": "Bits against quality: CIFAR-10, 3,000 steps, width 64",
+    "rate-distortion-64": "Bits against quality: ImageNet at 64x64, 1,500 steps, width 64",
 }
 
 
@@ -35,6 +39,7 @@ def main(source: Path, target: Path) -> None:
         f"# {TITLES.get(target.name, target.name)}",
         " ".join(summary(recipes)),
         table,
+        against_fsq(recipes),
         rounding_table(recipes),
         crossing(recipes),
         *(f"![{path.stem}]({path.name})" for path in figures),
@@ -50,8 +55,12 @@ def shortened(result: dict[str, Any], name: str) -> dict[str, Any]:
     for run in result["runs"]:
         curve = {key: [shorter(value) for value in values] for key, values in run["curve"].items()}
         runs.append(run | {"curve": curve})
-    command = f"hybridvq compare --config docs/results/{name}.yaml --data PATH_OR_HUB_ID"
-    return result | {"runs": runs, "command": command}
+    return result | {"runs": runs, "command": command_of(name)}
+
+
+def command_of(name: str) -> str:
+    """The command that makes a result, as the second line of its plan says it."""
+    return (ROOT / "docs" / "results" / f"{name}.yaml").read_text().splitlines()[1].removeprefix("# ")
 
 
 def shorter(value: Any) -> Any:
@@ -70,6 +79,42 @@ def short_table(recipes: list[Recipe]) -> str:
             f"| {recipe.stat('test_psnr_db').mean:.1f} dB | {codes} |"
         )
     return "\n".join(lines)
+
+
+def against_fsq(recipes: list[Recipe]) -> str:
+    """Every recipe beside FSQ's curve at the same entropy, where FSQ was trained at several sizes.
+
+    Between two FSQ models log MSE is taken as linear in bits, as a rate-distortion curve nearly is; outside, nothing is
+    said.
+    """
+    curve = sorted(
+        (r.stat("entropy_bits_per_position").mean, r.stat("test_mse").mean)
+        for r in recipes
+        if r.name.startswith("fsq-")
+    )
+    if len(curve) < 2:
+        return ""
+    lines = [
+        "## At FSQ's bits",
+        "",
+        f"FSQ's test MSE at the entropy of each other model, interpolated between its {len(curve)} sizes "
+        f"({curve[0][0]:.1f} to {curve[-1][0]:.1f} bits a position); a ratio below 1 is better than FSQ.",
+        "",
+        "| recipe | bits a position, entropy | test MSE | FSQ's there | ratio |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for recipe in recipes:
+        bits, mse = recipe.stat("entropy_bits_per_position").mean, recipe.stat("test_mse").mean
+        if not recipe.name.startswith("fsq-") and curve[0][0] <= bits <= curve[-1][0]:
+            theirs = interpolated(curve, bits)
+            lines.append(f"| {recipe.title} | {bits:.2f} | {mse:.4f} | {theirs:.4f} | {mse / theirs:.2f} |")
+    return "\n".join(lines)
+
+
+def interpolated(curve: list[tuple[float, float]], bits: float) -> float:
+    """The MSE at `bits` on a curve of ascending (bits, MSE), straight in log MSE between its points."""
+    x, y = zip(*curve, strict=True)
+    return float(np.exp(np.interp(bits, x, np.log(y))))
 
 
 def rounding_table(recipes: list[Recipe]) -> str:
@@ -136,7 +181,7 @@ def how_it_was_made(result: dict[str, Any], target: Path) -> str:
         [
             "## How it was made",
             "",
-            f"    hybridvq compare --config docs/results/{target.name}.yaml --data PATH_OR_HUB_ID",
+            f"    {command_of(target.name)}",
             f"    python docs/results/publish.py runs/{target.name} docs/results/{target.name}",
             "",
             f"Data: {data['name']}, fingerprint {data['fingerprint']}, {data['train_images']:,} images to train and "

@@ -26,14 +26,18 @@ class ResidualBlock(nn.Module):
 
 
 class TransposedConv2d(nn.ConvTranspose2d):
-    """PyTorch's transposed convolution, which adds its bias apart.
+    """The 4x4 stride-2 transposed convolution, (B, dim_in, h, w) to (B, dim_out, 2h, 2w), with its bias added apart.
 
-    On a CPU the bias gradient of the fused operation takes longer than the rest of its backward pass together.
+    On a CPU the bias gradient of PyTorch's own takes longer than the rest of its backward pass together.
     """
 
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__(dim_in, dim_out, 4, stride=2, padding=1)
+
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        y = F.conv_transpose2d(x, self.weight, None, self.stride, self.padding)
-        return y if self.bias is None else y.add_(self.bias.to(y.dtype)[:, None, None])
+        assert self.bias is not None
+        y = F.conv_transpose2d(x, self.weight, stride=2, padding=1)
+        return y.add_(self.bias.to(y.dtype)[:, None, None])
 
 
 class Encoder(nn.Module):
@@ -76,8 +80,8 @@ class Decoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [ResidualBlock(dim), ResidualBlock(dim), nn.ReLU()]
         for _ in range(halvings(downsampling) - 1):
-            layers += [TransposedConv2d(dim, dim, 4, stride=2, padding=1), nn.BatchNorm2d(dim), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, TransposedConv2d(dim, 3, 4, stride=2, padding=1), nn.Tanh())
+            layers += [TransposedConv2d(dim, dim), nn.BatchNorm2d(dim), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, TransposedConv2d(dim, 3), nn.Tanh())
         self.apply(initialise)
 
     def forward(self, z_hat: Tensor) -> Tensor:

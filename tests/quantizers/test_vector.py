@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybridvq import ConfigError, ShapeError, VectorQuantizer
 from hybridvq.quantizers import Tokens, nearest_code, straight_through
@@ -118,6 +119,27 @@ def test_nearest_code_is_exact_across_slabs():
     z = torch.randn(SLAB_ELEMENTS // 2048 + 3, 4, generator=generator)
     expected = torch.cdist(z.double(), codes.double()).argmin(1)
     assert torch.equal(nearest_code(z, codes), expected)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers how many numbers the largest result of any operation holds."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for part in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(part, torch.Tensor):
+                self.numbers = max(self.numbers, part.numel())
+        return result
+
+
+@pytest.mark.parametrize("search", [nearest_code, nearest_direction])
+def test_the_search_never_holds_the_whole_table(search):
+    z, codes = torch.randn(4096, 2), torch.randn(1024, 2)
+    with Largest() as largest:
+        search(z, codes)
+    assert largest.numbers <= SLAB_ELEMENTS < len(z) * len(codes)
 
 
 def test_ties_go_to_the_lowest_index():

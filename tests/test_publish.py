@@ -1,0 +1,56 @@
+"""The pages of published results: the comparison with FSQ, the crossing, and the commands they name."""
+
+import math
+from typing import Any
+
+import pytest
+from docs.results import publish
+
+from hybridvq.report.result import Recipe
+
+
+def recipe(name: str, bits: float, mse: float, **more: Any) -> Recipe:
+    run = {"entropy_bits_per_position": bits, "test_mse": mse, "title": name, **more}
+    return Recipe(name, name, "", "", (run,))
+
+
+def test_between_two_sizes_fsq_is_straight_in_log_mse():
+    curve = [(8.0, 0.04), (10.0, 0.01)]
+    assert publish.interpolated(curve, 9.0) == pytest.approx(math.sqrt(0.04 * 0.01))
+    assert publish.interpolated(curve, 10.0) == pytest.approx(0.01)
+
+
+def test_only_models_within_its_range_are_set_against_fsq():
+    fsq = [recipe("fsq-8", 8.0, 0.04), recipe("fsq-10", 10.0, 0.01)]
+    page = publish.against_fsq([*fsq, recipe("inside", 9.0, 0.03), recipe("outside", 11.0, 0.001)])
+    assert "| inside | 9.00 | 0.0300 | 0.0200 | 1.50 |" in page
+    assert "outside" not in page
+    assert publish.against_fsq([fsq[0], recipe("inside", 8.0, 0.03)]) == ""
+
+
+@pytest.mark.parametrize(
+    ("projected", "said"),
+    [
+        (
+            [0.4, 0.3, 0.25, 0.05],
+            "lies below at 1 of 4 measurements, first at step 40, and at every one after",
+        ),
+        ([0.4, 0.1, 0.25, 0.05], "first at step 20, and at every one after step 30"),
+        ([0.3, 0.1, 0.25, 0.15], "first at step 20, but not at the end"),
+        ([0.4, 0.3, 0.25, 0.15], "it never crosses"),
+    ],
+)
+def test_where_the_published_pair_crosses(projected, said):
+    def along(name, mse):
+        curve = {"test_step": [10, 20, 30, 40], "test_mse": mse, "test_codes_used": [1, 2, 3, 4]}
+        return recipe(name, 9.0, mse[-1], curve=curve, max_loss_spike=1.2)
+
+    pair = [along("vector-published", [0.3, 0.2, 0.2, 0.1]), along("projected-published", projected)]
+    assert said in publish.crossing(pair)
+    assert publish.crossing(pair[:1]) == ""
+
+
+def test_every_plan_names_its_command():
+    for plan in (publish.ROOT / "docs" / "results").glob("*.yaml"):
+        command = publish.command_of(plan.stem)
+        assert command.endswith(f"--config docs/results/{plan.name} --data PATH_OR_HUB_ID"), plan
