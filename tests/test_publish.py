@@ -33,20 +33,31 @@ def test_only_models_within_its_range_are_set_against_fsq():
     [
         (
             [0.4, 0.3, 0.25, 0.05],
-            "lies below at 1 of 4 measurements, first at step 40, and at every one after",
+            "at 1 of 4 measurements, first at step 40, and at every one after step 30.",
         ),
-        ([0.4, 0.1, 0.25, 0.05], "first at step 20, and at every one after step 30"),
-        ([0.3, 0.1, 0.25, 0.15], "first at step 20, but not at the end"),
-        ([0.4, 0.3, 0.25, 0.15], "it never crosses"),
+        (
+            [0.4, 0.1, 0.25, 0.05],
+            "at 2 of 4 measurements, first at step 20, and at every one after step 30.",
+        ),
+        ([0.1, 0.1, 0.1, 0.05], "at 4 of 4 measurements, first at step 10, and at every one after step 0."),
+        ([0.3, 0.1, 0.25, 0.15], "at 1 of 4 measurements, first at step 20, but not at the end."),
+        ([0.4, 0.3, 0.25, 0.15], "at 0 of 4 measurements: it never crosses."),
     ],
 )
 def test_where_the_published_pair_crosses(projected, said):
+    assert publish.who_is_below([10, 20, 30, 40], [0.3, 0.2, 0.2, 0.1], projected).endswith(said)
+
+
+def test_the_page_of_the_published_pair():
     def along(name, mse):
-        curve = {"test_step": [10, 20, 30, 40], "test_mse": mse, "test_codes_used": [1, 2, 3, 4]}
+        curve = {"test_step": [10, 20, 30], "test_mse": mse, "test_codes_used": [1, 2, 3]}
         return recipe(name, 9.0, mse[-1], curve=curve, max_loss_spike=1.2)
 
-    pair = [along("vector-published", [0.3, 0.2, 0.2, 0.1]), along("projected-published", projected)]
-    assert said in publish.crossing(pair)
+    pair = [along("vector-published", [0.3, 0.2, 0.25]), along("projected-published", [0.4, 0.1, 0.05])]
+    page = publish.crossing(pair)
+    assert "| 20 | 0.2000 | 2 | 0.1000 | 2 |" in page
+    assert "| 30 | 0.2500 | 3 | 0.0500 | 3 |" in page
+    assert "as a ratio: 1.25 (vector-published) and 0.50 (projected-published)." in page
     assert publish.crossing(pair[:1]) == ""
 
 

@@ -9,6 +9,7 @@ project's README that name it. Nothing on these pages is typed by hand.
 import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hybridvq.report.summary import summary
 ROOT = Path(__file__).parents[2]
 TITLES = {
     "cifar10": "CIFAR-10, 3,000 steps, width 64",
+    "beta-1": "CIFAR-10, 3,000 steps, width 64: the healthy pair with beta 1",
     "tiny-imagenet": "ImageNet at 64x64, 1,500 steps, width 64",
     "long": "The report's own schedule: CIFAR-10, 39,100 steps, width 64, float32",
     "rate-distortion": "Bits against quality: CIFAR-10, 3,000 steps, width 64",
@@ -142,11 +144,13 @@ def rounding_table(recipes: list[Recipe]) -> str:
 
 
 def crossing(recipes: list[Recipe]) -> str:
-    """Where the published projection passes below the published VQ-VAE on held-out images, if it does."""
+    """The published pair along the first seed's run: errors, codes, where one passes below the other, and spikes."""
     found = {recipe.name: recipe.runs[0] for recipe in recipes}
     if not {"vector-published", "projected-published"} <= set(found):
         return ""
-    vector, projected = found["vector-published"], found["projected-published"]
+    runs = found["vector-published"], found["projected-published"]
+    a, b = (run["curve"] for run in runs)
+    steps = a["test_step"]
     lines = [
         "## Published VQ-VAE and published projection, along the run",
         "",
@@ -155,24 +159,34 @@ def crossing(recipes: list[Recipe]) -> str:
         "| step | VQ-VAE | codes | projected | codes |",
         "|--:|--:|--:|--:|--:|",
     ]
-    a, b = vector["curve"], projected["curve"]
-    steps = a["test_step"]
-    for i in range(0, len(steps), max(1, len(steps) // 12)):
-        lines.append(
-            f"| {steps[i]:,} | {a['test_mse'][i]:.4f} | {a['test_codes_used'][i]} "
-            f"| {b['test_mse'][i]:.4f} | {b['test_codes_used'][i]} |"
-        )
-    below = [step for step, x, y in zip(steps, a["test_mse"], b["test_mse"], strict=True) if y < x]
-    last_above = max((s for s, x, y in zip(steps, a["test_mse"], b["test_mse"], strict=True) if y >= x), default=0)
-    share = f"Projected lies below at {len(below)} of {len(steps)} measurements"
+    for i in sorted({*range(0, len(steps), max(1, len(steps) // 12)), len(steps) - 1}):
+        cells = [f"{curve['test_mse'][i]:.4f} | {curve['test_codes_used'][i]}" for curve in (a, b)]
+        lines.append(f"| {steps[i]:,} | " + " | ".join(cells) + " |")
+    spikes = " and ".join(f"{run['max_loss_spike']:.2f} ({run['title']})" for run in runs)
+    jumps = " and ".join(f"{largest_rise(run['curve']['test_mse']):.2f} ({run['title']})" for run in runs)
+    said = [
+        who_is_below(steps, a["test_mse"], b["test_mse"]),
+        f"Largest loss spikes: {spikes}.",
+        f"Largest rise of the test MSE from one measurement to the next, as a ratio: {jumps}.",
+    ]
+    return "\n".join([*lines, "", " ".join(said)])
+
+
+def who_is_below(steps: list[int], vector: list[float], projected: list[float]) -> str:
+    """One sentence on where the second curve lies below the first."""
+    below = [step for step, v, p in zip(steps, vector, projected, strict=True) if p < v]
+    last_above = max((step for step in steps if step not in below), default=0)
+    said = f"Projected lies below at {len(below)} of {len(steps)} measurements"
     if not below:
-        share += ": it never crosses."
-    elif last_above == steps[-1]:
-        share += f", first at step {below[0]:,}, but not at the end."
-    else:
-        share += f", first at step {below[0]:,}, and at every one after step {last_above:,}."
-    spikes = " and ".join(f"{run['max_loss_spike']:.2f} ({run['title']})" for run in (vector, projected))
-    return "\n".join([*lines, "", f"{share} Largest loss spikes: {spikes}."])
+        return f"{said}: it never crosses."
+    if last_above == steps[-1]:
+        return f"{said}, first at step {below[0]:,}, but not at the end."
+    return f"{said}, first at step {below[0]:,}, and at every one after step {last_above:,}."
+
+
+def largest_rise(values: list[float]) -> float:
+    """The largest ratio of a value to the one before it."""
+    return max(after / before for before, after in pairwise(values))
 
 
 def how_it_was_made(result: dict[str, Any], target: Path) -> str:
