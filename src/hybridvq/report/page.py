@@ -25,6 +25,7 @@ _TEMPLATE = "page.html.j2"
 _GROUP_NOTES = {
     "published": "codes started and learned as published, without the care of the healthy recipes",
     "healthy": "the same idea, trained so that its codebook stays in use",
+    "gain-shape": "the code is a direction, and how far along it is rounded to one of a few levels or left a float",
     REFERENCE: "no codebook: how well the networks do when nothing is made discrete",
 }
 
