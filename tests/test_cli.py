@@ -133,12 +133,15 @@ def test_print_config(capsys):
 def test_train_evaluate_reconstruct(trained, tmp_path, capsys):
     written = json.loads((trained / "recipe.json").read_text())
     assert (written["model"]["dim"], written["model"]["options"]) == (8, {"codebook_size": 16})
-    assert main(["evaluate", str(trained), "--size=16", "--limit", "9", "--json", str(tmp_path / "x" / "r.json")]) == 0
+    assert main(["evaluate", str(trained), "--limit", "9", "--json", str(tmp_path / "x" / "r.json")]) == 0
     out, err = capsys.readouterr()
     assert err == ""
     shown, saved = json.loads(out), json.loads((tmp_path / "x" / "r.json").read_text())
     assert saved == shown | {"usage": saved["usage"]}
     assert (shown["images"], shown["bits_per_position"], sum(saved["usage"])) == (9, 4, 9 * 16)
+    assert shown["size"] == 16, "the size it was trained at"
+    assert main(["evaluate", str(trained / "model"), "--size=24", "--limit", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["size"] == 24
     image = noise(tmp_path / "a.png", 13)
     assert main(["reconstruct", str(trained), str(image), "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()

@@ -22,7 +22,7 @@ EVAL_BATCH = 64
 EXAMPLES = """examples:
   hybridvq compare --recipes vector projected --steps 500      compare two quantizers on sample photographs
   hybridvq train --recipe vector --data my/photos --size 64    train a tokenizer on your own images
-  hybridvq evaluate runs/vector --data my/photos --size 64     measure it on held-out images
+  hybridvq evaluate runs/vector --data my/photos               measure it on held-out images
   hybridvq reconstruct runs/vector cat.jpg --out out           send an image through tokens and back
 
 `hybridvq COMMAND --help` lists a command's options, which may be written with dashes or underscores.
@@ -180,7 +180,14 @@ def run_compare(arguments: Namespace, words: Sequence[str]) -> None:
 
 def add_evaluate_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
-    add_data_arguments(parser)
+    parser.add_class_arguments(DataSettings, skip={"size", "skip_unreadable"})
+    parser.add_argument(
+        "--size",
+        type=int | None,
+        default=None,
+        help="side of the square crops, in pixels; if not given, the one of the training, or 32 where no run tells it",
+    )
+    add_skip_argument(parser)
     parser.add_argument("--limit", type=int | None, default=None, help="measure only so many images, evenly spread")
     parser.add_argument("--json", type=str | None, default=None, help="file for the numbers and each code's usage")
 
@@ -193,6 +200,8 @@ def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(arguments.model).to(default_device())
+    if arguments.size is None:
+        arguments.size = trained_size(Path(arguments.model))
     data = data_settings(arguments)
     tokenizer.check_size(data.size)
     images = open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable, limit=arguments.limit)
@@ -203,6 +212,14 @@ def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
     print_json(data={key: value for key, value in result.items() if key != "usage"})
     if arguments.json:
         write_whole(Path(arguments.json), (json.dumps(result, indent=1) + "\n").encode())
+
+
+def trained_size(folder: Path) -> int:
+    """The size of the images a run was trained on, as its recipe.json tells; the default size without one."""
+    try:
+        return int(json.loads((folder / "recipe.json").read_text())["data"]["size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return DataSettings().size
 
 
 def add_reconstruct_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
