@@ -1,14 +1,11 @@
-"""Training: determinism, resuming, divergence, optimizer state and the clock. Runs are tiny but real."""
+"""Training: determinism, divergence, failures, optimizer state and the clock. Runs are tiny but real."""
 
 import itertools
 import json
-import multiprocessing
 import os
-import random
 import signal
 import sys
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,204 +14,12 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import tiny
-from hybridvq import ConfigError, DataError, ModelError, ShapeError, Tokenizer, TrainingError, VectorQuantizer, train
+from hybridvq import ConfigError, DataError, ShapeError, Tokenizer, TrainingError, VectorQuantizer
 from hybridvq.data import TrainBatches
 from hybridvq.data.photos import PhotoTiles
-from hybridvq.quantizers.codebook import CodeVectors
 from hybridvq.training import History
 from hybridvq.training.module import TokenizerTraining
-
-CHECKPOINT = "checkpoints/last.ckpt"
-
-
-def run(folder, recipe=None, images=None, **options):
-    return train(
-        recipe or tiny.recipe(), images or tiny.images(), tiny.test_batches(), folder, **({"progress": False} | options)
-    )
-
-
-def weights(folder):
-    return (folder / "model" / "model.safetensors").read_bytes()
-
-
-def read_checkpoint(folder):
-    return torch.load(folder / CHECKPOINT, weights_only=True)
-
-
-class Mortal(PhotoTiles):
-    """The sample photographs, until `batches` batches of 8 have been read; then the process is killed."""
-
-    batches = 0
-
-    def crop_at(self, index, draw):
-        if draw is not None:
-            if self.batches == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            self.batches -= 1 / 8
-        return super().crop_at(index, draw)
-
-
-def train_and_die(recipe, folder, batches):
-    torch.set_num_threads(1)
-    images = Mortal("train", tiny.SIZE)
-    images.batches = batches
-    run(folder, recipe, images, resume=True)
-
-
-def train_slowly(recipe, folder, begun):
-    torch.set_num_threads(1)
-    begun.set()
-    run(folder, recipe, resume=True)
-
-
-@pytest.fixture(scope="module")
-def processes():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hybridvq.training", "tiny"])
-    return context
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in tiny.MODELS if name not in ("vector-uniform", "frequency-projected")]
-)
-def test_a_killed_run_resumes_to_the_bit(tmp_path, processes, name, monkeypatch):
-    placed = []
-    place = {kind: kind.place for kind in CodeVectors.__subclasses__()}
-    for kind, original in place.items():
-        monkeypatch.setattr(kind, "place", lambda s, v, w, original=original: placed.append(w) or original(s, v, w))
-    recipe = tiny.recipe(name)
-    _, whole = run(tmp_path / "whole", recipe)
-    restarts = len(placed) - 1
-    assert restarts >= 2 or name in ("gaussian", "identity")
-
-    # Once between two checkpoints; the first also before any checkpoint, and again just before the next one.
-    for batches, reached in ((3, None), (7, 5), (4, 5)) if name == "vector" else ((7, 5),):
-        process = processes.Process(target=train_and_die, args=(recipe, tmp_path / "cut", batches))
-        process.start()
-        process.join(60)
-        assert process.exitcode == -signal.SIGKILL
-        assert (read_checkpoint(tmp_path / "cut")["global_step"] if reached else None) == reached
-    _, resumed = run(tmp_path / "cut", recipe, resume=True)
-    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
-    assert resumed.train_mse == whole.train_mse
-    assert resumed.train_quantization == whole.train_quantization
-    assert resumed.tests == whole.tests
-    assert [test["step"] for test in whole.tests] == [6, 12, 18, 20]
-    assert len(whole.train_mse) == tiny.STEPS
-
-
-def test_bfloat16_resumes_to_the_bit(tmp_path, processes):
-    recipe = tiny.recipe(precision="bf16-mixed")
-    run(tmp_path / "whole", recipe)
-    process = processes.Process(target=train_and_die, args=(recipe, tmp_path / "cut", 12))
-    process.start()
-    process.join(60)
-    assert read_checkpoint(tmp_path / "cut")["global_step"] == 10
-    run(tmp_path / "cut", recipe, resume=True)
-    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
-
-
-def test_killed_at_any_moment_the_checkpoint_is_whole(tmp_path, processes):
-    """Writing a checkpoint after every step, most kills fall into a write."""
-    recipe = tiny.recipe(checkpoint_every=1, steps=400, eval_every=400)
-    moments, reached, written = random.Random(0), [], 0
-    for _ in range(4):
-        begun = processes.Event()
-        process = processes.Process(target=train_slowly, args=(recipe, tmp_path, begun))
-        process.start()
-        assert begun.wait(60)
-        wait_for_a_checkpoint(tmp_path / CHECKPOINT, newer_than=written)
-        time.sleep(moments.uniform(0.0, 0.5))
-        process.kill()
-        process.join(60)
-        state, written = read_checkpoint(tmp_path), (tmp_path / CHECKPOINT).stat().st_mtime_ns
-        history = state["callbacks"]["Recorder"]
-        assert len(history["train_mse"]) == state["global_step"]
-        assert all(value.isfinite().all() for value in state["state_dict"].values())
-        reached.append(state["global_step"])
-    assert reached == sorted(reached)
-    assert reached[-1] > reached[0] > 0
-
-
-def wait_for_a_checkpoint(path, newer_than):
-    deadline = time.monotonic() + 60
-    while not (path.exists() and path.stat().st_mtime_ns > newer_than):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_a_checkpoint_after_the_last_step_is_enough_for_the_model(tmp_path):
-    """Killed between the last checkpoint and the model, the run is finished without another step."""
-    _, history = run(tmp_path)
-    whole = weights(tmp_path)
-    (tmp_path / "model" / "model.safetensors").unlink()
-    (tmp_path / "model.partial").mkdir()
-    _, again = run(tmp_path, resume=True)
-    assert weights(tmp_path) == whole
-    assert again == history
-    assert not (tmp_path / "model.partial").exists()
-
-
-def test_a_finished_run_is_returned_at_once(tmp_path, monkeypatch):
-    tokenizer, history = run(tmp_path)
-    before = weights(tmp_path), (tmp_path / CHECKPOINT).stat().st_mtime_ns
-
-    def no_step(*_):
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(TokenizerTraining, "training_step", no_step)
-    again, same = run(tmp_path, resume=True)
-    assert same == history
-    assert (weights(tmp_path), (tmp_path / CHECKPOINT).stat().st_mtime_ns) == before
-    assert not again.training
-    for key, value in tokenizer.state_dict().items():
-        assert torch.equal(again.state_dict()[key], value)
-
-
-def test_a_run_is_not_overwritten_unasked(tmp_path):
-    run(tmp_path)
-    before = weights(tmp_path)
-    with pytest.raises(ConfigError, match=f"{tmp_path} holds a run already; add --resume"):
-        run(tmp_path)
-    (tmp_path / CHECKPOINT).unlink()
-    for resume in (False, True):
-        with pytest.raises(ConfigError, match=f"{tmp_path} holds a model already"):
-            run(tmp_path, resume=resume)
-    assert weights(tmp_path) == before
-
-
-@pytest.mark.parametrize("change", ["model", "training", "seed", "images"])
-def test_another_run_is_not_resumed(tmp_path, change):
-    recipe = tiny.recipe()
-    run(tmp_path, recipe)
-    before = weights(tmp_path)
-    options = {"recipe": recipe, "seed": 0}
-    if change == "model":
-        options["recipe"] = replace(recipe, model=tiny.model("vector-ema"))
-    elif change == "training":
-        options["recipe"] = tiny.recipe(learning_rate=1e-3)
-    elif change == "seed":
-        options["seed"] = 1
-    else:
-        options["images"] = tiny.images("test")
-    with pytest.raises(ModelError, match="was begun with another recipe, seed or images"):
-        run(tmp_path, resume=True, **options)
-    assert weights(tmp_path) == before
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty", "junk", "not-ours"])
-def test_a_damaged_checkpoint_is_named(tmp_path, damage):
-    run(tmp_path)
-    path = tmp_path / CHECKPOINT
-    whole = path.read_bytes()
-    content = {"truncated": whole[: len(whole) // 2], "empty": b"", "junk": b"\0" * 1000, "not-ours": None}[damage]
-    if content is None:
-        torch.save({"state_dict": {}}, path)
-    else:
-        path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"last\.ckpt .*delete it to start again") as caught:
-        run(tmp_path, resume=True)
-    assert "\n" not in str(caught.value)
+from runs import read_checkpoint, run, weights
 
 
 def test_the_seed_decides_everything(tmp_path):
