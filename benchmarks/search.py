@@ -10,11 +10,11 @@ to time.
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
 
 from benchmarks.timing import in_turn, medians, ratio, write_result
@@ -39,18 +39,14 @@ def sides_of(n: int, k: int, d: int) -> dict[str, Callable[[], object]]:
     grid = z.t().reshape(1, d, n // 64, 64).contiguous()
     theirs = [VectorQuantize(d, codebook_size=k, use_cosine_sim=angular).eval() for angular in (False, True)]
     return {
-        "product": lambda: z @ codes.t(),
-        "euclidean search": lambda: nearest_code(z, codes),
-        "angular search": lambda: nearest_direction(z, codes),
-        "euclidean layer": call(VectorQuantizer(d, k).eval(), grid),
-        "angular layer": call(GainShapeQuantizer(d, k, levels=None).eval(), grid),
-        "their euclidean layer": call(theirs[0], z[None]),
-        "their angular layer": call(theirs[1], z[None]),
+        "product": partial(torch.mm, z, codes.t()),
+        "euclidean search": partial(nearest_code, z, codes),
+        "angular search": partial(nearest_direction, z, codes),
+        "euclidean layer": partial(VectorQuantizer(d, k).eval(), grid),
+        "angular layer": partial(GainShapeQuantizer(d, k, levels=None).eval(), grid),
+        "their euclidean layer": partial(theirs[0], z[None]),
+        "their angular layer": partial(theirs[1], z[None]),
     }
-
-
-def call(layer: nn.Module, z: Tensor) -> Callable[[], object]:
-    return lambda: layer(z)
 
 
 @torch.inference_mode()

@@ -9,7 +9,6 @@ random images; a step of each is timed in turn on one thread, and the table show
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,21 +17,17 @@ from torch.nn import functional as F
 import benchmarks.rivals  # noqa: F401, makes its quantizers known
 from benchmarks.timing import in_turn, medians, ratio, write_result
 from hybridvq.recipe import load_recipe
-from hybridvq.tokenizer import Tokenizer
-from hybridvq.training import resolve_precision
+from hybridvq.training.run import build_tokenizer, resolve_precision
 
-BASELINE = "vector"
 RIVALS = sorted(map(str, (Path(__file__).parent / "recipes").glob("*.yaml")))
-RECIPES = [BASELINE, "projected", "gain-shape", "gain-shape-float", *RIVALS]
+RECIPES = ["vector", "projected", "gain-shape", "gain-shape-float", *RIVALS]
 ROUNDS = 10
 
 
 def training_step(name: str) -> tuple[str, Callable[[], None]]:
     """The title of a recipe, and one step of it."""
     recipe = load_recipe(name)
-    torch.manual_seed(0)
-    tokenizer = Tokenizer(**asdict(recipe.model))
-    tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    tokenizer = build_tokenizer(recipe, seed=0)
     optimizer = torch.optim.Adam(tokenizer.parameters(), recipe.training.learning_rate, fused=True)
     mixed = resolve_precision(recipe.training.precision) == "bf16-mixed"
     x = (torch.rand(128, 3, 32, 32) * 2 - 1).contiguous(memory_format=torch.channels_last)
@@ -52,8 +47,8 @@ def main(path: Path) -> None:
     torch.set_num_threads(1)
     steps = dict(training_step(name) for name in RECIPES)
     times = in_turn(steps, ROUNDS)
-    base = next(iter(times.values()))
-    ratios = {title: ratio(values, base) for title, values in times.items()}
+    vq_vae, *_ = times.values()
+    ratios = {title: ratio(values, vq_vae) for title, values in times.items()}
     table = ["| recipe | time of a step / VQ-VAE's |", "|---|--:|"]
     table += [f"| {title} | {value:.2f} |" for title, value in ratios.items()]
     write_result(path, "steps", {"rounds": ROUNDS, "time_ms": medians(times), "over_vq_vae": ratios}, table)

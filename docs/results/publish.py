@@ -89,11 +89,8 @@ def against_fsq(recipes: list[Recipe]) -> str:
     Between two FSQ models log MSE is taken as linear in bits, as a rate-distortion curve nearly is; outside, nothing is
     said.
     """
-    curve = sorted(
-        (r.stat("entropy_bits_per_position").mean, r.stat("test_mse").mean)
-        for r in recipes
-        if r.name.startswith("fsq-")
-    )
+    points = {r.name: (r.stat("entropy_bits_per_position").mean, r.stat("test_mse").mean) for r in recipes}
+    curve = sorted(point for name, point in points.items() if name.startswith("fsq-"))
     if len(curve) < 2:
         return ""
     lines = [
@@ -106,7 +103,7 @@ def against_fsq(recipes: list[Recipe]) -> str:
         "|---|--:|--:|--:|--:|",
     ]
     for recipe in recipes:
-        bits, mse = recipe.stat("entropy_bits_per_position").mean, recipe.stat("test_mse").mean
+        bits, mse = points[recipe.name]
         if not recipe.name.startswith("fsq-") and curve[0][0] <= bits <= curve[-1][0]:
             theirs = interpolated(curve, bits)
             lines.append(f"| {recipe.title} | {bits:.2f} | {mse:.4f} | {theirs:.4f} | {mse / theirs:.2f} |")

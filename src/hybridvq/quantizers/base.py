@@ -6,6 +6,7 @@ z (B,D,h,w) ──► Quantizer ──► Quantized(z_hat, tokens, losses)
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -134,9 +135,7 @@ def nearest_code(z: Tensor, codes: Tensor) -> Tensor:
     """
     half_norms = codes.square().sum(1) / 2  # (K,)
     transposed = codes.t()
-    rows = max(1, SLAB_ELEMENTS // codes.shape[0])
-    slabs = [torch.addmm(half_norms, part, transposed, alpha=-1).min(1).indices for part in z.split(rows)]
-    return torch.cat(slabs) if slabs else z.new_empty(0, dtype=torch.long)
+    return by_slabs(z, len(codes), lambda rows: torch.addmm(half_norms, rows, transposed, alpha=-1).min(1).indices)
 
 
 def straight_through(z: Tensor, value: Tensor) -> Tensor:
@@ -154,8 +153,15 @@ def nearest_direction(z: Tensor, directions: Tensor) -> Tensor:
     Shapes: z (N, D), directions (K, D); returns (N,) int64. Ties go to the lowest index.
     """
     transposed = directions.t()
-    rows = max(1, SLAB_ELEMENTS // directions.shape[0])
-    slabs = [(part @ transposed).max(1).indices for part in z.split(rows)]
+    return by_slabs(z, len(directions), lambda rows: (rows @ transposed).max(1).indices)
+
+
+def by_slabs(z: Tensor, k: int, search: Callable[[Tensor], Tensor]) -> Tensor:
+    """`search` of the rows of z (N, D), so many at a time that their scores for k codes stay within SLAB_ELEMENTS.
+
+    `min` and `max` rather than argmin and argmax give the indices: on a CPU they take less than half the time.
+    """
+    slabs = [search(rows) for rows in z.split(max(1, SLAB_ELEMENTS // k))]
     return torch.cat(slabs) if slabs else z.new_empty(0, dtype=torch.long)
 
 
