@@ -15,10 +15,10 @@ class ModelSettings:
         dim: width of the network and length of a code vector.
         downsampling: how many pixels a side one position covers; a power of two.
         quantizer: vector, projected, frequency, gain-shape, identity or gaussian.
-        options: the quantizer's own arguments. With codes: codebook_size, beta, restart_every, decay, code_dim; vector,
-            projected and frequency also learn (gradient or ema) and init (kmeans or uniform); frequency also frequent,
-            rare, warmup_steps, table_decay; gain-shape also levels, stages, quantize_from, gradient. gaussian:
-            kl_weight.
+        options: the quantizer's own arguments. With codes: codebook_size, beta, restart_every, decay, code_dim,
+            normalize; vector, projected and frequency also learn (gradient or ema) and init (kmeans or uniform);
+            frequency also frequent, rare, warmup_steps, table_decay; gain-shape also levels, stages, quantize_from,
+            gradient, rate_weight. gaussian: kl_weight.
     """
 
     dim: int = 64

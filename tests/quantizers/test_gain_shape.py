@@ -7,9 +7,9 @@ import torch.multiprocessing as mp
 from torch.nn import functional as F
 
 from hybridvq import ConfigError
+from hybridvq.metrics import entropy_bits
 from hybridvq.quantizers import GainShapeQuantizer, Tokens
 from hybridvq.quantizers.base import nearest_direction, rotate
-from hybridvq.quantizers.gain_shape import GainLevels
 
 
 def batch(seed=0, dim=5, positions=8):
@@ -109,34 +109,6 @@ def test_float_gains_until_quantization_begins():
     assert quantizer.eval()(batch(0)).tokens.gains.max() == 1
 
 
-def test_levels_converge_to_lloyds_quantizer():
-    gains = torch.randn(20000, generator=torch.Generator().manual_seed(0)).double()
-    levels = GainLevels(8).double().train()
-    for _ in range(1500):
-        levels.assign(gains)
-    values = np.quantile(gains.numpy(), (np.arange(8) + 0.5) / 8)
-    for _ in range(3000):
-        cell = np.searchsorted((values[1:] + values[:-1]) / 2, gains.numpy())
-        values = np.array([gains.numpy()[cell == i].mean() for i in range(8)])
-    error = np.mean((gains.numpy() - levels.assign(gains)[1].numpy()) ** 2)
-    best = np.mean((gains.numpy() - values[np.abs(gains.numpy()[:, None] - values).argmin(1)]) ** 2)
-    assert error < 1.02 * best
-    assert best == pytest.approx(0.0345, rel=0.05)  # Max 1960, the 8-level quantizer of a unit Gaussian
-
-
-def test_levels_follow_a_range_that_shrinks():
-    levels = GainLevels(8).train()
-    generator = torch.Generator().manual_seed(0)
-    levels.assign(10 * torch.randn(4000, generator=generator))
-    for _ in range(1500):
-        levels.assign(torch.randn(4000, generator=generator))
-    gains = torch.randn(4000, generator=generator)
-    chosen, values = levels.eval().assign(gains)
-    assert len(chosen.unique()) == 8
-    assert torch.equal(levels.values, levels.values.sort().values)
-    assert (gains - values).square().mean() < 0.06
-
-
 def test_nearest_direction_is_exact_across_slabs():
     generator = torch.Generator().manual_seed(3)
     directions = F.normalize(torch.randn(4096, 4, generator=generator), dim=1)
@@ -154,25 +126,71 @@ def test_dead_directions_restart():
     assert len(quantizer.eval()(batch(0)).tokens.codes.unique()) > 12
 
 
-def replica(rank, folder):
+def replica(rank, folder, options):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    quantizer = GainShapeQuantizer(5, codebook_size=24, levels=4, stages=2, restart_every=2).train()
-    for step in range(7):
-        quantizer(batch(step)[rank : rank + 1])
-    torch.save(quantizer.state_dict(), f"{folder}/{rank}.pt")
+    torch.save(seven_steps(options, slice(rank, rank + 1)), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
-def test_two_processes_hold_the_codebook_of_one(tmp_path):
-    mp.spawn(replica, (str(tmp_path),), nprocs=2)
+def seven_steps(options, share):
+    torch.manual_seed(0)
+    quantizer = GainShapeQuantizer(5, codebook_size=24, levels=4, restart_every=2, **options).train()
+    for step in range(7):
+        quantizer(batch(step)[share])
+    return quantizer.state_dict()
+
+
+@pytest.mark.parametrize("options", [{"stages": 2}, {"normalize": True, "rate_weight": 0.1}])
+def test_two_processes_hold_the_codebook_of_one(options, tmp_path):
+    mp.spawn(replica, (str(tmp_path), options), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     assert all(torch.equal(first[key], second[key]) for key in first)
-    torch.manual_seed(0)
-    alone = GainShapeQuantizer(5, codebook_size=24, levels=4, stages=2, restart_every=2).train()
-    for step in range(7):
-        alone(batch(step))
-    torch.testing.assert_close(alone.directions.weight, first["directions.weight"], rtol=1e-3, atol=1e-3)
+    for key, value in seven_steps(options, slice(None)).items():
+        torch.testing.assert_close(value, first[key], rtol=1e-3, atol=1e-3, msg=key)
+
+
+@pytest.mark.parametrize("stages", [1, 2])
+def test_choosing_by_rate_matches_the_formula(stages):
+    quantizer = trained(rate_weight=0.3, stages=stages, steps=20)
+    out = quantizer(batch(9))
+    directions = quantizer.directions.weight.double().numpy()
+    for n, row in enumerate(reference.rows(batch(9))[:40]):
+        residual = row.copy()
+        for s in range(stages):
+            values = quantizer.gain_levels[s].values.double().numpy()
+            shares = quantizer.pair_shares[s].shares.double().numpy()
+            cost = {
+                (k, level): np.sum((residual - values[level] * directions[k]) ** 2) - 0.3 * np.log2(shares[k, level])
+                for k in range(16)
+                for level in range(8)
+                if shares[k, level] > 1e-5
+            }
+            b, i, j = np.unravel_index(n, (2, 8, 8))
+            chosen = out.tokens.codes[b, s, i, j].item(), out.tokens.gains[b, s, i, j].item()
+            assert cost[chosen] <= min(cost.values()) + 1e-4
+            residual -= values[chosen[1]] * directions[chosen[0]]
+
+
+def test_a_rate_weight_saves_bits_and_costs_error():
+    def measured(rate_weight):
+        quantizer = trained(rate_weight=rate_weight, steps=60)
+        out = quantizer(batch(99, positions=64))
+        symbols = (out.tokens.codes * 8 + out.tokens.gains).flatten()
+        return entropy_bits(torch.bincount(symbols)), out.error.item()
+
+    (bits, error), (fewer, larger) = measured(0.0), measured(0.3)
+    assert fewer < bits - 0.5
+    assert error < larger < 2 * error
+
+
+def test_restarted_directions_are_chosen_again_under_a_rate_weight():
+    quantizer = trained(rate_weight=0.3, restart_every=2, steps=20).train()
+    quantizer.directions.recent_counts[3] = 0
+    quantizer.directions.steps.fill_(20)
+    quantizer.directions.prepare(batch(1).movedim(1, -1).reshape(-1, 5))
+    quantizer.pair_shares[0].shares[3] = 0
+    quantizer.pair_shares[0].restart(quantizer.directions.restarted)
+    assert torch.equal(quantizer.pair_shares[0].shares[3], torch.full((8,), 1 / 128))
 
 
 @pytest.mark.parametrize(
@@ -183,6 +201,8 @@ def test_two_processes_hold_the_codebook_of_one(tmp_path):
         ({"beta": -1}, "beta is -1"),
         ({"code_dim": 0}, "code_dim is 0"),
         ({"gradient": "none"}, "gradient is 'none'"),
+        ({"rate_weight": -0.1}, "rate_weight is -0.1"),
+        ({"rate_weight": 0.1, "levels": None}, "rate_weight is 0.1"),
     ],
 )
 def test_wrong_options_are_named(options, message):

@@ -34,6 +34,14 @@ def test_codes_and_losses_match_the_formulas(z):
     assert out.losses["commitment"].item() == pytest.approx(commitment, rel=1e-5)
 
 
+def test_costs_are_added_to_the_squared_distances():
+    generator = torch.Generator().manual_seed(5)
+    z, codes = torch.randn(200, 3, generator=generator), torch.randn(50, 3, generator=generator)
+    costs = torch.rand(50, generator=generator)
+    distances = torch.cdist(z.double(), codes.double()).square() + costs
+    assert torch.equal(nearest_code(z, codes, costs), distances.argmin(1))
+
+
 def test_matches_vector_quantize_pytorch(z):
     import vector_quantize_pytorch
 

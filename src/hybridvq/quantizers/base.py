@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError, ShapeError
+from hybridvq.quantizers.normalize import UnitPower
 
 SLAB_ELEMENTS = 2**19  # entries of the N x K score table held at once: 2 MiB of float32, about one L2 cache
 FLOAT_BITS = 32
@@ -69,11 +70,12 @@ class Quantized:
 class Quantizer(nn.Module, ABC):
     """A bottleneck between encoder and decoder.
 
-        z (B,D,h,w) ──► [1x1 conv to code_dim] ──► quantize ──► [1x1 conv back] ──► z_hat (B,D,h,w)
+        z (B,D,h,w) ──► [1x1 conv to code_dim] ──► [unit power] ──► quantize ──► [1x1 conv back] ──► z_hat (B,D,h,w)
 
-    The two convolutions are there only with a `code_dim`; everything said of z, codes and losses in a quantizer then
-    holds between them. Runs in float32 whatever the precision around it: a nearest code found in bfloat16 is often
-    another code, and a coefficient near 1 keeps two digits there.
+    The two convolutions are there only with a `code_dim`, the scaling (see `UnitPower`) only with `normalize`;
+    everything said of z, z_hat, codes and losses in a quantizer then holds between them. Runs in float32 whatever the
+    precision around it: a nearest code found in bfloat16 is often another code, and a coefficient near 1 keeps two
+    digits there.
 
     Raises:
         ConfigError: code_dim is below 1.
@@ -84,12 +86,13 @@ class Quantizer(nn.Module, ABC):
     levels: int | None = None  # L, where gains are quantized
     stages: int = 1  # S
 
-    def __init__(self, dim: int, code_dim: int | None = None) -> None:
+    def __init__(self, dim: int, code_dim: int | None = None, normalize: bool = False) -> None:
         super().__init__()
         if code_dim is not None and code_dim < 1:
             raise ConfigError(f"code_dim is {code_dim}; use at least 1, or null for the width of the network")
         self.dim, self.code_dim = dim, code_dim or dim
         self.to_code = nn.Conv2d(dim, code_dim, 1) if code_dim else nn.Identity()
+        self.unit_power = UnitPower(self.code_dim) if normalize else nn.Identity()
         self.from_code = nn.Conv2d(code_dim, dim, 1) if code_dim else nn.Identity()
 
     def forward(self, z: Tensor) -> Quantized:
@@ -98,7 +101,7 @@ class Quantizer(nn.Module, ABC):
             shape = f"(batch, {self.dim}, height, width)"
             raise ShapeError(f"z has shape {tuple(z.shape)}; this quantizer takes {shape}")
         with torch.autocast(z.device.type, enabled=False):
-            z = self.to_code(z.float())
+            z = self.unit_power(self.to_code(z.float()))
             inner = self.quantize(z)
             error = F.mse_loss(inner.z_hat.detach(), z.detach())
             return Quantized(self.from_code(inner.z_hat), inner.tokens, inner.losses, error)
@@ -125,17 +128,17 @@ def flatten(z: Tensor) -> Tensor:
     return z.movedim(1, -1).reshape(-1, z.shape[1])
 
 
-def nearest_code(z: Tensor, codes: Tensor) -> Tensor:
-    """Exact nearest neighbours, argmin_j ||z_i - e_j||^2, without holding the N x K table.
+def nearest_code(z: Tensor, codes: Tensor, costs: Tensor | None = None) -> Tensor:
+    """Exact nearest neighbours, argmin_j ||z_i - e_j||^2 (+ costs_j), without holding the N x K table.
 
-    ||z||^2 is the same for every j and left out: argmin_j ||e_j||^2 / 2 - <z, e_j>, which also keeps the digits
-    that subtracting two large norms would lose when the codes are short.
+    ||z||^2 is the same for every j and left out: argmin_j (||e_j||^2 + costs_j) / 2 - <z, e_j>, which also keeps the
+    digits that subtracting two large norms would lose when the codes are short.
 
-    Shapes: z (N, D), codes (K, D); returns (N,) int64. Ties go to the lowest index.
+    Shapes: z (N, D), codes (K, D), costs (K,); returns (N,) int64. Ties go to the lowest index.
     """
-    half_norms = codes.square().sum(1) / 2  # (K,)
-    transposed = codes.t()
-    return by_slabs(z, len(codes), lambda rows: torch.addmm(half_norms, rows, transposed, alpha=-1).min(1).indices)
+    norms = codes.square().sum(1)  # (K,)
+    half, transposed = (norms if costs is None else norms + costs) / 2, codes.t()
+    return by_slabs(z, len(codes), lambda rows: torch.addmm(half, rows, transposed, alpha=-1).min(1).indices)
 
 
 def straight_through(z: Tensor, value: Tensor) -> Tensor:

@@ -4,12 +4,12 @@ from abc import ABC, abstractmethod
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import nearest_code, nearest_direction
+from hybridvq.quantizers.distributed import gather, total
 
 KMEANS_ITERATIONS = 10
 SMOOTHING = 1e-5
@@ -245,19 +245,3 @@ def kmeans(z: Tensor, k: int) -> Tensor:
         counts = torch.bincount(codes, minlength=k)[:, None]
         centres = torch.where(counts > 0, sum_by_code(z, codes, k) / counts.clamp(min=1), centres)
     return centres
-
-
-def total(x: Tensor) -> Tensor:
-    """x summed over all processes; x itself when there is one."""
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(x)
-    return x
-
-
-def gather(z: Tensor) -> Tensor:
-    """The rows of z (N, D) of all processes, in the order of their ranks; z itself when there is one."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return z
-    parts = [torch.empty_like(z) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, z.contiguous())
-    return torch.cat(parts)

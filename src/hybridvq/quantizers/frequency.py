@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Tokens, straight_through
-from hybridvq.quantizers.codebook import total
+from hybridvq.quantizers.distributed import total
 from hybridvq.quantizers.projected import coefficient
 from hybridvq.quantizers.vector import VectorQuantizer
 
@@ -59,8 +59,9 @@ class FrequencyQuantizer(VectorQuantizer):
         restart_every: int = 50,
         decay: float = 0.99,
         code_dim: int | None = None,
+        normalize: bool = False,
     ) -> None:
-        super().__init__(dim, codebook_size, beta, learn, init, restart_every, decay, code_dim)
+        super().__init__(dim, codebook_size, beta, learn, init, restart_every, decay, code_dim, normalize)
         if not 0 <= frequent <= codebook_size:
             raise ConfigError(f"frequent is {frequent}; it must lie between 0 and codebook_size, {codebook_size}")
         if rare not in ("vector", "projected"):

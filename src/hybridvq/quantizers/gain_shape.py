@@ -7,85 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError
-from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, rotate, straight_through
-from hybridvq.quantizers.codebook import Directions, gather, total
-
-MIN_SHARE = 1e-3  # of an even share: a level that fewer gains choose is dead
-
-
-class GainLevels(nn.Module):
-    r"""L scalar levels that follow the distribution of the gains: Lloyd's algorithm by moving averages.
-
-        n_l <- d n_l + (1-d) #{i : level(g_i) = l},   s_l <- d s_l + (1-d) sum of those g_i,   level_l = s_l / n_l
-
-    They start at the quantiles (l + 1/2) / L of the first training batch; a level that no gain chooses any more
-    moves into the fullest cell. Sums are over all processes.
-
-    Source: Lloyd 1982, "Least squares quantization in PCM", in one dimension, where the cells are intervals.
-    """
-
-    values: Tensor  # (L,) ascending
-    counts: Tensor  # (L,)
-    sums: Tensor  # (L,)
-    initialised: Tensor  # () bool
-
-    def __init__(self, levels: int, decay: float = 0.99) -> None:
-        super().__init__()
-        self.decay = decay
-        self.register_buffer("values", torch.linspace(0, 1, levels))
-        self.register_buffer("counts", torch.ones(levels))
-        self.register_buffer("sums", torch.linspace(0, 1, levels))
-        self.register_buffer("initialised", torch.tensor(False))
-
-    def forward(self, levels: Tensor) -> Tensor:
-        """The gains of `levels`, int64 to float32 of the same shape."""
-        return self.values[levels]
-
-    @torch.no_grad()
-    def assign(self, gains: Tensor) -> tuple[Tensor, Tensor]:
-        """The nearest level of each gain, int64, and its value; in training, moves the levels afterwards."""
-        if self.training and not self.initialised:
-            self._start(gains)
-        levels = torch.bucketize(gains, (self.values[1:] + self.values[:-1]) / 2)
-        values = self(levels)
-        if self.training:
-            self._observe(gains, levels)
-        return levels, values
-
-    def _start(self, gains: Tensor) -> None:
-        n, ordered = len(self.values), gather(gains).sort().values
-        starts = ordered[((torch.arange(n, device=gains.device) + 0.5) / n * len(ordered)).long()]
-        self._set(starts, torch.full_like(starts, len(ordered) / n))
-        self.initialised.fill_(True)
-
-    def _observe(self, gains: Tensor, levels: Tensor) -> None:
-        counts = total(torch.bincount(levels, minlength=len(self.values)).to(gains.dtype))
-        sums = total(torch.zeros_like(self.sums).index_add_(0, levels, gains))
-        self.counts.lerp_(counts, 1 - self.decay)
-        self.sums.lerp_(sums, 1 - self.decay)
-        values, order = (self.sums / self.counts.clamp(min=1e-6)).sort()
-        self._set(values, self.counts[order])
-        self._revive()
-
-    def _revive(self) -> None:
-        """One dead level a step moves beside the fullest one and takes half of its share."""
-        dead = self.counts < MIN_SHARE * self.counts.mean()
-        if not dead.any():
-            return
-        values, counts = self.values.clone(), self.counts.clone()
-        fullest, lost = int(counts.argmax()), int(dead.nonzero()[0])
-        below, above = max(fullest - 1, 0), min(fullest + 1, len(values) - 1)
-        width = (values[above] - values[below]) / 4
-        counts[lost] = counts[fullest] = counts[fullest] / 2
-        values[lost] = values[fullest] + width
-        values[fullest] = values[fullest] - width
-        values, order = values.sort()
-        self._set(values, counts[order])
-
-    def _set(self, values: Tensor, counts: Tensor) -> None:
-        self.values.copy_(values)
-        self.counts.copy_(counts)
-        self.sums.copy_(values * counts)
+from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, nearest_code, rotate, straight_through
+from hybridvq.quantizers.codebook import Directions
+from hybridvq.quantizers.levels import GainLevels, PairShares
 
 
 class GainShapeQuantizer(Quantizer):
@@ -96,6 +20,13 @@ class GainShapeQuantizer(Quantizer):
         g_s = <r_s, c_{k_s}>
         r_{s+1} = r_s - Q(g_s) c_{k_s}                 Q: the nearest of L levels, or the identity
         z_hat = sum_s Q(g_s) c_{k_s}
+
+    With a rate weight lambda > 0, code and level are chosen together, by what they cost as well as by what they miss:
+
+        k_s, l_s = argmin_{j,l} ||r_s - q_l c_j||^2 + lambda b_{jl}        b = -log2 of the pair's share of positions
+
+    so that short vectors, which a direction hardly changes, share few of them, and the entropy of the tokens falls by
+    more than the error rises.
 
     For S = 1 this is gain-shape vector quantization, for S > 1 matching pursuit with quantized gains. Unlike
     `ProjectedQuantizer` the coefficient of a code does not depend on how long the code happens to be, so it cannot run
@@ -110,7 +41,7 @@ class GainShapeQuantizer(Quantizer):
     L is None.
     Rate: S (log2 K + log2 L) bits a position before entropy coding; S (log2 K + 32) where L is None.
     Sources: Gersho and Gray 1992, "Vector Quantization and Signal Compression", section 12.10 (gain-shape);
-    Mallat and Zhang 1993 (matching pursuit).
+    Mallat and Zhang 1993 (matching pursuit); Chou, Lookabaugh and Gray 1989 (entropy-constrained choice).
 
     Args:
         dim: D.
@@ -122,6 +53,8 @@ class GainShapeQuantizer(Quantizer):
         quantize_from: training steps with float gains before the levels are used.
         restart_every, decay: how the directions are kept, see `CodeVectors`.
         gradient: how the decoder's gradient passes the quantizer, copied or rotated from z_hat onto z (see `rotate`).
+        normalize: scale z to unit power first (see `UnitPower`), and go with a `beta` of 0; z_hat has that scale too.
+        rate_weight: lambda, in squared units of z a bit; with `normalize`, 0.07 is a good first value.
 
     Raises:
         ConfigError: an option has no such value.
@@ -142,8 +75,10 @@ class GainShapeQuantizer(Quantizer):
         restart_every: int = 50,
         decay: float = 0.99,
         gradient: Literal["straight-through", "rotation"] = "straight-through",
+        normalize: bool = False,
+        rate_weight: float = 0.0,
     ) -> None:
-        super().__init__(dim, code_dim)
+        super().__init__(dim, code_dim, normalize)
         if gradient not in ("straight-through", "rotation"):
             raise ConfigError(f"gradient is {gradient!r}; use 'straight-through' or 'rotation'")
         if stages < 1:
@@ -152,10 +87,16 @@ class GainShapeQuantizer(Quantizer):
             raise ConfigError(f"levels is {levels}; use at least 2, or null for float gains")
         if beta < 0:
             raise ConfigError(f"beta is {beta}; the weight of the commitment term cannot be negative")
+        if rate_weight < 0 or (rate_weight and levels is None):
+            raise ConfigError(f"rate_weight is {rate_weight}; it must be 0, or positive with a number of levels")
         self.codebook_size, self.levels, self.stages = codebook_size, levels, stages
         self.beta, self.quantize_from, self.gradient = beta, quantize_from, gradient
+        self.rate_weight = rate_weight
         self.directions = Directions(codebook_size, self.code_dim, restart_every, decay)
         self.gain_levels = nn.ModuleList(GainLevels(levels, decay) for _ in range(stages) if levels)
+        self.pair_shares = nn.ModuleList(
+            PairShares(codebook_size, levels, decay) for _ in range(stages) if levels and rate_weight
+        )
 
     def quantize(self, z: Tensor) -> Quantized:
         codes, gains, value = self._pursue(flatten(z.detach()))
@@ -182,29 +123,49 @@ class GainShapeQuantizer(Quantizer):
             self.directions.prepare(z)
         residuals, codes, gains = [z], [], []
         for s in range(self.stages):
-            k = self.directions.search(residuals[-1])
-            c = self.directions(k)
-            g = (residuals[-1] * c).sum(1)
-            sent, value = self._quantize_gain(g, s)
+            k, sent, value = self._choose(residuals[-1], s)
             codes.append(k)
             gains.append(sent)
-            residuals.append(residuals[-1] - value[:, None] * c)
+            residuals.append(residuals[-1] - value[:, None] * self.directions(k))
         if self.training:
             self.directions.observe(torch.cat(residuals[:-1]), torch.cat(codes))
         return torch.stack(codes, 1), torch.stack(gains, 1), z - residuals[-1]
 
-    def _quantize_gain(self, g: Tensor, stage: int) -> tuple[Tensor, Tensor]:
-        """What is sent of the gains g (N,), and the value it stands for."""
+    def _choose(self, r: Tensor, stage: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The codes (N,) of the rows of r (N, D), what is sent of their gains, and the gains that it stands for."""
+        if self.rate_weight and self._levels_of(stage).initialised:
+            return self._choose_by_rate(r, stage)
+        k = self.directions.search(r)
+        g = (r * self.directions(k)).sum(1)
         if not self.levels:
-            return g, g
+            return k, g, g
         levels, values = self._levels_of(stage).assign(g)
         warming_up = self.training and int(self.directions.steps) < self.quantize_from
-        return levels, g if warming_up else values
+        return k, levels, g if warming_up else values
+
+    def _choose_by_rate(self, r: Tensor, stage: int) -> tuple[Tensor, Tensor, Tensor]:
+        """As `_choose`, over all pairs of code and level, counting their bits."""
+        levels, shares = self._levels_of(stage), self._shares_of(stage)
+        if self.training and self.directions.restarted is not None:
+            shares.restart(self.directions.restarted)
+        vectors = (levels.values[:, None] * self.directions.weight[:, None]).flatten(0, 1)  # (K L, D)
+        pairs = nearest_code(r, vectors, self.rate_weight * shares.bits().flatten())
+        k, level = pairs // len(levels.values), pairs % len(levels.values)
+        values = levels(level)
+        if self.training:
+            levels.observe((r * self.directions(k)).sum(1), level)
+            shares.observe(k, level)
+        return k, level, values
 
     def _levels_of(self, stage: int) -> GainLevels:
         levels = self.gain_levels[stage]
         assert isinstance(levels, GainLevels)
         return levels
+
+    def _shares_of(self, stage: int) -> PairShares:
+        shares = self.pair_shares[stage]
+        assert isinstance(shares, PairShares)
+        return shares
 
 
 def grid(rows: Tensor, like: Tensor) -> Tensor:

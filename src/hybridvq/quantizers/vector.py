@@ -48,8 +48,9 @@ class VectorQuantizer(Quantizer):
         restart_every: int = 50,
         decay: float = 0.99,
         code_dim: int | None = None,
+        normalize: bool = False,
     ) -> None:
-        super().__init__(dim, code_dim)
+        super().__init__(dim, code_dim, normalize)
         if beta < 0:
             raise ConfigError(f"beta is {beta}; the weight of the commitment term cannot be negative")
         self.codebook_size = codebook_size

@@ -1,0 +1,53 @@
+"""The scale that a code space is given, so that nothing else has to hold it."""
+
+import torch
+from torch import Tensor, nn
+
+from hybridvq.quantizers.distributed import average
+
+EPSILON = 1e-8
+MOMENTUM = 0.1
+
+
+class UnitPower(nn.Module):
+    r"""Centre each dimension, and scale all of them by one number to a mean square of 1.
+
+        m_d = mean of z_d over batch and positions,   p = mean of (z - m)^2 over batch, positions and dimensions
+        z'  = (z - m) / sqrt(p)
+
+    What a quantizer adds is noise, and an encoder that nothing holds outgrows it. A commitment loss holds it by pulling
+    z to its codes, at the price of the dimensions with the least variance, which fall silent one by one. Given unit
+    power, dimensions compete for a share of it and none is pulled to zero, where BatchNorm would make all shares equal.
+
+    In training the statistics are the batch's, over all processes, and gradients pass through them; in evaluation they
+    are running averages of those.
+    Shapes: z, z' (B, D, h, w).
+    """
+
+    mean: Tensor  # (D,)
+    power: Tensor  # ()
+    initialised: Tensor  # () bool
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("power", torch.ones(()))
+        self.register_buffer("initialised", torch.tensor(False))
+
+    def forward(self, z: Tensor) -> Tensor:
+        if not self.training:
+            return self._scaled(z, self.mean, self.power)
+        mean = average(z.mean((0, 2, 3)))
+        power = average((z - mean[:, None, None]).square().mean())
+        self._follow(mean.detach(), power.detach())
+        return self._scaled(z, mean, power)
+
+    def _scaled(self, z: Tensor, mean: Tensor, power: Tensor) -> Tensor:
+        return (z - mean[:, None, None]) * (power + EPSILON).rsqrt()
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, power: Tensor) -> None:
+        weight = torch.where(self.initialised, MOMENTUM, 1.0)
+        self.mean.lerp_(mean, weight)
+        self.power.lerp_(power, weight)
+        self.initialised.fill_(True)
