@@ -26,7 +26,8 @@ from hybridvq.training.module import TokenizerTraining
 DATA = DataSettings(size=32)
 KEYS = {
     "recipe", "title", "group", "description", "seed", "steps", "params", "test_mse", "test_psnr_db", "test_ssim",
-    "code_entropy_bits", "codes_used", "perplexity", "rate_bpp", "images_per_second", "max_loss_spike", "curve",
+    "code_entropy_bits", "codes_used", "perplexity", "rate_bpp", "images_per_second", "max_loss_spike", "worst_batches",
+    "curve",
     "precision", "threads", "gains", "usage", "images", "train_seconds", "bits_per_position",
 }  # fmt: skip
 # What a second time does not reproduce.

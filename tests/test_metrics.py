@@ -16,6 +16,7 @@ from hybridvq.metrics import (
     perplexity,
     psnr_db,
     ssim,
+    worst_batches,
 )
 
 
@@ -82,6 +83,13 @@ def test_max_loss_spike_against_a_loop():
     for window, start in ((100, 200), (7, 30), (50, 10)):
         expected = max(losses[t] / np.median(losses[t - window : t]) for t in range(max(start, window), 500))
         assert max_loss_spike(losses, window, start) == pytest.approx(expected, rel=1e-12)
+
+
+def test_worst_batches_by_hand():
+    losses = [1.0] * 300
+    losses[249], losses[219], losses[299] = 3.0, 2.0, 1.5
+    assert worst_batches(losses, count=3) == [(250, 3.0), (220, 2.0), (300, 1.5)]
+    assert worst_batches(losses[:200]) == []
 
 
 def test_max_loss_spike_by_hand():

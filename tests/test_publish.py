@@ -65,3 +65,33 @@ def test_every_plan_names_its_command():
     for plan in (publish.ROOT / "docs" / "results").glob("*.yaml"):
         command = publish.command_of(plan.stem)
         assert command.endswith(f"--config docs/results/{plan.name} --data PATH_OR_HUB_ID"), plan
+
+
+def result(*runs, steps=10, fingerprint="a"):
+    made = [{"recipe": name, "seed": seed, "test_mse": mse} for name, seed, mse in runs]
+    return {"setting": {"steps": steps, "batch_size": 8}, "data": {"fingerprint": fingerprint}, "runs": made}
+
+
+def test_results_of_the_same_images_and_steps_share_a_page():
+    ours, before = result(("a", 0, 0.1), ("b", 0, 0.2)), result(("b", 0, 0.3), ("b", 1, 0.4), ("c", 0, 0.5))
+    runs = publish.together([ours, before])["runs"]
+    assert [(run["recipe"], run["seed"], run["test_mse"]) for run in runs] == [
+        ("a", 0, 0.1),
+        ("b", 0, 0.2),
+        ("b", 1, 0.4),
+        ("c", 0, 0.5),
+    ]
+
+
+def test_results_of_other_images_or_steps_do_not():
+    with pytest.raises(ValueError, match="steps is 10 in one result and 20 in another"):
+        publish.together([result(("a", 0, 0.1)), result(("b", 0, 0.1), steps=20)])
+    with pytest.raises(ValueError, match="different images"):
+        publish.together([result(("a", 0, 0.1)), result(("b", 0, 0.1), fingerprint="b")])
+
+
+def test_the_worst_batches_of_models_that_saw_the_same():
+    worst = [[726, 1.37], [1765, 1.3]]
+    page = publish.spikes([recipe("a", 9.0, 0.1, worst_batches=worst), recipe("b", 9.0, 0.1, worst_batches=worst)])
+    assert "| a | 726 (1.37), 1,765 (1.30) |" in page
+    assert publish.spikes([recipe("a", 9.0, 0.1, worst_batches=worst), recipe("b", 9.0, 0.1)]) == ""

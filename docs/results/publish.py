@@ -1,9 +1,11 @@
-"""Turn the folder of a finished comparison into a page of docs/results: numbers, figures, and the command.
+"""Turn the folders of finished comparisons into a page of docs/results: numbers, figures, and the command.
 
     python docs/results/publish.py runs/cifar10 docs/results/cifar10
+    python docs/results/publish.py runs/rate-distortion docs/results/cifar10 docs/results/rate-distortion
 
-Writes result.json, the figures and README.md into the second folder, and the table between the markers of the
-project's README that name it. Nothing on these pages is typed by hand.
+Writes result.json, the figures and README.md into the last folder, and the table between the markers of the project's
+README that name it. Several comparisons on one page must have been made with the same images, steps and batch size.
+Nothing on these pages is typed by hand.
 """
 
 import json
@@ -30,12 +32,12 @@ TITLES = {
 }
 
 
-def main(source: Path, target: Path) -> None:
-    result = read_result(source)
+def main(sources: list[Path], target: Path) -> None:
+    result = together([read_result(source) for source in sources])
     recipes = gather(result)
     target.mkdir(parents=True, exist_ok=True)
-    figures = write_figures(source, target, pictures=False)  # the images belong to their data set
     (target / "result.json").write_text(json.dumps(shortened(result, target.name), separators=(",", ":")) + "\n")
+    figures = write_figures(target, target, pictures=False)  # the images belong to their data set
     table = markdown_table(result)
     parts = [
         f"# {TITLES.get(target.name, target.name)}",
@@ -44,11 +46,32 @@ def main(source: Path, target: Path) -> None:
         against_fsq(recipes),
         rounding_table(recipes),
         crossing(recipes),
+        spikes(recipes),
         *(f"![{path.stem}]({path.name})" for path in figures),
-        how_it_was_made(result, target),
+        how_it_was_made(result, sources, target),
     ]
     (target / "README.md").write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
     fill(ROOT / "README.md", target.name, short_table(recipes))
+
+
+def together(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The first result with the runs of the others after its own; a recipe and seed that several hold counts once.
+
+    Raises:
+        ValueError: they were not made with the same images, steps and batch size.
+    """
+    first = results[0]
+    runs = {(run["recipe"], run["seed"]): run for result in reversed(results) for run in result["runs"]}
+    for result in results[1:]:
+        for key in ("steps", "batch_size"):
+            if result["setting"][key] != first["setting"][key]:
+                raise ValueError(
+                    f"{key} is {first['setting'][key]} in one result and {result['setting'][key]} in another"
+                )
+        if result["data"]["fingerprint"] != first["data"]["fingerprint"]:
+            raise ValueError("the results were made with different images")
+    ordered = dict.fromkeys((run["recipe"], run["seed"]) for result in results for run in result["runs"])
+    return first | {"runs": [runs[key] for key in ordered]}
 
 
 def shortened(result: dict[str, Any], name: str) -> dict[str, Any]:
@@ -186,14 +209,37 @@ def largest_rise(values: list[float]) -> float:
     return max(after / before for before, after in pairwise(values))
 
 
-def how_it_was_made(result: dict[str, Any], target: Path) -> str:
+def spikes(recipes: list[Recipe]) -> str:
+    """Where the first seed's worst batches lie, for models that saw the same ones."""
+    runs = [recipe.runs[0] for recipe in recipes if recipe.runs[0].get("worst_batches")]
+    if len(runs) < 2:
+        return ""
+    lines = [
+        "## Where the worst batches lie",
+        "",
+        "First seed, which shows every model the same batches: the steps whose loss is the largest multiple of the "
+        "median of the 100 before, and that multiple.",
+        "",
+        "| recipe | worst batches |",
+        "|---|---|",
+    ]
+    for run in runs:
+        worst = ", ".join(f"{step:,} ({ratio:.2f})" for step, ratio in run["worst_batches"])
+        lines.append(f"| {run['title']} | {worst} |")
+    return "\n".join(lines)
+
+
+def how_it_was_made(result: dict[str, Any], sources: list[Path], target: Path) -> str:
     data, versions, hardware = result["data"], result["versions"], result["hardware"]
+    others = [source.name for source in sources[1:]]
+    commands = list(dict.fromkeys(command_of(name) for name in (target.name, *others)))
+    named = " ".join([f"runs/{target.name}", *(f"docs/results/{name}" for name in others)])
     return "\n".join(
         [
             "## How it was made",
             "",
-            f"    {command_of(target.name)}",
-            f"    python docs/results/publish.py runs/{target.name} docs/results/{target.name}",
+            *(f"    {command}" for command in commands),
+            f"    python docs/results/publish.py {named} docs/results/{target.name}",
             "",
             f"Data: {data['name']}, fingerprint {data['fingerprint']}, {data['train_images']:,} images to train and "
             f"{data['test_images']:,} held out. MSE is on the [-1, 1] scale. {hardware['name']}, {hardware['cores']} "
@@ -212,4 +258,5 @@ def fill(readme: Path, name: str, table: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    *given, last = map(Path, sys.argv[1:])
+    main(given, last)

@@ -52,18 +52,32 @@ def codes_used(counts: Tensor) -> int:
     return int((counts > 0).sum())
 
 
-def max_loss_spike(losses: Sequence[float], window: int = SPIKE_WINDOW, start: int = SPIKE_START) -> float | None:
-    """The largest ratio of a batch's loss to the median of the `window` batches before it, from step `start` on.
+def loss_spikes(losses: Sequence[float], window: int = SPIKE_WINDOW, start: int = SPIKE_START) -> np.ndarray:
+    """The ratio of each batch's loss to the median of the `window` batches before it, from step `start` on.
 
-    None when the run is no longer than `start` steps.
+    Element i is that of step max(start, window) + i, counted from 0; empty when the run is no longer than that.
     """
     values = np.asarray(losses, dtype=np.float64)
-    if len(values) <= max(start, window):
-        return None
-    windows = np.lib.stride_tricks.sliding_window_view(values, window)
     first = max(start, window)
-    medians = np.median(windows[first - window : len(values) - window], axis=1)
-    return float((values[first:] / medians).max())
+    if len(values) <= first:
+        return np.empty(0)
+    windows = np.lib.stride_tricks.sliding_window_view(values, window)
+    return values[first:] / np.median(windows[first - window : len(values) - window], axis=1)
+
+
+def max_loss_spike(losses: Sequence[float], window: int = SPIKE_WINDOW, start: int = SPIKE_START) -> float | None:
+    """The largest of `loss_spikes`; None when the run is too short for any."""
+    ratios = loss_spikes(losses, window, start)
+    return float(ratios.max()) if len(ratios) else None
+
+
+def worst_batches(
+    losses: Sequence[float], count: int = 4, window: int = SPIKE_WINDOW, start: int = SPIKE_START
+) -> list[tuple[int, float]]:
+    """The `count` steps (from 1) with the largest of `loss_spikes`, largest first, and those."""
+    ratios = loss_spikes(losses, window, start)
+    first = max(start, window) + 1
+    return [(first + int(i), float(ratios[i])) for i in np.argsort(-ratios)[:count]]
 
 
 def grid_levels(gains: Tensor, low: float, high: float, bits: int) -> Tensor:

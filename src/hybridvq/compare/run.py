@@ -13,7 +13,7 @@ import torch
 from hybridvq.data import EvalBatches, Images, open_images
 from hybridvq.errors import ConfigError, TrainingError
 from hybridvq.evaluation import default_device, evaluate, gain_range, reconstruct, to_pixels
-from hybridvq.metrics import max_loss_spike
+from hybridvq.metrics import max_loss_spike, worst_batches
 from hybridvq.settings import DataSettings, Plan, Recipe
 from hybridvq.training import History, resolve_precision, train
 from hybridvq.writing import write_whole
@@ -65,6 +65,7 @@ def run_one(
         "images_per_second": history.images_per_second(recipe.training.batch_size),
         "train_seconds": history.seconds,
         "max_loss_spike": max_loss_spike(history.train_mse),
+        "worst_batches": worst_batches(history.train_mse),
         "warnings": history.warnings,
         "curve": curve(history),
         "images": f"runs/{folder.name}/reconstructions.npy",
