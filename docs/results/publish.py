@@ -28,7 +28,7 @@ TITLES = {
     "tiny-imagenet": "ImageNet at 64x64, 1,500 steps, width 64",
     "long": "The report's own schedule: CIFAR-10, 39,100 steps, width 64, float32",
     "rate-distortion": "Bits against quality: CIFAR-10, 3,000 steps, width 64",
-    "rate-distortion-64": "Bits against quality: ImageNet at 64x64, 1,500 steps, width 64",
+    "rate-distortion-64": "Bits against quality: ImageNet at 64x64, 400 steps, width 64",
 }
 
 
