@@ -95,3 +95,12 @@ def test_the_worst_batches_of_models_that_saw_the_same():
     page = publish.spikes([recipe("a", 9.0, 0.1, worst_batches=worst), recipe("b", 9.0, 0.1, worst_batches=worst)])
     assert "| a | 726 (1.37), 1,765 (1.30) |" in page
     assert publish.spikes([recipe("a", 9.0, 0.1, worst_batches=worst), recipe("b", 9.0, 0.1)]) == ""
+
+
+def test_a_source_may_name_its_recipes():
+    folder = publish.ROOT / "docs" / "results" / "cifar10"
+    runs = publish.read_source(f"{folder}:vector,projected")["runs"]
+    assert [run["recipe"] for run in runs] == ["vector"] * 3 + ["projected"] * 3
+    assert len(publish.read_source(str(folder))["runs"]) == 20
+    with pytest.raises(ValueError, match="holds no recipe 'vektor'"):
+        publish.read_source(f"{folder}:vektor")

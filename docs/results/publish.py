@@ -1,10 +1,11 @@
 """Turn the folders of finished comparisons into a page of docs/results: numbers, figures, and the command.
 
     python docs/results/publish.py runs/cifar10 docs/results/cifar10
-    python docs/results/publish.py runs/rate-distortion docs/results/cifar10 docs/results/rate-distortion
+    python docs/results/publish.py runs/more docs/results/cifar10:vector,projected docs/results/more
 
-Writes result.json, the figures and README.md into the last folder, and the table between the markers of the project's
-README that name it. Several comparisons on one page must have been made with the same images, steps and batch size.
+After a colon, the recipes to take of a comparison; without one, all. Writes result.json, the figures and README.md into
+the last folder, and the table between the markers of the project's README that name it. Several comparisons on one page
+must have been made with the same images, steps and batch size.
 Nothing on these pages is typed by hand.
 """
 
@@ -32,8 +33,8 @@ TITLES = {
 }
 
 
-def main(sources: list[Path], target: Path) -> None:
-    result = together([read_result(source) for source in sources])
+def main(sources: list[str], target: Path) -> None:
+    result = together([read_source(source) for source in sources])
     recipes = gather(result)
     target.mkdir(parents=True, exist_ok=True)
     (target / "result.json").write_text(json.dumps(shortened(result, target.name), separators=(",", ":")) + "\n")
@@ -52,6 +53,21 @@ def main(sources: list[Path], target: Path) -> None:
     ]
     (target / "README.md").write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
     fill(ROOT / "README.md", target.name, short_table(recipes))
+
+
+def read_source(source: str) -> dict[str, Any]:
+    """A result of "folder" or "folder:recipe,recipe", with the runs of these recipes.
+
+    Raises:
+        ValueError: it holds no such recipe.
+    """
+    folder, _, names = source.partition(":")
+    result = read_result(Path(folder))
+    wanted = names.split(",") if names else [run["recipe"] for run in result["runs"]]
+    for name in wanted:
+        if name not in {run["recipe"] for run in result["runs"]}:
+            raise ValueError(f"{folder} holds no recipe {name!r}")
+    return result | {"runs": [run for run in result["runs"] if run["recipe"] in wanted]}
 
 
 def together(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -229,11 +245,12 @@ def spikes(recipes: list[Recipe]) -> str:
     return "\n".join(lines)
 
 
-def how_it_was_made(result: dict[str, Any], sources: list[Path], target: Path) -> str:
+def how_it_was_made(result: dict[str, Any], sources: list[str], target: Path) -> str:
     data, versions, hardware = result["data"], result["versions"], result["hardware"]
-    others = [source.name for source in sources[1:]]
-    commands = list(dict.fromkeys(command_of(name) for name in (target.name, *others)))
-    named = " ".join([f"runs/{target.name}", *(f"docs/results/{name}" for name in others)])
+    others = [Path(source).name for source in sources[1:]]
+    names = dict.fromkeys([target.name, *(other.partition(":")[0] for other in others)])
+    commands = [command_of(name) for name in names]
+    named = " ".join([f"runs/{target.name}", *(f"docs/results/{other}" for other in others)])
     return "\n".join(
         [
             "## How it was made",
@@ -258,5 +275,5 @@ def fill(readme: Path, name: str, table: str) -> None:
 
 
 if __name__ == "__main__":
-    *given, last = map(Path, sys.argv[1:])
-    main(given, last)
+    *given, last = sys.argv[1:]
+    main(given, Path(last))
