@@ -23,6 +23,9 @@ from hybridvq.settings import ModelSettings, Plan, TrainingSettings
         ("warmup", -0.1),
         ("warmup", 0.9),
         ("decay", math.nan),
+        ("freeze_norm", -0.1),
+        ("freeze_norm", 1.1),
+        ("freeze_norm", math.nan),
         ("precision", "16"),
     ],
 )
@@ -43,6 +46,12 @@ def test_learning_rate_rises_stays_and_falls():
 def test_learning_rate_without_warmup_or_decay():
     settings = TrainingSettings(steps=10, warmup=0, decay=0)
     assert {settings.learning_rate_factor(step) for step in range(10)} == {1.0}
+
+
+@pytest.mark.parametrize(("share", "frozen"), [(0.0, 0), (0.25, 5), (0.9, 18), (1.0, 20)])
+def test_norm_is_frozen_for_its_share_of_the_steps(share, frozen):
+    settings = TrainingSettings(steps=20, freeze_norm=share)
+    assert [settings.norm_is_frozen(step) for step in range(20)] == [False] * (20 - frozen) + [True] * frozen
 
 
 @pytest.mark.parametrize("key", ["steps", "batch_size", "eval_images", "jobs", "eval_every"])

@@ -53,6 +53,16 @@ def test_measuring_and_saving_do_not_change_the_weights(tmp_path):
     assert weights(tmp_path / "often") == weights(tmp_path / "seldom")
 
 
+def test_frozen_normalization_uses_and_keeps_its_running_averages(tmp_path):
+    """A measurement on the way turns training mode off and on again, which must not thaw it."""
+    frozen, whole = (run(tmp_path / str(share), tiny.recipe(freeze_norm=share))[0] for share in (0.5, 0.0))
+    counts = [
+        {int(value) for key, value in tokenizer.state_dict().items() if key.endswith("num_batches_tracked")}
+        for tokenizer in (frozen, whole)
+    ]
+    assert counts == [{tiny.STEPS // 2}, {tiny.STEPS}]
+
+
 @pytest.mark.parametrize("term", ["commitment", "codebook"])
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, term):
     calls = itertools.count(1)

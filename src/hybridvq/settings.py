@@ -37,6 +37,8 @@ class TrainingSettings:
         learning_rate: Adam's, after the warm-up.
         warmup: share of the steps over which the learning rate rises from 0.
         decay: share of the steps, at the end, over which it falls to 0.
+        freeze_norm: share of the steps, at the end, in which batch normalization uses its running averages, as in
+            evaluation: what the decoder then learns is what it will be given, and no batch's statistics spoil a step.
         precision: 32-true, bf16-mixed, or auto, which takes bf16-mixed where the device multiplies bfloat16 natively.
         eval_every: steps between two measurements of the test loss.
         checkpoint_every: steps between two checkpoints.
@@ -47,6 +49,7 @@ class TrainingSettings:
     learning_rate: float = 4e-4
     warmup: float = 0.03
     decay: float = 0.2
+    freeze_norm: float = 0.0
     precision: str = "auto"
     eval_every: int = 200
     checkpoint_every: int = 200
@@ -59,10 +62,16 @@ class TrainingSettings:
             raise ConfigError(
                 f"training.warmup {self.warmup} and training.decay {self.decay} must be shares that add to at most 1"
             )
+        if not 0 <= self.freeze_norm <= 1:
+            raise ConfigError(f"training.freeze_norm is {self.freeze_norm}; it must be a share from 0 to 1")
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"training.learning_rate is {self.learning_rate}; it must be positive")
         if self.precision not in ("auto", "32-true", "bf16-mixed"):
             raise ConfigError(f"training.precision is {self.precision!r}; use auto, 32-true or bf16-mixed")
+
+    def norm_is_frozen(self, step: int) -> bool:
+        """Whether batch normalization uses its running averages at `step`, counted from 0."""
+        return step >= self.steps - self.freeze_norm * self.steps
 
     def learning_rate_factor(self, step: int) -> float:
         """What the learning rate is multiplied by at `step`, counted from 0: linear up, flat, linear down."""

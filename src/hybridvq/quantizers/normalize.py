@@ -12,16 +12,18 @@ MOMENTUM = 0.1
 class UnitPower(nn.Module):
     r"""Centre each dimension, and scale all of them by one number to a mean square of 1.
 
-        m_d = mean of z_d over batch and positions,   p = mean of (z - m)^2 over batch, positions and dimensions
-        z'  = (z - m) / sqrt(p)
+        m_B = mean of z over batch and positions,   p_B = mean of (z - m_B)^2 over batch, positions and dimensions
+        m, p  = running averages of these
+        z'    = r (z - m_B) / sqrt(p_B) + d,        r = sqrt(p_B / p), d = (m_B - m) / sqrt(p) held constant
 
     What a quantizer adds is noise, and an encoder that nothing holds outgrows it. A commitment loss holds it by pulling
     z to its codes, at the price of the dimensions with the least variance, which fall silent one by one. Given unit
     power, dimensions compete for a share of it and none is pulled to zero, where BatchNorm would make all shares equal.
 
-    In training the statistics are the batch's, over all processes, and gradients pass through them; in evaluation they
-    are running averages of those.
+    The value is (z - m) / sqrt(p), in training as in evaluation, so that a batch brighter than others keeps its
+    brightness; r and d only give the gradient of the batch's own statistics, which are over all processes.
     Shapes: z, z' (B, D, h, w).
+    Source: Ioffe 2017, arXiv:1702.03275, algorithm 1, with r and d unbounded.
     """
 
     mean: Tensor  # (D,)
@@ -40,7 +42,9 @@ class UnitPower(nn.Module):
         mean = average(z.mean((0, 2, 3)))
         power = average((z - mean[:, None, None]).square().mean())
         self._follow(mean.detach(), power.detach())
-        return self._scaled(z, mean, power)
+        scale = (self.power + EPSILON).rsqrt()
+        r, d = (power.detach() + EPSILON).sqrt() * scale, (mean.detach() - self.mean) * scale
+        return r * self._scaled(z, mean, power) + d[:, None, None]
 
     def _scaled(self, z: Tensor, mean: Tensor, power: Tensor) -> Tensor:
         return (z - mean[:, None, None]) * (power + EPSILON).rsqrt()

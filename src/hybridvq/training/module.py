@@ -6,7 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler
 
@@ -41,6 +41,12 @@ class TokenizerTraining(L.LightningModule):
         self.tokenizer, self.settings, self.images, self.seed = tokenizer, settings, images, seed
         self.last_mse = self.last_quantization = 0.0
         self.last_tokens = Tokens()
+
+    def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
+        if self.settings.norm_is_frozen(self.global_step):
+            for module in self.tokenizer.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
 
     def training_step(self, x: Tensor, batch_idx: int) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
