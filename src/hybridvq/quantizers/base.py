@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.quantizers.normalize import UnitPower
 
-SLAB_ELEMENTS = 2**19  # entries of the N x K score table held at once: 2 MiB of float32, about one L2 cache
+SLAB_ELEMENTS = 2**20  # entries of the N x K score table held at once: 4 MiB of float32, within a cache
+BLOCK = 32  # scores whose minimum is taken before it is asked which of them it was
 FLOAT_BITS = 32
 
 
@@ -138,7 +139,7 @@ def nearest_code(z: Tensor, codes: Tensor, costs: Tensor | None = None) -> Tenso
     """
     norms = codes.square().sum(1)  # (K,)
     half, transposed = (norms if costs is None else norms + costs) / 2, codes.t()
-    return by_slabs(z, len(codes), lambda rows: torch.addmm(half, rows, transposed, alpha=-1).min(1).indices)
+    return by_slabs(z, len(codes), lambda rows: torch.addmm(half, rows, transposed, alpha=-1))
 
 
 def straight_through(z: Tensor, value: Tensor) -> Tensor:
@@ -155,17 +156,31 @@ def nearest_direction(z: Tensor, directions: Tensor) -> Tensor:
 
     Shapes: z (N, D), directions (K, D); returns (N,) int64. Ties go to the lowest index.
     """
-    transposed = directions.t()
-    return by_slabs(z, len(directions), lambda rows: (rows @ transposed).max(1).indices)
+    opposite = -directions.t()
+    return by_slabs(z, len(directions), lambda rows: rows @ opposite)
 
 
-def by_slabs(z: Tensor, k: int, search: Callable[[Tensor], Tensor]) -> Tensor:
-    """`search` of the rows of z (N, D), so many at a time that their scores for k codes stay within SLAB_ELEMENTS.
+def by_slabs(z: Tensor, k: int, score: Callable[[Tensor], Tensor]) -> Tensor:
+    """The index of the lowest score of each row of z (N, D), (N,) int64, holding at most SLAB_ELEMENTS scores at once.
 
-    `min` and `max` rather than argmin and argmax give the indices: on a CPU they take less than half the time.
+    `score` gives the (n, k) scores of n rows. Ties go to the lowest index.
     """
-    slabs = [search(rows) for rows in z.split(max(1, SLAB_ELEMENTS // k))]
+    slabs = [lowest(score(rows)) for rows in z.split(max(1, SLAB_ELEMENTS // k))]
     return torch.cat(slabs) if slabs else z.new_empty(0, dtype=torch.long)
+
+
+def lowest(scores: Tensor) -> Tensor:
+    """argmin over each row of scores (n, k), (n,) int64; ties go to the lowest index.
+
+    In two steps, the minimum of each block and then the place within the lowest block: on a CPU a minimum without its
+    place is 15 times as fast, and `min` gives the place in less than half the time of argmin.
+    """
+    if scores.shape[1] % BLOCK:
+        return scores.min(1).indices
+    blocks = scores.unflatten(1, (-1, BLOCK))
+    block = blocks.amin(2).min(1).indices
+    within = blocks[torch.arange(len(scores), device=scores.device), block].min(1).indices
+    return block * BLOCK + within
 
 
 def rotate(z: Tensor, value: Tensor) -> Tensor:
