@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -24,9 +25,9 @@ RECIPES = ["vector", "projected", "gain-shape", "gain-shape-float", *RIVALS]
 ROUNDS = 10
 
 
-def training_step(name: str) -> tuple[str, Callable[[], None]]:
-    """The title of a recipe, and one step of it."""
-    recipe = load_recipe(name)
+def training_step(name: str, **overrides: Any) -> tuple[str, Callable[[], None]]:
+    """The title of a recipe, and one step of it on 128 random images of 32x32."""
+    recipe = load_recipe(name, overrides)
     tokenizer = build_tokenizer(recipe, seed=0)
     optimizer = torch.optim.Adam(tokenizer.parameters(), recipe.training.learning_rate, fused=True)
     mixed = resolve_precision(recipe.training.precision) == "bf16-mixed"

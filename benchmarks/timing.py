@@ -2,17 +2,24 @@
 
 import json
 import platform
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import torch
 
 from hybridvq.compare.comparison import hardware
 from hybridvq.writing import write_whole
 
 WARM_UP = 3
+LINUX = sys.platform == "linux"
 
 
 def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -36,6 +43,34 @@ def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: round(median(values), 3) for name, values in times.items()}
 
 
+def peak_memory_mib(make: Callable[[], Callable[[], object]]) -> float:
+    """What building a side and calling it twice adds to the memory of a fresh process that has imported it, in MiB.
+
+    `make` is a function of a module, or a `functools.partial` of one, that returns the call.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return round(pool.submit(_growth_mib, make).result(), 1)
+
+
+def _growth_mib(make: Callable[[], Callable[[], object]]) -> float:
+    torch.set_num_threads(1)
+    if LINUX:
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
+    before = _peak_mib()
+    call = make()
+    call()
+    call()
+    return _peak_mib() - before
+
+
+def _peak_mib() -> float:
+    if not LINUX:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Not getrusage, whose peak begins with that of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 2**10
+
+
 def write_result(path: Path, module: str, content: Mapping[str, Any], table: list[str]) -> None:
     """Write `content` with its command, versions and machine as JSON, `table` beside it, and print the table."""
     versions = {name: version(name) for name in ("torch", "vector-quantize-pytorch")}
@@ -43,9 +78,10 @@ def write_result(path: Path, module: str, content: Mapping[str, Any], table: lis
         "command": f"python -m benchmarks.{module} {path}",
         "versions": versions | {"python": platform.python_version()},
         "hardware": hardware(),
-        "threads": 1,
+        "threads": torch.get_num_threads(),
     }
     write_whole(path, (json.dumps(made | dict(content), indent=1) + "\n").encode())
-    page = [*table, "", f"`{made['command']}`, one thread of {made['hardware']['name']}, torch {versions['torch']}"]
+    threads = f"{made['threads']} thread{'s' if made['threads'] > 1 else ''} of {made['hardware']['name']}"
+    page = [*table, "", f"`{made['command']}`, {threads}, torch {versions['torch']}"]
     write_whole(path.with_suffix(".md"), ("\n".join(page) + "\n").encode())
     print(*table, sep="\n")

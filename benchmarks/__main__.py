@@ -1,0 +1,29 @@
+"""Every benchmark of speed and memory, one after the other, each in a process of its own; `make bench` runs it.
+
+    python -m benchmarks
+
+Writes the JSON and the table of each beside its script, and all tables into results.md.
+"""
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+MODULES = ("published", "steps", "layers", "search", "feeding", "coding", "startup")
+
+
+def main() -> None:
+    for module in MODULES:
+        print(f"benchmarks.{module}", flush=True)
+        subprocess.run([sys.executable, "-m", f"benchmarks.{module}", f"benchmarks/{module}.json"], check=True)
+    parts = ["# Speed and memory"]
+    for module in MODULES:
+        title = (import_module(f"benchmarks.{module}").__doc__ or "").splitlines()[0]
+        parts += [f"## {title.rstrip('.')}", (FOLDER / f"{module}.md").read_text().strip()]
+    (FOLDER / "results.md").write_text("\n\n".join(parts) + "\n")
+
+
+if __name__ == "__main__":
+    main()
