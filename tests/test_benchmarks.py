@@ -1,10 +1,10 @@
 """What the benchmarks compare with is what they say it is."""
 
 import torch
-from torch.nn import functional as F
-
 from benchmarks.plain import PlainVQVAE
 from benchmarks.timing import peak_memory_mib
+from torch.nn import functional as F
+
 from hybridvq import Tokenizer
 
 
