@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybridvq.distributed import gather, total
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import nearest_code, nearest_direction
-from hybridvq.quantizers.distributed import gather, total
 
 KMEANS_ITERATIONS = 10
 SMOOTHING = 1e-5
