@@ -18,6 +18,7 @@ ALLOWED = {
     "settings": {"errors"},
     "recipe": {"errors", "settings"},
     "distributed": set(),
+    "launch": {"errors"},
     "quantizers": {"errors", "distributed"},
     "networks": {"errors", "distributed"},
     "metrics": set(),
@@ -26,14 +27,17 @@ ALLOWED = {
     "tokenizer": {"errors", "networks", "quantizers"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
-    "training": {"errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "writing"},
+    "training": {
+        "errors", "distributed", "launch", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation",
+        "writing",
+    },
     "compare": {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
     "report": {"errors", "metrics", "writing"},
     "cli": {
-        "_version", "errors", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training", "compare",
-        "report", "writing"
+        "_version", "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training",
+        "compare", "report", "writing"
     },
 }  # fmt: skip
 
