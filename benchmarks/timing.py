@@ -2,8 +2,9 @@
 
 import json
 import platform
+import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -36,11 +37,13 @@ def medians(times: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: round(median(values), 3) for name, values in times.items()}
 
 
-def write_result(path: Path, module: str, content: Mapping[str, Any], table: list[str]) -> None:
+def write_result(
+    path: Path, module: str, content: Mapping[str, Any], table: list[str], words: Sequence[str] = ()
+) -> None:
     """Write `content` with its command, versions and machine as JSON, `table` beside it, and print the table."""
     versions = {name: version(name) for name in ("torch", "vector-quantize-pytorch")}
     made = {
-        "command": f"python -m benchmarks.{module} {path}",
+        "command": f"python -m benchmarks.{module} {shlex.join([str(path), *words])}",
         "versions": versions | {"python": platform.python_version()},
         "hardware": hardware(),
         "threads": 1,

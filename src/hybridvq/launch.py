@@ -179,7 +179,8 @@ def guard(lost: Callable[[], bool], done: threading.Event) -> None:
     def look() -> None:
         while not done.wait(0.5):
             if lost() and not done.wait(GRACE):
-                print(f"hybridvq: {LOST}; go on with --resume", file=sys.stderr, flush=True)
+                with suppress(OSError):  # whoever started this may have closed its pipe
+                    print(f"hybridvq: {LOST}; go on with --resume", file=sys.stderr, flush=True)
                 os._exit(2)
 
     threading.Thread(target=look, daemon=True).start()
