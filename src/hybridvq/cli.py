@@ -197,6 +197,8 @@ def add_compare_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 def run_compare(arguments: Namespace, words: Sequence[str]) -> None:
     plan = Plan(**{key: arguments[key] for key in Plan.__dataclass_fields__})
+    if find_processes().world_size > 1:
+        raise ConfigError("compare trains on one device; start it without torchrun or srun, and --jobs runs at a time")
     from hybridvq.compare import compare
     from hybridvq.report import print_table, write_report
 
