@@ -3,9 +3,10 @@
 import json
 import platform
 import resource
+import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -71,11 +72,13 @@ def _peak_mib() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 2**10
 
 
-def write_result(path: Path, module: str, content: Mapping[str, Any], table: list[str]) -> None:
+def write_result(
+    path: Path, module: str, content: Mapping[str, Any], table: list[str], words: Sequence[str] = ()
+) -> None:
     """Write `content` with its command, versions and machine as JSON, `table` beside it, and print the table."""
     versions = {name: version(name) for name in ("torch", "vector-quantize-pytorch")}
     made = {
-        "command": f"python -m benchmarks.{module} {path}",
+        "command": f"python -m benchmarks.{module} {shlex.join([str(path), *words])}",
         "versions": versions | {"python": platform.python_version()},
         "hardware": hardware(),
         "threads": torch.get_num_threads(),

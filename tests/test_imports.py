@@ -17,22 +17,27 @@ ALLOWED = {
     "errors": set(),
     "settings": {"errors"},
     "recipe": {"errors", "settings"},
-    "quantizers": {"errors"},
-    "networks": {"errors"},
+    "distributed": set(),
+    "launch": {"errors"},
+    "quantizers": {"errors", "distributed"},
+    "networks": {"errors", "distributed"},
     "metrics": set(),
     "writing": set(),
     "data": {"errors"},
     "tokenizer": {"errors", "networks", "quantizers"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
-    "training": {"errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "writing"},
+    "training": {
+        "errors", "distributed", "launch", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation",
+        "writing",
+    },
     "compare": {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
     "report": {"errors", "metrics", "writing"},
     "cli": {
-        "_version", "errors", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training", "compare",
-        "report", "writing"
+        "_version", "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training",
+        "compare", "report", "writing"
     },
 }  # fmt: skip
 

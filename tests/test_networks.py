@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from hybridvq import ConfigError
-from hybridvq.networks import Decoder, Encoder, ResidualBlock, TransposedConv2d
+from hybridvq.networks import BatchNorm2d, Decoder, Encoder, ResidualBlock, TransposedConv2d
 
 D = 256
-CONV_BN_RELU = [nn.BatchNorm2d, nn.ReLU]
-RESIDUAL = [nn.ReLU, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d, nn.BatchNorm2d]
+CONV_BN_RELU = [BatchNorm2d, nn.ReLU]
+RESIDUAL = [nn.ReLU, nn.Conv2d, BatchNorm2d, nn.ReLU, nn.Conv2d, BatchNorm2d]
 
 
 def kinds(module):

@@ -13,7 +13,8 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
 
 from hybridvq._version import __version__
-from hybridvq.errors import ConfigError, HybridVQError
+from hybridvq.errors import ConfigError, DataError, HybridVQError, LostProcessError
+from hybridvq.launch import find_processes, is_first
 from hybridvq.recipe import add_recipe_arguments, load_recipe, plain, recipe_names
 from hybridvq.settings import DataSettings, Plan, Recipe
 from hybridvq.writing import write_whole
@@ -48,11 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         help_of = " ".join(["hybridvq", *words[:1]]) if words[0] in COMMANDS else "hybridvq"
         return complain(f"{plain(error)}; see `{help_of} --help`")
     except HybridVQError as error:
-        return complain(str(error))
+        # The first of several processes speaks for all, but for what one can meet alone.
+        return complain(str(error)) if is_first() or isinstance(error, DataError | LostProcessError) else 2
     except OSError as error:
         return complain(f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})")
     except KeyboardInterrupt as error:
-        complain(str(error) or "interrupted")
+        if is_first():
+            complain(str(error) or "interrupted")
         return 130
     return 0
 
@@ -104,6 +107,19 @@ def add_train_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in --out, if there is one"
     )
+    parser.add_argument(
+        "--devices",
+        type=int | Literal["auto"] | None,
+        default=None,
+        help="processes on this machine, one a GPU where there are some, or auto for all GPUs; if not given, as many "
+        "as torchrun or SLURM started, or 1",
+    )
+    parser.add_argument(
+        "--num_nodes",
+        type=int | None,
+        default=None,
+        help="machines that train together; if not given, as many as torchrun or SLURM use, or 1",
+    )
     parser.add_argument("--eval_images", type=int, default=2048, help="held-out images measured during the training")
     parser.add_argument(
         "--watch",
@@ -137,12 +153,26 @@ def run_train(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.data import EvalBatches, open_images
     from hybridvq.training import train
 
+    first = find_processes(arguments.devices, arguments.num_nodes).rank == 0
     images = open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable)
     held_out = open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable)
-    list_skipped(images.skipped + held_out.skipped)
+    if first:
+        list_skipped(images.skipped + held_out.skipped)
     folder = Path(arguments.out)
     test_batches = EvalBatches(held_out, EVAL_BATCH, arguments.eval_images)
-    _, history = train(recipe, images, test_batches, folder, arguments.seed, arguments.resume, watch=arguments.watch)
+    _, history = train(
+        recipe,
+        images,
+        test_batches,
+        folder,
+        arguments.seed,
+        arguments.resume,
+        watch=arguments.watch,
+        devices=arguments.devices,
+        num_nodes=arguments.num_nodes,
+    )
+    if not first:
+        return
     speed = history.images_per_second(recipe.training.batch_size)
     print(
         f"test MSE {history.tests[-1]['test_mse']:.4f} after {recipe.training.steps} steps, {speed:.0f} images a second"
@@ -167,6 +197,8 @@ def add_compare_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 def run_compare(arguments: Namespace, words: Sequence[str]) -> None:
     plan = Plan(**{key: arguments[key] for key in Plan.__dataclass_fields__})
+    if find_processes().world_size > 1:
+        raise ConfigError("compare trains on one device; start it without torchrun or srun, and --jobs runs at a time")
     from hybridvq.compare import compare
     from hybridvq.report import print_table, write_report
 

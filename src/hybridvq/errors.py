@@ -6,6 +6,7 @@
     ├── ShapeError        a tensor whose shape does not fit the model
     ├── ModelError        a saved model or checkpoint that cannot be loaded
     └── TrainingError     a run that had to stop (a loss that is not finite, a full disk)
+        └── LostProcessError   because another of its processes had stopped
 
 Each message is one sentence that names the file, key or value and says what to do. The command line prints
 it without a traceback and exits with code 2.
@@ -34,3 +35,7 @@ class ModelError(HybridVQError):
 
 class TrainingError(HybridVQError):
     """A training run had to stop."""
+
+
+class LostProcessError(TrainingError):
+    """A training run had to stop because another of its processes had stopped."""

@@ -4,7 +4,45 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybridvq.distributed import average, in_several, place
 from hybridvq.errors import ConfigError
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    r"""PyTorch's batch normalization, over the batches of all processes together. (B, dim, h, w) to the same.
+
+        m = mean of x,   v = mean of (x - m)^2,   y = w (x - m) / sqrt(v + epsilon) + b        a channel each
+
+    In training m and v are those of the whole batch, of which every process holds an equal part, and gradients pass
+    through them. In evaluation, and with one process, this is PyTorch's own to the bit; its SyncBatchNorm refuses
+    tensors on a CPU. The mean is subtracted before squares are taken, and all is float32 whatever the precision around
+    it, so that channels far from zero keep their digits.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not (self.training and in_several()):
+            return super().forward(x)
+        values = x.float()
+        mean = average(values.mean((0, 2, 3)))
+        centred = values - mean[:, None, None]
+        variance = average(centred.square().mean((0, 2, 3)))
+        self._follow(mean, variance, values.numel() // len(mean) * place()[1])
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        """Let the running statistics follow those of `count` values a channel, the variance without its bias."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.num_batches_tracked += 1
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
 
 
 class ResidualBlock(nn.Module):
@@ -15,10 +53,10 @@ class ResidualBlock(nn.Module):
         self.layers = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(dim, dim, 3, padding=1),
-            nn.BatchNorm2d(dim),
+            BatchNorm2d(dim),
             nn.ReLU(),
             nn.Conv2d(dim, dim, 1),
-            nn.BatchNorm2d(dim),
+            BatchNorm2d(dim),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,7 +95,7 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         for i in range(halvings(downsampling)):
             if i:
-                layers += [nn.BatchNorm2d(dim), nn.ReLU()]
+                layers += [BatchNorm2d(dim), nn.ReLU()]
             layers.append(nn.Conv2d(dim if i else 3, dim, 4, stride=2, padding=1))
         self.layers = nn.Sequential(*layers, ResidualBlock(dim), ResidualBlock(dim))
         self.apply(initialise)
@@ -80,7 +118,7 @@ class Decoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = [ResidualBlock(dim), ResidualBlock(dim), nn.ReLU()]
         for _ in range(halvings(downsampling) - 1):
-            layers += [TransposedConv2d(dim, dim), nn.BatchNorm2d(dim), nn.ReLU()]
+            layers += [TransposedConv2d(dim, dim), BatchNorm2d(dim), nn.ReLU()]
         self.layers = nn.Sequential(*layers, TransposedConv2d(dim, 3), nn.Tanh())
         self.apply(initialise)
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybridvq.distributed import gather, of_first, total
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import nearest_code, nearest_direction
-from hybridvq.quantizers.distributed import gather, total
 
 KMEANS_ITERATIONS = 10
 SMOOTHING = 1e-5
@@ -61,7 +61,7 @@ class CodeVectors(nn.Module, ABC):
         self.restarted = None
         step = int(self.steps)
         if not self.initialised:
-            self.place(self.start(gather(z)), torch.ones_like(self.recent_counts, dtype=torch.bool))
+            self.place(of_first(self.start(gather(z))), torch.ones_like(self.recent_counts, dtype=torch.bool))
             self.initialised.fill_(True)
         elif self.restart_every and step and step % self.restart_every == 0:
             dead = self.recent_counts == 0

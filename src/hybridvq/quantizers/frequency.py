@@ -5,9 +5,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hybridvq.distributed import total
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Tokens, straight_through
-from hybridvq.quantizers.distributed import total
 from hybridvq.quantizers.projected import coefficient
 from hybridvq.quantizers.vector import VectorQuantizer
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from hybridvq.distributed import place
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Quantizer, Tokens
 from hybridvq.quantizers.identity import passed_vectors
@@ -17,8 +18,8 @@ class GaussianQuantizer(Quantizer):
         z_hat       = mu + s n,  n ~ N(0, I)           in training; mu in evaluation
 
     Loss: kl_weight * KL(N(mu, s^2) || N(0, 1)), a mean over elements, KL = (mu^2 + s^2 - 1 - log s^2) / 2 nats.
-    Gradient: reparameterised. The noise of a training step depends on the step's number alone, so that a resumed
-    run draws what an uninterrupted one would.
+    Gradient: reparameterised. The noise of an image depends on the training step and on the image's place in the batch
+    of all processes alone, so that a resumed run, or one on more devices, draws what an uninterrupted one would.
     Shapes: z, z_hat, vectors (B, D, h, w) float32.
     Rate: 32 D bits a position, as floats.
     Source: Kingma and Welling 2014, arXiv:1312.6114, section 2.4 and appendix B.
@@ -44,11 +45,21 @@ class GaussianQuantizer(Quantizer):
         kl = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
         z_hat = mean
         if self.training:
-            generator = torch.Generator(device=z.device).manual_seed(int(self.steps))
-            noise = torch.randn(mean.shape, generator=generator, device=z.device)
-            z_hat = mean + (log_variance / 2).exp() * noise
+            z_hat = mean + (log_variance / 2).exp() * step_noise(int(self.steps), mean)
             self.steps += 1
         return Quantized(z_hat, Tokens(vectors=z_hat.detach()), {"kl": self.kl_weight * kl})
 
     def read(self, tokens: Tokens) -> Tensor:
         return passed_vectors(tokens)
+
+
+def step_noise(step: int, like: Tensor) -> Tensor:
+    """N(0, I) in the shape of this process's part of a batch, (B, ...): a seed for each image, drawn from the step."""
+    rank, world_size = place()
+    count = len(like)
+    seeds = torch.randint(2**32, (world_size * count,), generator=torch.Generator().manual_seed(step))
+    generator = torch.Generator(device=like.device)
+    noise = torch.empty(like.shape, device=like.device)
+    for row, seed in zip(noise, seeds[rank * count : (rank + 1) * count].tolist(), strict=True):
+        row.normal_(generator=generator.manual_seed(seed))
+    return noise

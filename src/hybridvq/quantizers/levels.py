@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hybridvq.quantizers.distributed import gather, total
+from hybridvq.distributed import gather, total
 
 MIN_SHARE = 1e-3  # of an even share: a level that fewer gains choose is dead
 MIN_COUNT = 1e-6  # below it, an average of counts says nothing any more

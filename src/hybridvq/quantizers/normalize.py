@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hybridvq.quantizers.distributed import average
+from hybridvq.distributed import average
 
 EPSILON = 1e-8
 MOMENTUM = 0.1

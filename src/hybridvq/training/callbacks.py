@@ -53,25 +53,30 @@ class Recorder(Callback):
         history.train_mse.append(pl_module.last_mse)
         history.train_quantization.append(pl_module.last_quantization)
         if self.watch:
-            self._report(self.watch.look(step, pl_module.last_mse, pl_module.last_tokens, step == self.settings.steps))
+            found = self.watch.look(step, pl_module.last_mse, pl_module.last_tokens, step == self.settings.steps)
+            self._report(found, trainer.is_global_zero)
         if self._due(step, self.settings.eval_every):
             self._measure(trainer, pl_module.tokenizer)
         if self._due(step, self.settings.checkpoint_every):
             self._save(trainer, pl_module.tokenizer)
         self._started = time.perf_counter()
 
-    def _report(self, found: list[str]) -> None:
+    def _report(self, found: list[str], first: bool) -> None:
         for text in found:
             self.history.warnings.append(text)
             if self.stop:
                 raise TrainingError(f"stopped at {text}; --watch warn goes on")
-            print(f"{self.title}: warning: {text}", file=sys.stderr)
+            if first:
+                print(f"{self.title}: warning: {text}", file=sys.stderr)
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.settings.steps
 
     def _measure(self, trainer: L.Trainer, tokenizer: Tokenizer) -> None:
-        result = evaluate(tokenizer, self.test_batches)
+        """The first process measures; the others wait for the result."""
+        result = evaluate(tokenizer, self.test_batches) if trainer.is_global_zero else None
+        result = trainer.strategy.broadcast(result)
+        assert result is not None
         self.history.tests.append({"step": trainer.global_step} | {key: result[key] for key in TEST_KEYS})
         assert trainer.logger is not None
         shown = {"test/mse": result["test_mse"], "test/codes_used": float(result["codes_used"] or 0)}

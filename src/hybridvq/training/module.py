@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler
 
 from hybridvq.data import Images, TrainBatches
+from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.quantizers import Codebook, Tokens
 from hybridvq.settings import TrainingSettings
@@ -53,16 +54,17 @@ class TokenizerTraining(L.LightningModule):
         result = self.tokenizer(x)
         terms = {"reconstruction": F.mse_loss(result.x_hat.float(), x)} | result.quantized.losses
         loss = torch.stack(list(terms.values())).sum()
-        self.last_mse = float(terms["reconstruction"].detach())
-        self.last_quantization = float(loss.detach()) - self.last_mse
+        shared = average(torch.stack([value.detach() for value in terms.values()]))  # of the batch of all processes
+        self.last_mse = float(shared[0])
+        self.last_quantization = float(shared.sum()) - self.last_mse
         self.last_tokens = result.quantized.tokens
         if not math.isfinite(self.last_quantization):
-            bad = [name for name, value in terms.items() if not torch.isfinite(value)]
+            bad = [name for name, value in zip(terms, shared, strict=True) if not torch.isfinite(value)]
             raise TrainingError(
                 f"the loss is not finite at step {self.global_step + 1} (its term {', '.join(bad) or 'sum'}); "
                 f"{advice(self.settings)}"
             )
-        self.log_dict({f"train/{name}": value.detach() for name, value in terms.items()})
+        self.log_dict({f"train/{name}": value for name, value in zip(terms, shared, strict=True)})
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

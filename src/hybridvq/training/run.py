@@ -7,23 +7,26 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors import SafetensorError
 
 from hybridvq.data import EvalBatches, Images
 from hybridvq.errors import ConfigError, ModelError, TrainingError
+from hybridvq.launch import Processes, find_processes
 from hybridvq.settings import Recipe
 from hybridvq.tokenizer import Tokenizer
 from hybridvq.training.callbacks import ProgressBar, Recorder, WholeCheckpoints
 from hybridvq.training.history import History
 from hybridvq.training.module import TokenizerTraining
+from hybridvq.training.processes import OneOfSeveral, environment, joined
 from hybridvq.training.watch import Watch
 from hybridvq.writing import write_whole
 
@@ -45,6 +48,8 @@ def train(
     resume: bool = False,
     progress: bool = True,
     watch: Literal["off", "warn", "stop"] = "warn",
+    devices: int | Literal["auto"] | None = None,
+    num_nodes: int | None = None,
 ) -> tuple[Tokenizer, History]:
     """Train `recipe` on `train_images`, measuring `test_batches` on the way and at the end.
 
@@ -53,27 +58,46 @@ def train(
     is finished is returned as it is. A `watch` says on stderr when codes collapse, a gain runs away or the loss spikes,
     and may stop the run. A run that fails before its first checkpoint leaves no new folder behind.
 
+    With several `devices` (auto: all GPUs) or `num_nodes`, as many processes share each batch and come to the weights
+    of one, to rounding. torchrun and SLURM start them and tell their number, which need not be repeated; otherwise the
+    first one starts the others of its machine, by running the command of this process again. All return the same; only
+    the first writes.
+
     Raises:
-        ConfigError: the recipe does not fit the images, or `folder` holds a run and `resume` is not set.
+        ConfigError: the recipe does not fit the images or the devices, or `folder` holds a run and `resume` is not set.
         ModelError: `resume` finds a run of another recipe, seed or images, or a checkpoint that cannot be read.
-        TrainingError: a loss is not finite, the watch stopped the run, or the disk cannot be written.
+        TrainingError: a loss is not finite, the watch stopped the run, the disk cannot be written, or another process
+            stopped (LostProcessError).
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
+    processes = find_processes(devices, num_nodes)
+    first = processes.rank == 0
     tokenizer = build_tokenizer(recipe, seed)
     tokenizer.check_size(train_images.size)
-    fresh = not folder.exists()
-    checkpoint = begin(recipe, seed, train_images, folder, resume)
+    fresh = first and not folder.exists()
+    described = describe(recipe, seed, train_images)
+    checkpoint = begin(described, folder, resume, first)
     history, path = History(), folder / CHECKPOINT
     module = TokenizerTraining(tokenizer, recipe.training, train_images, seed)
     watching = None if watch == "off" else Watch(tokenizer.quantizer.codebook_size)
     recorder = Recorder(recipe.training, history, test_batches, path, watching, watch == "stop", recipe.title)
+    callbacks: list[Callback] = []
+    if processes.world_size > 1:
+        callbacks.append(OneOfSeveral(f"{described!r} from step {checkpoint['global_step'] if checkpoint else 0}"))
+    if progress and first and sys.stderr.isatty():
+        callbacks.append(ProgressBar(recipe.training.steps))
+    finished = checkpoint is not None and checkpoint["global_step"] >= recipe.training.steps
     try:
-        if checkpoint is None or checkpoint["global_step"] < recipe.training.steps:
-            fit(module, recorder, folder, checkpoint, progress)
-        else:
-            module.load_state_dict(checkpoint["state_dict"])
-            recorder.load_state_dict(checkpoint["callbacks"][recorder.state_key])
-        save_model(tokenizer.eval(), folder)
+        with nullcontext() if finished else joined(processes, path):
+            if finished:
+                assert checkpoint is not None
+                module.load_state_dict(checkpoint["state_dict"])
+                recorder.load_state_dict(checkpoint["callbacks"][recorder.state_key])
+            else:
+                fit(module, recorder, folder, checkpoint, callbacks, processes)
+            tokenizer.eval()
+            if first:
+                save_model(tokenizer, folder)
     except BaseException:
         if fresh and not path.exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -95,14 +119,18 @@ def build_tokenizer(recipe: Recipe, seed: int) -> Tokenizer:
     return tokenizer
 
 
-def begin(recipe: Recipe, seed: int, images: Images, folder: Path, resume: bool) -> dict[str, Any] | None:
+def describe(recipe: Recipe, seed: int, images: Images) -> bytes:
+    """What a run's weights follow from, as recipe.json has it."""
+    settings = {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed}
+    content = settings | {"data": {"fingerprint": images.fingerprint, "size": images.size}}
+    return (json.dumps(content, indent=2) + "\n").encode()
+
+
+def begin(text: bytes, folder: Path, resume: bool, first: bool) -> dict[str, Any] | None:
     """Write recipe.json into the folder of a new run, or read the checkpoint of the run to go on with.
 
     Raises: as `train`.
     """
-    settings = {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed}
-    content = settings | {"data": {"fingerprint": images.fingerprint, "size": images.size}}
-    text = (json.dumps(content, indent=2) + "\n").encode()
     written, path = folder / "recipe.json", folder / CHECKPOINT
     try:
         if resume and written.is_file() and written.read_bytes() != text:
@@ -120,7 +148,8 @@ def begin(recipe: Recipe, seed: int, images: Images, folder: Path, resume: bool)
             raise ConfigError(f"{folder} holds a model already; choose another --out, or delete it")
         if has_checkpoint:
             return read_checkpoint(path)
-        write_whole(written, text)
+        if first:
+            write_whole(written, text)
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror or error}); choose another --out") from error
     return None
@@ -153,7 +182,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def fit(
-    module: TokenizerTraining, recorder: Recorder, folder: Path, checkpoint: dict[str, Any] | None, progress: bool
+    module: TokenizerTraining,
+    recorder: Recorder,
+    folder: Path,
+    checkpoint: dict[str, Any] | None,
+    callbacks: list[Callback],
+    processes: Processes,
 ) -> None:
     """Run the steps that are left.
 
@@ -167,8 +201,11 @@ def fit(
             precision=resolve_precision(settings.precision),
             # Of steps that a killed run logged after its last checkpoint, TensorBoard shows those of the second time.
             logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first),
-            callbacks=[recorder, *([ProgressBar(settings.steps)] if progress and sys.stderr.isatty() else [])],
-            plugins=[WholeCheckpoints()],
+            callbacks=[recorder, *callbacks],
+            plugins=[WholeCheckpoints(), environment(processes)],
+            strategy="ddp" if processes.world_size > 1 else "auto",
+            devices=processes.devices,
+            num_nodes=processes.num_nodes,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -178,7 +215,8 @@ def fit(
         )
         try:
             trainer.fit(module, ckpt_path=recorder.checkpoint if checkpoint else None, weights_only=True)
-        except SystemExit as stop:  # what Lightning makes of Ctrl-C, after turning the signal off
+        # Lightning makes a SystemExit of Ctrl-C, after turning the signal off.
+        except (SystemExit, KeyboardInterrupt) as stop:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             saved = recorder.checkpoint.exists()
             advice = "add --resume to go on from the last checkpoint" if saved else "no checkpoint was written yet"
@@ -222,13 +260,15 @@ def resolve_precision(precision: str) -> Any:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silence Lightning's hints while inside: they are about its own options, which a user here does not set."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         for text in QUIET:
             warnings.filterwarnings("ignore", message=f".*{text}")
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

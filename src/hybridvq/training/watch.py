@@ -5,6 +5,7 @@ from statistics import median
 
 from torch import Tensor
 
+from hybridvq.distributed import gather
 from hybridvq.metrics import SPIKE_START, SPIKE_WINDOW
 from hybridvq.quantizers import Tokens
 
@@ -21,6 +22,8 @@ class Watch:
     - collapse: a batch uses less than a tenth of the codes it could use;
     - runaway gain: the largest coefficient of a batch exceeds ten times the median one;
     - spike: a batch's reconstruction loss exceeds three times the median of the 100 before it, from step 200 on.
+
+    Of several processes each looks at the batch of all and finds the same.
     """
 
     def __init__(self, codebook_size: int | None) -> None:
@@ -32,6 +35,7 @@ class Watch:
         """What is wrong after `step` (from 1, perhaps the `last`), whose batch had this loss and these tokens."""
         found = {"spike": self._spike(step, mse)}
         if last or (step % CHECK_EVERY == 0 and step >= SPIKE_START):
+            tokens = of_all(tokens)
             found |= {"collapse": self._collapse(tokens.codes), "gain": self._runaway(tokens)}
         self._recent.append(mse)
         return [f"step {step:,}: {text}" for kind, text in found.items() if text and self._new(kind, step)]
@@ -79,3 +83,9 @@ class Watch:
             "median one, so some codes are much shorter than their vectors; use the gain-shape quantizer, or start the "
             "codes from data (model.options.init kmeans)"
         )
+
+
+def of_all(tokens: Tokens) -> Tokens:
+    """What the watch reads of the tokens, of all processes."""
+    codes, gains, passed = (x if x is None else gather(x) for x in (tokens.codes, tokens.gains, tokens.passed))
+    return Tokens(codes=codes, gains=gains, passed=passed)

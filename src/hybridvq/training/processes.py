@@ -1,0 +1,88 @@
+"""One process of several, as Lightning and the user see it."""
+
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch.distributed as dist
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.pytorch.callbacks import Callback
+
+from hybridvq import distributed
+from hybridvq.errors import ConfigError, LostProcessError
+from hybridvq.launch import LOST, Processes, together
+
+
+def environment(processes: Processes) -> ClusterEnvironment:
+    """Where Lightning reads ranks; never left to it, for it counts any job of SLURM as several processes."""
+    if processes.world_size == 1:
+        return LightningEnvironment()
+    if processes.launcher == "slurm":
+        return SLURMEnvironment(auto_requeue=False)
+    return TorchElasticEnvironment()
+
+
+class OneOfSeveral(Callback):
+    """Sees to it that all processes train the same thing, and that each can be stopped.
+
+    Lightning answers SIGTERM with a broadcast from within the signal handler, which meets whatever the others are at.
+    """
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if not distributed.agreed(self.run):
+            raise ConfigError(
+                "the processes of this run differ in recipe, seed or images, or in the checkpoint they find; start all "
+                "of them with the same command, and give an --out that all machines share"
+            )
+
+    def on_train_start(self, *_: Any) -> None:
+        signal.signal(signal.SIGTERM, terminate)
+
+
+def terminate(*_: Any) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+@contextmanager
+def joined(processes: Processes, checkpoint: Path) -> Iterator[None]:
+    """All processes of a run from its first step to its model; afterwards each is on its own again.
+
+    Raises:
+        LostProcessError: another one stopped.
+    """
+    with together(processes):
+        try:
+            yield
+            distributed.wait()
+        except RuntimeError as error:
+            if not of_connection(error):
+                raise
+            if not dist.is_initialized():
+                raise ConfigError(
+                    f"the processes cannot connect ({reason(error)}); check MASTER_ADDR and MASTER_PORT"
+                ) from error
+            advice = "go on with --resume" if checkpoint.exists() else "no checkpoint was written yet, so start again"
+            raise LostProcessError(f"{LOST}; see what it says, and {advice}") from error
+        finally:
+            distributed.leave()
+
+
+def of_connection(error: RuntimeError) -> bool:
+    """Whether a collective failed, rather than this process; gloo tells by plain RuntimeErrors that name its files."""
+    return isinstance(error, dist.DistError) or "gloo/" in str(error)
+
+
+def reason(error: Exception) -> str:
+    return re.split(r"[.\n]", str(error), maxsplit=1)[0]
