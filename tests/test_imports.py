@@ -30,9 +30,10 @@ ALLOWED = {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
     "report": {"errors", "metrics", "writing"},
+    "arguments": {"settings"},
     "cli": {
-        "_version", "errors", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training", "compare",
-        "report", "writing"
+        "_version", "arguments", "errors", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training",
+        "compare", "report", "writing"
     },
 }  # fmt: skip
 

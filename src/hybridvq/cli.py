@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from hybridvq._version import __version__
+from hybridvq.arguments import (
+    add_data_arguments,
+    add_model_argument,
+    add_skip_argument,
+    data_settings,
+    list_skipped,
+    new_parser,
+    trained_size,
+    underscored,
+)
 from hybridvq.errors import ConfigError, HybridVQError
 from hybridvq.recipe import add_recipe_arguments, load_recipe, plain, recipe_names
 from hybridvq.settings import DataSettings, Plan, Recipe
@@ -27,10 +37,6 @@ EXAMPLES = """examples:
 
 `hybridvq COMMAND --help` lists a command's options, which may be written with dashes or underscores.
 """
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Types and defaults beside each option; the examples as they are written."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,18 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def complain(sentence: str) -> int:
     print(f"hybridvq: {' '.join(sentence.split())}", file=sys.stderr)
     return 2
-
-
-def underscored(word: str) -> str:
-    """--skip-unreadable and --skip_unreadable are the same option; values keep their dashes."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
-
-
-def new_parser(**options: Any) -> ArgumentParser:
-    return ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=HelpFormatter, **options)
 
 
 def build_parser(words: Sequence[str]) -> ArgumentParser:
@@ -214,14 +208,6 @@ def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
         write_whole(Path(arguments.json), (json.dumps(result, indent=1) + "\n").encode())
 
 
-def trained_size(folder: Path) -> int:
-    """The size of the images a run was trained on, as its recipe.json tells; the default size without one."""
-    try:
-        return int(json.loads((folder / "recipe.json").read_text())["data"]["size"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return DataSettings().size
-
-
 def add_reconstruct_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
     parser.add_argument("images", type=str, nargs="+", help="image files, or folders of them")
@@ -242,32 +228,6 @@ def run_reconstruct(arguments: Namespace, words: Sequence[str]) -> None:
     for file in done:
         print(f"{file.source}: {file.psnr_db:.2f} dB at {file.rate_bpp:.3f} bits a pixel -> {file.written}")
     list_skipped(skipped)
-
-
-def add_model_argument(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=str, help="a folder that `hybridvq train` wrote, or a hub id")
-
-
-def add_data_arguments(parser: ArgumentParser) -> None:
-    parser.add_class_arguments(DataSettings, skip={"skip_unreadable"})
-    add_skip_argument(parser)
-
-
-def add_skip_argument(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images that cannot be read, and list them, instead of stopping",
-    )
-
-
-def data_settings(arguments: Namespace) -> DataSettings:
-    return DataSettings(**{key: arguments[key] for key in DataSettings.__dataclass_fields__})
-
-
-def list_skipped(skipped: Sequence[str]) -> None:
-    if skipped:
-        print(f"left out {len(skipped)} unreadable images:", *skipped, sep="\n  ", file=sys.stderr)
 
 
 Command = tuple[Callable[[ArgumentParser, Sequence[str]], None], Callable[[Namespace, Sequence[str]], None], str]
