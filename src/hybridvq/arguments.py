@@ -37,6 +37,18 @@ def add_data_arguments(parser: ArgumentParser) -> None:
     add_skip_argument(parser)
 
 
+def add_data_and_size_arguments(parser: ArgumentParser) -> None:
+    """As `add_data_arguments`, for a trained model, whose run tells the size."""
+    parser.add_class_arguments(DataSettings, skip={"size", "skip_unreadable"})
+    parser.add_argument(
+        "--size",
+        type=int | None,
+        default=None,
+        help="side of the square crops, in pixels; if not given, the one of the training, or 32 where no run tells it",
+    )
+    add_skip_argument(parser)
+
+
 def add_skip_argument(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--skip_unreadable",
@@ -47,6 +59,13 @@ def add_skip_argument(parser: ArgumentParser) -> None:
 
 def data_settings(arguments: Namespace) -> DataSettings:
     return DataSettings(**{key: arguments[key] for key in DataSettings.__dataclass_fields__})
+
+
+def data_of_the_model(arguments: Namespace) -> DataSettings:
+    """As `data_settings`, at the size that `model` was trained on if none is given."""
+    if arguments.size is None:
+        arguments.size = trained_size(Path(arguments.model))
+    return data_settings(arguments)
 
 
 def list_skipped(skipped: Sequence[str]) -> None:

@@ -14,18 +14,19 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from hybridvq._version import __version__
 from hybridvq.arguments import (
+    add_data_and_size_arguments,
     add_data_arguments,
     add_model_argument,
     add_skip_argument,
+    data_of_the_model,
     data_settings,
     list_skipped,
     new_parser,
-    trained_size,
     underscored,
 )
 from hybridvq.errors import ConfigError, HybridVQError
 from hybridvq.recipe import add_recipe_arguments, load_recipe, plain, recipe_names
-from hybridvq.settings import DataSettings, Plan, Recipe
+from hybridvq.settings import Plan, Recipe
 from hybridvq.writing import write_whole
 
 EVAL_BATCH = 64
@@ -34,6 +35,7 @@ EXAMPLES = """examples:
   hybridvq train --recipe vector --data my/photos --size 64    train a tokenizer on your own images
   hybridvq evaluate runs/vector --data my/photos               measure it on held-out images
   hybridvq reconstruct runs/vector cat.jpg --out out           send an image through tokens and back
+  hybridvq tokenize runs/vector --data my/photos --out tokens  write the tokens of a data set to parquet files
 
 `hybridvq COMMAND --help` lists a command's options, which may be written with dashes or underscores.
 """
@@ -174,14 +176,7 @@ def run_compare(arguments: Namespace, words: Sequence[str]) -> None:
 
 def add_evaluate_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
-    parser.add_class_arguments(DataSettings, skip={"size", "skip_unreadable"})
-    parser.add_argument(
-        "--size",
-        type=int | None,
-        default=None,
-        help="side of the square crops, in pixels; if not given, the one of the training, or 32 where no run tells it",
-    )
-    add_skip_argument(parser)
+    add_data_and_size_arguments(parser)
     parser.add_argument("--limit", type=int | None, default=None, help="measure only so many images, evenly spread")
     parser.add_argument("--json", type=str | None, default=None, help="file for the numbers and each code's usage")
 
@@ -194,9 +189,7 @@ def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(arguments.model).to(default_device())
-    if arguments.size is None:
-        arguments.size = trained_size(Path(arguments.model))
-    data = data_settings(arguments)
+    data = data_of_the_model(arguments)
     tokenizer.check_size(data.size)
     images = open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable, limit=arguments.limit)
     list_skipped(images.skipped)
@@ -230,11 +223,63 @@ def run_reconstruct(arguments: Namespace, words: Sequence[str]) -> None:
     list_skipped(skipped)
 
 
+def add_tokenize_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
+    add_model_argument(parser)
+    add_data_and_size_arguments(parser)
+    parser.add_argument("--split", type=Literal["train", "test"], default="train", help="which images of the data")
+    parser.add_argument(
+        "--out", type=str, default="tokens", help="folder to write; a second call makes what is missing"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int | None,
+        default=None,
+        help="how many make shards at a time; if not given, one for each core, or for each GPU where there is one",
+    )
+    parser.add_argument("--shard_images", type=int, default=2048, help="images in each parquet file")
+    parser.add_argument("--batch_size", type=int, default=EVAL_BATCH, help="images encoded together")
+    parser.add_argument(
+        "--engine",
+        type=Literal["local", "ray"],
+        default="local",
+        help="processes of this machine, or Ray, for a cluster (pip install 'hybridvq[ray]')",
+    )
+    parser.add_argument(
+        "--address",
+        type=str | None,
+        default=None,
+        help="of a Ray cluster; if not given, the one RAY_ADDRESS names, or a Ray on this machine for this call",
+    )
+
+
+def run_tokenize(arguments: Namespace, words: Sequence[str]) -> None:
+    if arguments.address and arguments.engine != "ray":
+        raise ConfigError("--address is of a Ray cluster; add --engine ray")
+    from hybridvq.bulk import tokenize
+    from hybridvq.data import open_images
+    from hybridvq.tokenizer import model_folder
+
+    model_folder(arguments.model)  # a wrong name shows before the images are read
+    data = data_of_the_model(arguments)
+    # Workers of a cluster start in folders of their own.
+    source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data
+    images = open_images(source, arguments.split, size=data.size, skip_unreadable=data.skip_unreadable)
+    list_skipped(images.skipped)
+    options = {key: arguments[key] for key in ("workers", "shard_images", "batch_size", "engine", "address")}
+    done = tokenize(arguments.model, images, arguments.out, **options)
+    print(
+        f"{done.images} images in {done.shards} shards, {done.made} of them made now, "
+        f"{done.bytes / done.images:.0f} bytes an image"
+    )
+    print(f"tokens: {arguments.out}")
+
+
 Command = tuple[Callable[[ArgumentParser, Sequence[str]], None], Callable[[Namespace, Sequence[str]], None], str]
 COMMANDS: dict[str, Command] = {
     "train": (add_train_arguments, run_train, "Train one recipe on images."),
     "evaluate": (add_evaluate_arguments, run_evaluate, "Measure a trained tokenizer on held-out images."),
     "reconstruct": (add_reconstruct_arguments, run_reconstruct, "Send images through tokens and back."),
+    "tokenize": (add_tokenize_arguments, run_tokenize, "Write the tokens of a data set to parquet files."),
     "compare": (add_compare_arguments, run_compare, "Train recipes on the same images and report the difference."),
 }
 
