@@ -150,7 +150,7 @@ def test_damaged_shards_are_made_again(model, images, whole, tmp_path):
     assert contents(tmp_path) == contents(whole)
 
 
-@pytest.mark.filterwarnings("ignore:`use_push_based_shuffle` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings(r"ignore:`use_:DeprecationWarning:ray\.data\.context")
 def test_ray_makes_the_same_shards(model, images, whole, tmp_path, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -10,8 +10,6 @@ from hybridvq import errors
 from hybridvq.bulk.shards import Job, ShardMaker
 from hybridvq.errors import ConfigError, HybridVQError
 
-RETRIES = 3  # of a shard whose actor or machine was lost
-
 
 class Actor:
     """A worker of the cluster; a failure the user can mend is a result, for Ray would wrap it in its own traces."""
@@ -33,7 +31,8 @@ class Actor:
 def make_shards(job: Job, todo: list[int], workers: int | None, address: str | None) -> Iterator[int]:
     """Make the shards `todo` and give the number of images of each as it is finished.
 
-    The model, the images and the folder of the shards must be at the same paths on every machine.
+    The model, the images and the folder of the shards must be at the same paths on every machine. Ray itself starts
+    lost actors again, and they make their shards again.
 
     Raises:
         ConfigError: Ray is not installed, or there is no cluster at `address`.
@@ -59,8 +58,6 @@ def make_shards(job: Job, todo: list[int], workers: int | None, address: str | N
             compute=ray.data.ActorPoolStrategy(size=size),
             num_cpus=1,
             num_gpus=1 if gpus else 0,
-            max_restarts=RETRIES,
-            max_task_retries=RETRIES,
         )
         try:
             for batch in results.iter_batches(batch_size=None, prefetch_batches=0):

@@ -44,12 +44,12 @@ def make_shards(job: Job, todo: list[int], workers: int) -> Iterator[int]:
         yield from map(ShardMaker(job, devices(1)[0]), todo)
         return
     context, others = get_context("spawn"), set(active_children())
-    free = context.SimpleQueue()
-    for device in devices(workers):
-        free.put(device)
-    with ProcessPoolExecutor(workers, context, initializer=begin, initargs=(job, free)) as pool:
+    # Not an argument of `begin`: a worker would have to read it before the next one is started.
+    given = context.SimpleQueue()
+    with ProcessPoolExecutor(workers, context, initializer=begin, initargs=(given,)) as pool:
         try:
             with interrupts_held():
+                threading.Thread(target=give, args=(given, job, devices(workers)), daemon=True).start()
                 tasks = [pool.submit(make_shard, shard) for shard in todo]
             for task in as_completed(tasks):
                 yield task.result()
@@ -83,11 +83,16 @@ def interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def begin(job: Job, free: Any) -> None:
+def give(given: Any, job: Job, devices: list[str]) -> None:
+    for device in devices:
+        given.put((job, device))
+
+
+def begin(given: Any) -> None:
     """Prepare a worker process; its model is loaded with the first shard, where an error can be reported."""
     global _job, _device
-    _job, _device = job, free.get()
     threading.Thread(target=end_with_parent, daemon=True).start()
+    _job, _device = given.get()
 
 
 def end_with_parent() -> None:
