@@ -2,9 +2,9 @@
 
     python -m benchmarks.bulk benchmarks/bulk.json [IMAGES]
 
-The same images, crops of the sample photographs, by the gain-shape recipe's network: once in a loop in this process, once
-by `tokenize` with one worker and once with two, in turn, each on one thread; the table shows medians of the ratios within
-a round. Starting the two worker processes is part of their time, so give enough images (20,000 if not given).
+The same images, crops of the sample photographs, by the gain-shape recipe's network: once in a loop in this process,
+once by `tokenize` with one worker and once with two, in turn, on one thread each; the table shows medians of the ratios
+in a round. Starting the two worker processes is part of their time, so give enough images (20,000 if not given).
 """
 
 import sys

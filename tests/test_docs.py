@@ -23,7 +23,7 @@ def test_the_layer_page_runs():
 def test_the_tokenizing_page_runs(tmp_path, monkeypatch):
     """After the page's own command, with a small model in place of the one it names."""
     text = (DOCS / "tokenizing.md").read_text()
-    (command,) = re.findall(r"^    hybridvq (tokenize runs/mine .*)$", text, re.MULTILINE)
+    command = re.findall(r"^    hybridvq (tokenize runs/mine .*)$", text, re.MULTILINE)[0]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
     settings = tiny.model("gain-shape")
