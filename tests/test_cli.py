@@ -76,7 +76,7 @@ def test_help(command, capsys):
     assert "site-packages" not in out
     assert os.sep + "recipes" not in out
     options = {
-        None: ["train", "evaluate", "reconstruct", "compare", "--version", "examples:"],
+        None: ["train", "evaluate", "reconstruct", "tokenize", "compare", "--version", "examples:"],
         "train": [
             "--recipe", "--data", "--size", "--skip_unreadable", "--out", "--seed", "--resume", "--eval_images",
             "--print_recipe", "--title", "--group", "--description", "--model.dim", "--model.downsampling",
@@ -86,6 +86,10 @@ def test_help(command, capsys):
         ],
         "evaluate": ["model", "--data", "--size", "--skip_unreadable", "--limit", "--json", "default: photos"],
         "reconstruct": ["model", "images", "--out", "--skip_unreadable", "default: reconstructions"],
+        "tokenize": [
+            "model", "--data", "--split", "--size", "--skip_unreadable", "--out", "--workers", "--shard_images",
+            "--batch_size", "--engine", "--address", "default: 2048",
+        ],
         "compare": [
             "--config", "--print_config", "--data", "--size", "--skip_unreadable", "--recipes", "--seeds",
             "--first_seed_only", "--steps", "--batch_size", "--eval_images", "--eval_every", "--overrides", "--jobs",

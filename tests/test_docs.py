@@ -3,10 +3,34 @@
 import re
 from pathlib import Path
 
+import tiny
+from hybridvq import Tokenizer
+from hybridvq.cli import main
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
+def python_blocks(page):
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
 def test_the_layer_page_runs():
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "layer.md").read_text(), re.DOTALL)
+    blocks = python_blocks("layer.md")
     assert len(blocks) == 2
+    exec("\n".join(blocks), {})
+
+
+def test_the_tokenizing_page_runs(tmp_path, monkeypatch):
+    """After the page's own command, with a small model in place of the one it names."""
+    text = (DOCS / "tokenizing.md").read_text()
+    command = re.findall(r"^    hybridvq (tokenize runs/mine .*)$", text, re.MULTILINE)[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    settings = tiny.model("gain-shape")
+    model = Tokenizer(settings.dim, settings.downsampling, settings.quantizer, settings.options)
+    model.save_pretrained("runs/mine/model")
+    words = command.replace("path/to/images", "photos").split()
+    assert main([*words, "--size", "64", "--workers", "1"]) == 0
+    blocks = python_blocks("tokenizing.md")
+    assert len(blocks) == 3
     exec("\n".join(blocks), {})

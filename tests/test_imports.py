@@ -27,6 +27,7 @@ ALLOWED = {
     "tokenizer": {"errors", "networks", "quantizers"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
+    "bulk": {"_version", "errors", "data", "evaluation", "quantizers", "tokenizer", "writing"},
     "training": {
         "errors", "distributed", "launch", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation",
         "writing",
@@ -35,9 +36,10 @@ ALLOWED = {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
     "report": {"errors", "metrics", "writing"},
+    "arguments": {"settings"},
     "cli": {
-        "_version", "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "training",
-        "compare", "report", "writing"
+        "_version", "arguments", "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files",
+        "bulk", "training", "compare", "report", "writing"
     },
 }  # fmt: skip
 
@@ -78,6 +80,11 @@ def test_only_training_imports_lightning():
     assert users == {"training"}
 
 
+def test_only_the_cluster_engine_imports_ray():
+    users = {path.name for _, path in module_files() if "import ray" in path.read_text()}
+    assert users == {"cluster.py"}
+
+
 def loaded_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys; print(*sys.modules)"
     return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
@@ -89,6 +96,10 @@ def test_loading_a_model_is_light():
     assert not loaded & {"lightning", "datasets", "matplotlib", "skimage", "sklearn"}
 
 
+def test_reading_tokens_is_light():
+    assert not loaded_after("from hybridvq import load_tokens") & {"lightning", "datasets", "matplotlib", "ray"}
+
+
 def test_the_command_line_starts_without_torch():
     assert "torch" not in loaded_after("import hybridvq.cli")
 
@@ -98,7 +109,8 @@ def test_public_names():
         "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer", "GaussianQuantizer",
         "HybridVQError", "IdentityQuantizer", "ModelError", "ProjectedQuantizer", "Quantized", "Quantizer",
         "ShapeError", "Tokenizer", "Tokens", "TrainingError", "VectorQuantizer", "__version__", "build_quantizer",
-        "compare", "evaluate", "load_recipe", "load_tokenizer", "open_images", "train", "write_report",
+        "compare", "evaluate", "load_recipe", "load_tokenizer", "load_tokens", "open_images", "tokenize", "train",
+        "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
         if name not in ("compare", "write_report"):

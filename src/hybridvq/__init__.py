@@ -33,6 +33,8 @@ _HOMES = {
     "load_tokenizer": "tokenizer",
     "evaluate": "evaluation",
     "open_images": "data",
+    "load_tokens": "bulk",
+    "tokenize": "bulk",
     "load_recipe": "recipe",
     "train": "training",
     "compare": "compare",

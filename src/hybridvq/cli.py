@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from hybridvq._version import __version__
+from hybridvq.arguments import (
+    add_data_and_size_arguments,
+    add_data_arguments,
+    add_model_argument,
+    add_skip_argument,
+    data_of_the_model,
+    data_settings,
+    list_skipped,
+    new_parser,
+    underscored,
+)
 from hybridvq.errors import ConfigError, DataError, HybridVQError, LostProcessError
 from hybridvq.launch import find_processes, is_first
 from hybridvq.recipe import add_recipe_arguments, load_recipe, plain, recipe_names
-from hybridvq.settings import DataSettings, Plan, Recipe
+from hybridvq.settings import Plan, Recipe
 from hybridvq.writing import write_whole
 
 EVAL_BATCH = 64
@@ -25,13 +36,10 @@ EXAMPLES = """examples:
   hybridvq train --recipe vector --data my/photos --size 64    train a tokenizer on your own images
   hybridvq evaluate runs/vector --data my/photos               measure it on held-out images
   hybridvq reconstruct runs/vector cat.jpg --out out           send an image through tokens and back
+  hybridvq tokenize runs/vector --data my/photos --out tokens  write the tokens of a data set to parquet files
 
 `hybridvq COMMAND --help` lists a command's options, which may be written with dashes or underscores.
 """
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Types and defaults beside each option; the examples as they are written."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,18 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def complain(sentence: str) -> int:
     print(f"hybridvq: {' '.join(sentence.split())}", file=sys.stderr)
     return 2
-
-
-def underscored(word: str) -> str:
-    """--skip-unreadable and --skip_unreadable are the same option; values keep their dashes."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
-
-
-def new_parser(**options: Any) -> ArgumentParser:
-    return ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=HelpFormatter, **options)
 
 
 def build_parser(words: Sequence[str]) -> ArgumentParser:
@@ -212,14 +208,7 @@ def run_compare(arguments: Namespace, words: Sequence[str]) -> None:
 
 def add_evaluate_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
-    parser.add_class_arguments(DataSettings, skip={"size", "skip_unreadable"})
-    parser.add_argument(
-        "--size",
-        type=int | None,
-        default=None,
-        help="side of the square crops, in pixels; if not given, the one of the training, or 32 where no run tells it",
-    )
-    add_skip_argument(parser)
+    add_data_and_size_arguments(parser)
     parser.add_argument("--limit", type=int | None, default=None, help="measure only so many images, evenly spread")
     parser.add_argument("--json", type=str | None, default=None, help="file for the numbers and each code's usage")
 
@@ -232,9 +221,7 @@ def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(arguments.model).to(default_device())
-    if arguments.size is None:
-        arguments.size = trained_size(Path(arguments.model))
-    data = data_settings(arguments)
+    data = data_of_the_model(arguments)
     tokenizer.check_size(data.size)
     images = open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable, limit=arguments.limit)
     list_skipped(images.skipped)
@@ -244,14 +231,6 @@ def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
     print_json(data={key: value for key, value in result.items() if key != "usage"})
     if arguments.json:
         write_whole(Path(arguments.json), (json.dumps(result, indent=1) + "\n").encode())
-
-
-def trained_size(folder: Path) -> int:
-    """The size of the images a run was trained on, as its recipe.json tells; the default size without one."""
-    try:
-        return int(json.loads((folder / "recipe.json").read_text())["data"]["size"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return DataSettings().size
 
 
 def add_reconstruct_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
@@ -276,30 +255,55 @@ def run_reconstruct(arguments: Namespace, words: Sequence[str]) -> None:
     list_skipped(skipped)
 
 
-def add_model_argument(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=str, help="a folder that `hybridvq train` wrote, or a hub id")
-
-
-def add_data_arguments(parser: ArgumentParser) -> None:
-    parser.add_class_arguments(DataSettings, skip={"skip_unreadable"})
-    add_skip_argument(parser)
-
-
-def add_skip_argument(parser: ArgumentParser) -> None:
+def add_tokenize_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
+    add_model_argument(parser)
+    add_data_and_size_arguments(parser)
+    parser.add_argument("--split", type=Literal["train", "test"], default="train", help="which images of the data")
     parser.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images that cannot be read, and list them, instead of stopping",
+        "--out", type=str, default="tokens", help="folder to write; a second call makes what is missing"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int | None,
+        default=None,
+        help="how many make shards at a time; if not given, one for each core, or for each GPU where there is one",
+    )
+    parser.add_argument("--shard_images", type=int, default=2048, help="images in each parquet file")
+    parser.add_argument("--batch_size", type=int, default=EVAL_BATCH, help="images encoded together")
+    parser.add_argument(
+        "--engine",
+        type=Literal["local", "ray"],
+        default="local",
+        help="processes of this machine, or Ray, for a cluster (pip install 'hybridvq[ray]')",
+    )
+    parser.add_argument(
+        "--address",
+        type=str | None,
+        default=None,
+        help="of a Ray cluster; if not given, the one RAY_ADDRESS names, or a Ray on this machine for this call",
     )
 
 
-def data_settings(arguments: Namespace) -> DataSettings:
-    return DataSettings(**{key: arguments[key] for key in DataSettings.__dataclass_fields__})
+def run_tokenize(arguments: Namespace, words: Sequence[str]) -> None:
+    if arguments.address and arguments.engine != "ray":
+        raise ConfigError("--address is of a Ray cluster; add --engine ray")
+    from hybridvq.bulk import tokenize
+    from hybridvq.data import open_images
+    from hybridvq.tokenizer import model_folder
 
-
-def list_skipped(skipped: Sequence[str]) -> None:
-    if skipped:
-        print(f"left out {len(skipped)} unreadable images:", *skipped, sep="\n  ", file=sys.stderr)
+    model_folder(arguments.model)  # a wrong name shows before the images are read
+    data = data_of_the_model(arguments)
+    # Workers of a cluster start in folders of their own.
+    source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data
+    images = open_images(source, arguments.split, size=data.size, skip_unreadable=data.skip_unreadable)
+    list_skipped(images.skipped)
+    options = {key: arguments[key] for key in ("workers", "shard_images", "batch_size", "engine", "address")}
+    done = tokenize(arguments.model, images, arguments.out, **options)
+    print(
+        f"{done.images} images in {done.shards} shards, {done.made} of them made now, "
+        f"{done.bytes / done.images:.0f} bytes an image"
+    )
+    print(f"tokens: {arguments.out}")
 
 
 Command = tuple[Callable[[ArgumentParser, Sequence[str]], None], Callable[[Namespace, Sequence[str]], None], str]
@@ -307,6 +311,7 @@ COMMANDS: dict[str, Command] = {
     "train": (add_train_arguments, run_train, "Train one recipe on images."),
     "evaluate": (add_evaluate_arguments, run_evaluate, "Measure a trained tokenizer on held-out images."),
     "reconstruct": (add_reconstruct_arguments, run_reconstruct, "Send images through tokens and back."),
+    "tokenize": (add_tokenize_arguments, run_tokenize, "Write the tokens of a data set to parquet files."),
     "compare": (add_compare_arguments, run_compare, "Train recipes on the same images and report the difference."),
 }
 

@@ -1,0 +1,195 @@
+"""What a row of a shard holds, and the manifest beside the shards."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from hybridvq._version import __version__
+from hybridvq.data import Images
+from hybridvq.errors import DataError
+from hybridvq.quantizers import Tokens
+from hybridvq.tokenizer import CONFIG, WEIGHTS, Tokenizer
+
+MANIFEST = "tokens.json"
+FORMAT = 1
+KEY = b"hybridvq"  # of the parquet metadata that names the manifest a shard belongs to
+
+
+@dataclass(frozen=True)
+class Column:
+    """One part of the tokens of an image: numbers of one type, stored as a list in row-major order of `shape`."""
+
+    dtype: str
+    shape: tuple[int, ...]  # (S, h, w), (D, h, w) or (1, h, w)
+
+    @property
+    def length(self) -> int:
+        return int(np.prod(self.shape))
+
+    def field(self, name: str) -> pa.Field:
+        element = pa.field("element", pa.from_numpy_dtype(np.dtype(self.dtype)), nullable=False)
+        return pa.field(name, pa.list_(element, self.length), nullable=False)
+
+    @property
+    def is_float(self) -> bool:
+        return np.dtype(self.dtype).kind == "f"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the shards of a folder are the tokens of; all of it but `hybridvq` decides what is in them.
+
+    Attributes:
+        model: `sha256` of model.safetensors, and `config`, as in its config.json.
+        data: `name`, `fingerprint`, `split`, `size` and number of `images`.
+        quantizer: `codebook_size` K, `levels` L, `stages` S; None where there are none.
+        grid: (h, w), positions of an image.
+        columns: what is stored, by the names of `Tokens`.
+        shard_images: images in each shard but the last.
+        format: version of this layout.
+        hybridvq: the version that wrote it.
+    """
+
+    model: dict[str, Any]
+    data: dict[str, Any]
+    quantizer: dict[str, int | None]
+    grid: tuple[int, int]
+    columns: dict[str, Column]
+    shard_images: int
+    format: int = FORMAT
+    hybridvq: str = __version__
+
+    @property
+    def images(self) -> int:
+        return int(self.data["images"])
+
+    @property
+    def shards(self) -> int:
+        return -(-self.images // self.shard_images)
+
+    def rows(self, shard: int) -> range:
+        """The numbers of the images in shard `shard`."""
+        return range(shard * self.shard_images, min((shard + 1) * self.shard_images, self.images))
+
+    def file(self, shard: int) -> str:
+        return f"{self.data['split']}-{shard:05d}-of-{self.shards:05d}.parquet"
+
+    def schema(self) -> pa.Schema:
+        """One row an image: its number, then its tokens."""
+        fields = [column.field(name) for name, column in self.columns.items()]
+        return pa.schema([pa.field("index", pa.int64(), nullable=False), *fields], metadata={KEY: self.digest()})
+
+    def digest(self) -> str:
+        """SHA-256 of everything that decides what is in the shards."""
+        content = asdict(self)
+        del content["hybridvq"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def to_json(self) -> bytes:
+        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+
+
+def describe(tokenizer: Tokenizer, folder: Path, images: Images, shard_images: int) -> Manifest:
+    """The manifest of the tokens of `images`, from the tokens of a blank one.
+
+    Raises:
+        ShapeError: the images do not divide into whole positions.
+    """
+    tokenizer.check_size(images.size)
+    with torch.inference_mode():
+        tokens = tokenizer.eval().encode(torch.zeros(1, 3, images.size, images.size))
+    quantizer = tokenizer.quantizer
+    side = images.size // tokenizer.downsampling
+    return Manifest(
+        model={"sha256": weight_hash(folder), "config": json.loads((folder / CONFIG).read_text())},
+        data={
+            "name": images.name,
+            "fingerprint": images.fingerprint,
+            "split": images.split,
+            "size": images.size,
+            "images": len(images),
+        },
+        quantizer={"codebook_size": quantizer.codebook_size, "levels": quantizer.levels, "stages": quantizer.stages},
+        grid=(side, side),
+        columns=describe_columns(tokens, quantizer.codebook_size, quantizer.levels),
+        shard_images=shard_images,
+    )
+
+
+def describe_columns(tokens: Tokens, codebook_size: int | None, levels: int | None) -> dict[str, Column]:
+    """A column for each part that these tokens hold, in the smallest type that holds its values."""
+    columns = {}
+    for name, values in vars(tokens).items():
+        if values is None:
+            continue
+        if values.dtype == torch.int64:
+            symbols = codebook_size if name == "codes" else levels
+            assert symbols
+            dtype = np.min_scalar_type(symbols - 1).name
+        else:
+            dtype = str(values.dtype).removeprefix("torch.")
+        columns[name] = Column(dtype, tuple(values.shape[1:]))
+    return columns
+
+
+def weight_hash(folder: Path) -> str:
+    """SHA-256 of a model folder's weights, in hexadecimal."""
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder of tokens.
+
+    Raises:
+        DataError: there is none, or it cannot be used.
+    """
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}; this version reads {FORMAT}")
+        columns = {name: Column(c["dtype"], tuple(c["shape"])) for name, c in content["columns"].items()}
+        return Manifest(**content | {"columns": columns, "grid": tuple(content["grid"])})
+    except FileNotFoundError:
+        raise DataError(f"{folder} holds no {MANIFEST}; give a folder that `hybridvq tokenize` wrote") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} cannot be read ({' '.join(str(error).split())}); delete it, and run `hybridvq tokenize` again"
+        ) from error
+
+
+def to_table(tokens: Mapping[str, np.ndarray], rows: range, schema: pa.Schema) -> pa.Table:
+    """Rows of a shard from arrays (B, ...) of the stored types."""
+    arrays = [pa.array(np.arange(rows.start, rows.stop))]
+    for name in schema.names[1:]:
+        values = pa.array(np.ascontiguousarray(tokens[name]).reshape(-1))
+        arrays.append(pa.FixedSizeListArray.from_arrays(values, type=schema.field(name).type))
+    return pa.table(arrays, schema=schema)
+
+
+def to_arrays(table: pa.Table, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
+    """Arrays (B, ...) of the stored types from rows of a shard."""
+    arrays = {}
+    for name, column in columns.items():
+        values = table.column(name).combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        arrays[name] = values.reshape(-1, *column.shape)
+    return arrays
+
+
+def to_tokens(arrays: Mapping[str, np.ndarray]) -> Tokens:
+    """Tokens of the types that a quantizer gives: indices and levels int64, coefficients and vectors float32."""
+    tokens = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+    return Tokens(
+        **{
+            name: values if values.is_floating_point() or values.dtype == torch.bool else values.to(torch.int64)
+            for name, values in tokens.items()
+        }
+    )
