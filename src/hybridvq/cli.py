@@ -4,10 +4,10 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
@@ -18,7 +18,14 @@ from hybridvq.recipe import add_recipe_arguments, load_recipe, plain, recipe_nam
 from hybridvq.settings import DataSettings, Plan, Recipe
 from hybridvq.writing import write_whole
 
+if TYPE_CHECKING:
+    from hybridvq.data import Images, Stream
+
 EVAL_BATCH = 64
+FLAGS = {
+    "skip_unreadable": "leave out images that cannot be read, and list them, instead of stopping",
+    "stream": "read a hub id, parquet or tar files shard by shard, for sets that fit neither in memory nor on disk",
+}
 EXAMPLES = """examples:
   hybridvq compare --recipes vector projected --steps 500      compare two quantizers on sample photographs
   hybridvq train --recipe vector --data my/photos --size 64    train a tokenizer on your own images
@@ -134,15 +141,17 @@ def run_train(arguments: Namespace, words: Sequence[str]) -> None:
     if arguments.eval_images < 1:
         raise ConfigError(f"--eval-images is {arguments.eval_images}; it must be at least 1")
     data = data_settings(arguments)
-    from hybridvq.data import EvalBatches, open_images
+    from hybridvq.data import EvalBatches
     from hybridvq.training import train
 
-    images = open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable)
-    held_out = open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable)
+    images = open_train_side(data)
+    held_out = open_test_side(data, arguments.eval_images if data.stream else None)
     list_skipped(images.skipped + held_out.skipped)
     folder = Path(arguments.out)
     test_batches = EvalBatches(held_out, EVAL_BATCH, arguments.eval_images)
     _, history = train(recipe, images, test_batches, folder, arguments.seed, arguments.resume, watch=arguments.watch)
+    if data.stream:
+        list_skipped(images.skipped)
     speed = history.images_per_second(recipe.training.batch_size)
     print(
         f"test MSE {history.tests[-1]['test_mse']:.4f} after {recipe.training.steps} steps, {speed:.0f} images a second"
@@ -180,22 +189,27 @@ def run_compare(arguments: Namespace, words: Sequence[str]) -> None:
 
 def add_evaluate_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
-    parser.add_class_arguments(DataSettings, skip={"size", "skip_unreadable"})
+    parser.add_class_arguments(DataSettings, skip={"size", "shuffle_buffer", "workers", *FLAGS})
     parser.add_argument(
         "--size",
         type=int | None,
         default=None,
         help="side of the square crops, in pixels; if not given, the one of the training, or 32 where no run tells it",
     )
-    add_skip_argument(parser)
-    parser.add_argument("--limit", type=int | None, default=None, help="measure only so many images, evenly spread")
+    add_flags(parser, FLAGS)
+    parser.add_argument(
+        "--limit",
+        type=int | None,
+        default=None,
+        help="measure only so many images, evenly spread, or the first so many of a stream",
+    )
     parser.add_argument("--json", type=str | None, default=None, help="file for the numbers and each code's usage")
 
 
 def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
     from rich import print_json
 
-    from hybridvq.data import EvalBatches, open_images
+    from hybridvq.data import EvalBatches
     from hybridvq.evaluation import default_device, evaluate
     from hybridvq.tokenizer import load_tokenizer
 
@@ -204,7 +218,9 @@ def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
         arguments.size = trained_size(Path(arguments.model))
     data = data_settings(arguments)
     tokenizer.check_size(data.size)
-    images = open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable, limit=arguments.limit)
+    if data.stream and arguments.limit is None:
+        raise ConfigError("a stream is measured on the first of its held-out images; say how many: --limit 2048")
+    images = open_test_side(data, arguments.limit)
     list_skipped(images.skipped)
     result = evaluate(tokenizer, EvalBatches(images, EVAL_BATCH))
     result |= {"model": arguments.model, "data": images.name, "fingerprint": images.fingerprint, "images": len(images)}
@@ -226,7 +242,7 @@ def add_reconstruct_arguments(parser: ArgumentParser, words: Sequence[str]) -> N
     add_model_argument(parser)
     parser.add_argument("images", type=str, nargs="+", help="image files, or folders of them")
     parser.add_argument("--out", type=str, default="reconstructions", help="folder to write PNG files to")
-    add_skip_argument(parser)
+    add_flags(parser, ["skip_unreadable"])
 
 
 def run_reconstruct(arguments: Namespace, words: Sequence[str]) -> None:
@@ -249,20 +265,42 @@ def add_model_argument(parser: ArgumentParser) -> None:
 
 
 def add_data_arguments(parser: ArgumentParser) -> None:
-    parser.add_class_arguments(DataSettings, skip={"skip_unreadable"})
-    add_skip_argument(parser)
+    parser.add_class_arguments(DataSettings, skip=set(FLAGS))
+    add_flags(parser, FLAGS)
 
 
-def add_skip_argument(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images that cannot be read, and list them, instead of stopping",
-    )
+def add_flags(parser: ArgumentParser, names: Iterable[str]) -> None:
+    for name in names:
+        parser.add_argument(f"--{name}", action="store_true", help=FLAGS[name])
 
 
 def data_settings(arguments: Namespace) -> DataSettings:
-    return DataSettings(**{key: arguments[key] for key in DataSettings.__dataclass_fields__})
+    return DataSettings(**{key: arguments[key] for key in DataSettings.__dataclass_fields__ if key in arguments})
+
+
+def open_train_side(data: DataSettings) -> "Images | Stream":
+    from hybridvq.data import open_images, open_stream
+
+    if not data.stream:
+        return open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable)
+    return open_stream(
+        data.data,
+        "train",
+        size=data.size,
+        shuffle_buffer=data.shuffle_buffer,
+        workers=data.workers,
+        skip_unreadable=data.skip_unreadable,
+    )
+
+
+def open_test_side(data: DataSettings, limit: int | None) -> "Images":
+    """The held-out images: all, or `limit` of them, which for a stream must be given."""
+    from hybridvq.data import open_images, open_stream
+
+    if not data.stream:
+        return open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable, limit=limit)
+    assert limit is not None
+    return open_stream(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable).take(limit)
 
 
 def list_skipped(skipped: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors import SafetensorError
 
-from hybridvq.data import EvalBatches, Images
+from hybridvq.data import EvalBatches, Images, Stream
 from hybridvq.errors import ConfigError, ModelError, TrainingError
 from hybridvq.settings import Recipe
 from hybridvq.tokenizer import Tokenizer
@@ -38,7 +38,7 @@ QUIET = (
 
 def train(
     recipe: Recipe,
-    train_images: Images,
+    train_images: Images | Stream,
     test_batches: EvalBatches,
     folder: Path,
     seed: int = 0,
@@ -46,7 +46,7 @@ def train(
     progress: bool = True,
     watch: Literal["off", "warn", "stop"] = "warn",
 ) -> tuple[Tokenizer, History]:
-    """Train `recipe` on `train_images`, measuring `test_batches` on the way and at the end.
+    """Train `recipe` on `train_images`, or a stream of them, measuring `test_batches` on the way and at the end.
 
     Writes into `folder`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/ (safetensors).
     With `resume`, continues from the checkpoint there, to the very weights an uninterrupted run would have; a run that
@@ -95,13 +95,17 @@ def build_tokenizer(recipe: Recipe, seed: int) -> Tokenizer:
     return tokenizer
 
 
-def begin(recipe: Recipe, seed: int, images: Images, folder: Path, resume: bool) -> dict[str, Any] | None:
+def begin(recipe: Recipe, seed: int, images: Images | Stream, folder: Path, resume: bool) -> dict[str, Any] | None:
     """Write recipe.json into the folder of a new run, or read the checkpoint of the run to go on with.
 
     Raises: as `train`.
     """
     settings = {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed}
-    content = settings | {"data": {"fingerprint": images.fingerprint, "size": images.size}}
+    data = {"fingerprint": images.fingerprint, "size": images.size}
+    if isinstance(images, Stream):
+        # The order of a stream depends on these too.
+        data |= {"shuffle_buffer": images.shuffle_buffer, "workers": images.workers}
+    content = settings | {"data": data}
     text = (json.dumps(content, indent=2) + "\n").encode()
     written, path = folder / "recipe.json", folder / CHECKPOINT
     try:
