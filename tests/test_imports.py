@@ -36,7 +36,7 @@ ALLOWED = {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
     "report": {"errors", "metrics", "writing"},
-    "arguments": {"settings"},
+    "arguments": {"data", "settings"},
     "cli": {
         "_version", "arguments", "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files",
         "bulk", "training", "compare", "report", "writing"

@@ -3,13 +3,21 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from hybridvq.settings import DataSettings
+
+if TYPE_CHECKING:
+    from hybridvq.data import Images, Stream
+
+FLAGS = {
+    "skip_unreadable": "leave out images that cannot be read, and list them, instead of stopping",
+    "stream": "read a hub id, parquet or tar files shard by shard, for sets that fit neither in memory nor on disk",
+}
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -33,32 +41,31 @@ def add_model_argument(parser: ArgumentParser) -> None:
 
 
 def add_data_arguments(parser: ArgumentParser) -> None:
-    parser.add_class_arguments(DataSettings, skip={"skip_unreadable"})
-    add_skip_argument(parser)
+    parser.add_class_arguments(DataSettings, skip=set(FLAGS))
+    add_flags(parser, FLAGS)
 
 
-def add_data_and_size_arguments(parser: ArgumentParser) -> None:
-    """As `add_data_arguments`, for a trained model, whose run tells the size."""
-    parser.add_class_arguments(DataSettings, skip={"size", "skip_unreadable"})
+def add_data_and_size_arguments(parser: ArgumentParser, flags: Iterable[str]) -> None:
+    """Which images, for a trained model, whose run tells the size."""
+    parser.add_class_arguments(DataSettings, skip={"size", "shuffle_buffer", "workers", *FLAGS})
     parser.add_argument(
         "--size",
         type=int | None,
         default=None,
         help="side of the square crops, in pixels; if not given, the one of the training, or 32 where no run tells it",
     )
-    add_skip_argument(parser)
+    add_flags(parser, flags)
 
 
-def add_skip_argument(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="leave out images that cannot be read, and list them, instead of stopping",
-    )
+def add_flags(parser: ArgumentParser, names: Iterable[str]) -> None:
+    for name in names:
+        parser.add_argument(f"--{name}", action="store_true", help=FLAGS[name])
 
 
 def data_settings(arguments: Namespace) -> DataSettings:
-    return DataSettings(**{key: arguments[key] for key in DataSettings.__dataclass_fields__})
+    """What a command was told about its images; `workers` of a command without streams are its own."""
+    keys = set(DataSettings.__dataclass_fields__) - (set() if "stream" in arguments else {"workers"})
+    return DataSettings(**{key: arguments[key] for key in keys if key in arguments})
 
 
 def data_of_the_model(arguments: Namespace) -> DataSettings:
@@ -66,6 +73,31 @@ def data_of_the_model(arguments: Namespace) -> DataSettings:
     if arguments.size is None:
         arguments.size = trained_size(Path(arguments.model))
     return data_settings(arguments)
+
+
+def open_train_side(data: DataSettings) -> "Images | Stream":
+    from hybridvq.data import open_images, open_stream
+
+    if not data.stream:
+        return open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable)
+    return open_stream(
+        data.data,
+        "train",
+        size=data.size,
+        shuffle_buffer=data.shuffle_buffer,
+        workers=data.workers,
+        skip_unreadable=data.skip_unreadable,
+    )
+
+
+def open_test_side(data: DataSettings, limit: int | None) -> "Images":
+    """The held-out images: all, or `limit` of them, which for a stream must be given."""
+    from hybridvq.data import open_images, open_stream
+
+    if not data.stream:
+        return open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable, limit=limit)
+    assert limit is not None
+    return open_stream(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable).take(limit)
 
 
 def list_skipped(skipped: Sequence[str]) -> None:

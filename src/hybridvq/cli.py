@@ -16,12 +16,14 @@ from hybridvq._version import __version__
 from hybridvq.arguments import (
     add_data_and_size_arguments,
     add_data_arguments,
+    add_flags,
     add_model_argument,
-    add_skip_argument,
     data_of_the_model,
     data_settings,
     list_skipped,
     new_parser,
+    open_test_side,
+    open_train_side,
     underscored,
 )
 from hybridvq.errors import ConfigError, DataError, HybridVQError, LostProcessError
@@ -146,12 +148,12 @@ def run_train(arguments: Namespace, words: Sequence[str]) -> None:
     if arguments.eval_images < 1:
         raise ConfigError(f"--eval-images is {arguments.eval_images}; it must be at least 1")
     data = data_settings(arguments)
-    from hybridvq.data import EvalBatches, open_images
+    from hybridvq.data import EvalBatches
     from hybridvq.training import train
 
     first = find_processes(arguments.devices, arguments.num_nodes).rank == 0
-    images = open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable)
-    held_out = open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable)
+    images = open_train_side(data)
+    held_out = open_test_side(data, arguments.eval_images if data.stream else None)
     if first:
         list_skipped(images.skipped + held_out.skipped)
     folder = Path(arguments.out)
@@ -167,6 +169,8 @@ def run_train(arguments: Namespace, words: Sequence[str]) -> None:
         devices=arguments.devices,
         num_nodes=arguments.num_nodes,
     )
+    if data.stream:
+        list_skipped(images.skipped)
     if not first:
         return
     speed = history.images_per_second(recipe.training.batch_size)
@@ -208,22 +212,29 @@ def run_compare(arguments: Namespace, words: Sequence[str]) -> None:
 
 def add_evaluate_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
-    add_data_and_size_arguments(parser)
-    parser.add_argument("--limit", type=int | None, default=None, help="measure only so many images, evenly spread")
+    add_data_and_size_arguments(parser, ["skip_unreadable", "stream"])
+    parser.add_argument(
+        "--limit",
+        type=int | None,
+        default=None,
+        help="measure only so many images, evenly spread, or the first so many of a stream",
+    )
     parser.add_argument("--json", type=str | None, default=None, help="file for the numbers and each code's usage")
 
 
 def run_evaluate(arguments: Namespace, words: Sequence[str]) -> None:
     from rich import print_json
 
-    from hybridvq.data import EvalBatches, open_images
+    from hybridvq.data import EvalBatches
     from hybridvq.evaluation import default_device, evaluate
     from hybridvq.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(arguments.model).to(default_device())
     data = data_of_the_model(arguments)
     tokenizer.check_size(data.size)
-    images = open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable, limit=arguments.limit)
+    if data.stream and arguments.limit is None:
+        raise ConfigError("a stream is measured on the first of its held-out images; say how many: --limit 2048")
+    images = open_test_side(data, arguments.limit)
     list_skipped(images.skipped)
     result = evaluate(tokenizer, EvalBatches(images, EVAL_BATCH))
     result |= {"model": arguments.model, "data": images.name, "fingerprint": images.fingerprint, "images": len(images)}
@@ -237,7 +248,7 @@ def add_reconstruct_arguments(parser: ArgumentParser, words: Sequence[str]) -> N
     add_model_argument(parser)
     parser.add_argument("images", type=str, nargs="+", help="image files, or folders of them")
     parser.add_argument("--out", type=str, default="reconstructions", help="folder to write PNG files to")
-    add_skip_argument(parser)
+    add_flags(parser, ["skip_unreadable"])
 
 
 def run_reconstruct(arguments: Namespace, words: Sequence[str]) -> None:
@@ -257,7 +268,7 @@ def run_reconstruct(arguments: Namespace, words: Sequence[str]) -> None:
 
 def add_tokenize_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
-    add_data_and_size_arguments(parser)
+    add_data_and_size_arguments(parser, ["skip_unreadable"])
     parser.add_argument("--split", type=Literal["train", "test"], default="train", help="which images of the data")
     parser.add_argument(
         "--out", type=str, default="tokens", help="folder to write; a second call makes what is missing"

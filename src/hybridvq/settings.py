@@ -109,11 +109,22 @@ class DataSettings:
             or a folder of them, a mini-ImageNet folder, or a hub id such as uoft-cs/cifar10.
         size: side of the square crops, in pixels.
         skip_unreadable: leave out images that cannot be read, and list them, instead of stopping.
+        stream: read the images shard by shard, for sets that fit neither in memory nor on disk: a hub id, parquet files
+            or WebDataset tar files.
+        shuffle_buffer: images of a stream that are held back and drawn from at random.
+        workers: processes that read and decode a stream for each training process; 0 for none of their own.
     """
 
     data: str = "photos"
     size: int = 32
     skip_unreadable: bool = False
+    stream: bool = False
+    shuffle_buffer: int = 1000
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.workers and not self.stream:
+            raise ConfigError(f"workers is {self.workers}, but only a stream is read by workers; add --stream")
 
 
 @dataclass

@@ -39,10 +39,12 @@ def compare(
     """Train and measure every recipe of `plan`; write `out`/result.json and return it.
 
     Raises:
-        ConfigError: a recipe is wrong, or `out` holds runs made with other settings.
+        ConfigError: a recipe is wrong, the data are to be streamed, or `out` holds runs made with other settings.
         DataError: the images cannot be read.
         TrainingError: a run had to stop; finished runs stay, and the same call goes on from there.
     """
+    if data.stream:
+        raise ConfigError("compare shows every recipe the same images and cannot stream them; leave out --stream")
     runs = load_runs(plan)
     train_images, test_images = open_both(data)
     described = describe_data(data, train_images, test_images)

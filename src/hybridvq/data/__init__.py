@@ -1,6 +1,7 @@
 """Images for training and evaluation: sources, one decoding policy, and batches that can be resumed exactly.
 
-data string ──open_images──► Images ──TrainBatches | EvalBatches──► (B, 3, H, W) float32 in [-1, 1]
+data string ─┬─open_images──► Images ──TrainBatches | EvalBatches──► (B, 3, H, W) float32 in [-1, 1]
+             └─open_stream──► Stream ──StreamLoader──► the same, of images that fit neither memory nor disk
 """
 
 from hybridvq.data.batches import EvalBatches, TrainBatches
@@ -8,6 +9,8 @@ from hybridvq.data.decode import MAX_PIXELS, read_image
 from hybridvq.data.images import MEMORY_BUDGET, Images, Split
 from hybridvq.data.photos import PHOTOGRAPHS
 from hybridvq.data.sources import PHOTOS, open_images
+from hybridvq.data.stream import Stream, open_stream
+from hybridvq.data.stream_batches import StreamLoader
 
 __all__ = [
     "MAX_PIXELS",
@@ -17,7 +20,10 @@ __all__ = [
     "EvalBatches",
     "Images",
     "Split",
+    "Stream",
+    "StreamLoader",
     "TrainBatches",
     "open_images",
+    "open_stream",
     "read_image",
 ]

@@ -32,21 +32,12 @@ class TrainBatches(Dataset[torch.Tensor]):
         Raises:
             ConfigError: a number is out of range, or batch_size is not a multiple of world_size.
         """
-        _check_at_least(1, batch_size=batch_size, world_size=world_size)
-        _check_at_least(0, steps=steps, seed=seed, rank=rank)
-        if rank >= world_size:
-            raise ConfigError(f"rank {rank} must be below world_size {world_size}")
-        if batch_size % world_size:
-            raise ConfigError(
-                f"batch_size {batch_size} is not divisible by the {world_size} processes; "
-                f"choose a multiple of {world_size}"
-            )
+        self._own = own_part(batch_size, rank, world_size)
+        _check_at_least(0, steps=steps, seed=seed)
         self.images = images
         self.batch_size = batch_size
         self.steps = steps
         self.seed = seed
-        share = batch_size // world_size
-        self._own = slice(rank * share, (rank + 1) * share)
         self._epoch: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -61,13 +52,13 @@ class TrainBatches(Dataset[torch.Tensor]):
         """
         if not 0 <= step < self.steps:
             raise IndexError(f"batch {step} of {self.steps}")
-        draws = np.random.default_rng((self.seed, _AUGMENTATION, step)).random((self.batch_size, 3))[self._own]
+        draws = crop_draws(self.seed, step, self.batch_size)[self._own]
         indices = self.indices(step)[self._own].tolist()
         size = self.images.size
         crops = np.empty((len(indices), size, size, 3), dtype=np.uint8)
         for row, index in enumerate(indices):
             crops[row] = self.images.crop_at(index, draws[row])
-        return _to_tensor(crops)
+        return to_tensor(crops)
 
     def indices(self, step: int) -> np.ndarray:
         """Return which images batch `step` shows over all processes, (batch_size,) int64."""
@@ -113,7 +104,30 @@ class EvalBatches(Dataset[torch.Tensor]):
             raise IndexError(f"batch {index} of {len(self)}")
         first = index * self.batch_size
         last = min(first + self.batch_size, self.total)
-        return _to_tensor(np.stack([self.images.crop(image, None) for image in range(first, last)]))
+        return to_tensor(np.stack([self.images.crop(image, None) for image in range(first, last)]))
+
+
+def own_part(batch_size: int, rank: int, world_size: int) -> slice:
+    """Return which images of a batch are those of process `rank`.
+
+    Raises:
+        ConfigError: a number is out of range, or batch_size is not a multiple of world_size.
+    """
+    _check_at_least(1, batch_size=batch_size, world_size=world_size)
+    _check_at_least(0, rank=rank)
+    if rank >= world_size:
+        raise ConfigError(f"rank {rank} must be below world_size {world_size}")
+    if batch_size % world_size:
+        raise ConfigError(
+            f"batch_size {batch_size} is not divisible by the {world_size} processes; choose a multiple of {world_size}"
+        )
+    share = batch_size // world_size
+    return slice(rank * share, (rank + 1) * share)
+
+
+def crop_draws(seed: int, step: int, batch_size: int) -> np.ndarray:
+    """Return the numbers in [0, 1) that place the crops of batch `step`: (batch_size, 3) for top, left, mirror."""
+    return np.random.default_rng((seed, _AUGMENTATION, step)).random((batch_size, 3))
 
 
 def _check_at_least(least: int, **values: int) -> None:
@@ -122,7 +136,7 @@ def _check_at_least(least: int, **values: int) -> None:
             raise ConfigError(f"{name} {value} must be at least {least}")
 
 
-def _to_tensor(crops: np.ndarray) -> torch.Tensor:
+def to_tensor(crops: np.ndarray) -> torch.Tensor:
     """Map (N, H, W, 3) uint8 in [0, 255] to (N, 3, H, W) float32 in [-1, 1]."""
     channels_first = torch.from_numpy(crops).permute(0, 3, 1, 2)
     return channels_first.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1.0)

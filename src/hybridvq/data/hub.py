@@ -2,9 +2,9 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from hybridvq.data.images import Split
 from hybridvq.data.parquet import IMAGE_COLUMNS
 from hybridvq.data.splits import hold_out, named_sides
 from hybridvq.errors import DataError
+
+Loaded = TypeVar("Loaded")
 
 
 class HubRecords:
@@ -73,9 +75,18 @@ def open_hub(data: str, split: Split) -> tuple[HubRecords, np.ndarray]:
 def _load(data: str) -> dict[str, Any]:
     import datasets
 
+    return loaded(data, lambda: dict(datasets.load_dataset(data)))
+
+
+def loaded(data: str, load: Callable[[], Loaded]) -> Loaded:
+    """Return what `load` does, saying that it asks the hub.
+
+    Raises:
+        DataError: it raised whatever it did.
+    """
     print(f"there is no folder {data} here; looking for it on the hub", file=sys.stderr)
     try:
-        return dict(datasets.load_dataset(data))
+        return load()
     # Whatever the network, the hub client or a builder raises; the user can only check the name and the net.
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0].rstrip(". ") or type(error).__name__
@@ -86,15 +97,25 @@ def _load(data: str) -> dict[str, Any]:
 
 
 def _records(data: str, part: Any) -> HubRecords:
+    return HubRecords(data, *encoded_column(data, part, IMAGE_COLUMNS))
+
+
+def encoded_column(data: str, part: Any, names: tuple[str, ...]) -> tuple[Any, str]:
+    """Return a `datasets` part reduced to its column of images, which stay encoded, and the column's name.
+
+    Raises:
+        DataError: it has no column of one of these names, or one that holds no images.
+    """
     import datasets
 
-    column = next((name for name in IMAGE_COLUMNS if name in part.column_names), None)
+    columns = part.column_names or []
+    column = next((name for name in names if name in columns), None)
     if column is None:
-        raise DataError(f"{data} has the columns {part.column_names}; it needs one of images, 'image' or 'img'")
+        raise DataError(f"{data} has the columns {columns}; it needs one of images, 'image' or 'img'")
     part = part.select_columns([column])
     feature = part.features[column]
     if isinstance(feature, datasets.Image):
         part = part.cast_column(column, datasets.Image(decode=False))
     elif getattr(feature, "dtype", None) not in ("binary", "large_binary"):
         raise DataError(f"{data} has a column '{column}' of type {feature}; it must hold encoded images")
-    return HubRecords(data, part, column)
+    return part, column

@@ -83,13 +83,10 @@ class Images(ABC):
         if not 0 <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         picture = self.pixels(index)
-        height, width, _ = picture.shape
-        if draw is None:
-            top, left = self.origin(index, height, width)
-        else:
-            top, left = int(draw[0] * (height - self.size + 1)), int(draw[1] * (width - self.size + 1))
-        window = picture[top : top + self.size, left : left + self.size]
-        return window if draw is None or draw[2] < 0.5 else window[:, ::-1]
+        if draw is not None:
+            return random_crop(picture, self.size, draw)
+        top, left = self.origin(index, *picture.shape[:2])
+        return picture[top : top + self.size, left : left + self.size]
 
 
 class Records(Protocol):
@@ -215,6 +212,14 @@ class PixelMemory:
     def __getitem__(self, index: int) -> np.ndarray:
         chunk, offset, height, width = self._table[index].tolist()
         return self._chunks[chunk][offset : offset + height * width * 3].reshape(height, width, 3)
+
+
+def random_crop(picture: np.ndarray, size: int, draw: np.ndarray) -> np.ndarray:
+    """Return a view of a square of (H, W, 3) pixels, placed and mirrored by three numbers in [0, 1)."""
+    height, width, _ = picture.shape
+    top, left = int(draw[0] * (height - size + 1)), int(draw[1] * (width - size + 1))
+    window = picture[top : top + size, left : left + size]
+    return window if draw[2] < 0.5 else window[:, ::-1]
 
 
 def fingerprint(lines: Iterable[str]) -> str:

@@ -32,8 +32,8 @@ class ParquetRecords:
         self.name = name
         self.location = str(files[0].parent)
         self._files = files
-        self._footers = [_footer(file) for file in files]
-        self._columns = [_image_column(file, footer) for file, footer in zip(files, self._footers, strict=True)]
+        self._footers = [read_footer(file) for file in files]
+        self._columns = [image_column(file, footer) for file, footer in zip(files, self._footers, strict=True)]
         groups = [
             (file, group, footer.row_group(group).num_rows)
             for file, footer in enumerate(self._footers)
@@ -81,13 +81,13 @@ class ParquetRecords:
                 return opened.read_row_group(within, [self._columns[file]], use_threads=False).column(0)
         # Damaged pages surface as ArrowInvalid, OSError or MemoryError, depending on the byte.
         except Exception as error:
-            raise UnreadableError(f"damaged parquet data: {_first_line(error)}") from None
+            raise UnreadableError(f"damaged parquet data: {first_line(error)}") from None
 
 
-def parquet_files(folder: Path) -> list[Path]:
-    """Return the parquet files of a folder, or of its subfolder `data` as in a copy of a hub repository."""
+def shard_files(folder: Path, suffix: str) -> list[Path]:
+    """Return the files of a folder that end so, or of its subfolder `data` as in a copy of a hub repository."""
     for place in (folder, folder / "data"):
-        files = sorted(file for file in place.glob("*.parquet") if not file.name.startswith("."))
+        files = sorted(file for file in place.glob(f"*{suffix}") if not file.name.startswith("."))
         if files:
             return files
     return []
@@ -103,7 +103,7 @@ def open_parquet(path: Path, files: list[Path], split: Split) -> tuple[ParquetRe
         DataError: a file is damaged, has no column of images, or there are too few rows.
     """
     name = f"{path.resolve().stem if path.is_file() else path.resolve().name} (parquet)"
-    sides = named_sides(_by_role(files))
+    sides = named_sides(by_role(files))
     if sides is None:
         records = ParquetRecords(name, files)
         return records, hold_out(map(str, range(len(records))), split, str(path))
@@ -113,7 +113,8 @@ def open_parquet(path: Path, files: list[Path], split: Split) -> tuple[ParquetRe
     return records, np.arange(len(records))
 
 
-def _by_role(files: list[Path]) -> dict[str, list[Path]]:
+def by_role(files: list[Path]) -> dict[str, list[Path]]:
+    """Return the files whose names start with 'train', 'test' and 'val', and under '' the others."""
     roles: dict[str, list[Path]] = {}
     for file in files:
         # "val" stands for "valid" and "validation" too, which start with it.
@@ -122,18 +123,20 @@ def _by_role(files: list[Path]) -> dict[str, list[Path]]:
     return roles
 
 
-def _footer(file: Path) -> Any:
+def read_footer(file: Path) -> Any:
+    """Return a file's `pyarrow.parquet.FileMetaData`; raises DataError."""
     import pyarrow.parquet
 
     try:
         return pyarrow.parquet.read_metadata(file, memory_map=True)
     # ArrowInvalid, OSError and others, depending on what is wrong with the file.
     except Exception as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else _first_line(error)
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else first_line(error)
         raise DataError(f"{file} cannot be read as a parquet file ({reason}); download or write it again") from None
 
 
-def _image_column(file: Path, footer: Any) -> str:
+def image_column(file: Path, footer: Any) -> str:
+    """Return the name of a file's column of encoded images; raises DataError."""
     import pyarrow
 
     schema = footer.schema.to_arrow_schema()
@@ -151,5 +154,6 @@ def _image_column(file: Path, footer: Any) -> str:
     return name
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

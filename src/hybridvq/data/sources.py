@@ -8,7 +8,7 @@ import numpy as np
 from hybridvq.data.files import is_mini_imagenet, open_folder, open_mini_imagenet
 from hybridvq.data.hub import looks_like_hub_id, open_hub
 from hybridvq.data.images import Images, RecordImages, Records, Split
-from hybridvq.data.parquet import open_parquet, parquet_files
+from hybridvq.data.parquet import open_parquet, shard_files
 from hybridvq.data.photos import PhotoTiles
 from hybridvq.errors import ConfigError, DataError
 
@@ -43,10 +43,7 @@ def open_images(
         ConfigError: split, size or limit cannot be used.
         DataError: the data cannot be found or read.
     """
-    if split not in ("train", "test"):
-        raise ConfigError(f"the split '{split}' is not known; choose 'train' or 'test'")
-    if size < 1:
-        raise ConfigError(f"the image size {size} must be at least 1")
+    check_choice(split, size)
     if limit is not None and limit < 1:
         raise ConfigError(f"the limit of {limit} images must be at least 1; leave it out to use all")
     if data == PHOTOS:
@@ -55,6 +52,14 @@ def open_images(
     if limit is not None and limit < len(selected):
         selected = selected[np.arange(limit) * len(selected) // limit]
     return RecordImages(records, selected, split, size, skip_unreadable=skip_unreadable)
+
+
+def check_choice(split: str, size: int) -> None:
+    """Raise ConfigError unless `split` is known and `size` at least 1."""
+    if split not in ("train", "test"):
+        raise ConfigError(f"the split '{split}' is not known; choose 'train' or 'test'")
+    if size < 1:
+        raise ConfigError(f"the image size {size} must be at least 1")
 
 
 def _open_records(data: str, split: Split) -> tuple[Records, np.ndarray]:
@@ -77,11 +82,15 @@ def _open_records(data: str, split: Split) -> tuple[Records, np.ndarray]:
 def _open_folder(folder: Path, split: Split) -> tuple[Records, np.ndarray]:
     if is_mini_imagenet(folder):
         return open_mini_imagenet(folder, split)
-    files = parquet_files(folder)
+    files = shard_files(folder, ".parquet")
+    if not files and shard_files(folder, ".tar"):
+        raise DataError(f"{folder} holds tar files, which can only be read as a stream; add --stream")
     return open_parquet(folder, files, split) if files else open_folder(folder, split)
 
 
 def _open_file(file: Path, split: Split) -> tuple[Records, np.ndarray]:
+    if file.suffix.lower() == ".tar":
+        raise DataError(f"{file} is a tar file, which can only be read as a stream; add --stream")
     if file.suffix.lower() != ".parquet":
         raise DataError(f"{file} is a single file, not .parquet; give a folder of images or a .parquet file")
     return open_parquet(file, [file], split)

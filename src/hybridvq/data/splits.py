@@ -50,6 +50,11 @@ def hold_out(keys: Iterable[str], split: Split, location: str) -> np.ndarray:
     return np.flatnonzero(tested if split == "test" else ~tested)
 
 
+def is_held_out(key: str) -> bool:
+    """Tell the side of one key, as `hold_out` does for sets whose sides are not empty."""
+    return _unit_hash(key) < HELD_OUT
+
+
 def _unit_hash(key: str) -> float:
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64

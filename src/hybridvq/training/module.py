@@ -1,7 +1,7 @@
 """One step of training."""
 
 import math
-from collections.abc import Iterator, Sized
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 import lightning as L
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler
 
-from hybridvq.data import Images, TrainBatches
+from hybridvq.data import Images, Stream, StreamLoader, TrainBatches
 from hybridvq.distributed import average
-from hybridvq.errors import TrainingError
+from hybridvq.errors import ModelError, TrainingError
 from hybridvq.quantizers import Codebook, Tokens
 from hybridvq.settings import TrainingSettings
 from hybridvq.tokenizer import Tokenizer
@@ -37,9 +37,11 @@ class StepSampler(Sampler[int]):
 class TokenizerTraining(L.LightningModule):
     """Minimises mean squared error plus the quantizer's losses with Adam."""
 
-    def __init__(self, tokenizer: Tokenizer, settings: TrainingSettings, images: Images, seed: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, settings: TrainingSettings, images: Images | Stream, seed: int) -> None:
         super().__init__()
         self.tokenizer, self.settings, self.images, self.seed = tokenizer, settings, images, seed
+        self.stream_loader: StreamLoader | None = None
+        self.stream_positions: list[list[tuple[int, int]]] | None = None
         self.last_mse = self.last_quantization = 0.0
         self.last_tokens = Tokens()
 
@@ -80,12 +82,36 @@ class TokenizerTraining(L.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.settings.learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def train_dataloader(self) -> DataLoader[Tensor]:
-        settings, trainer = self.settings, self.trainer
-        batches = TrainBatches(
-            self.images, settings.batch_size, settings.steps, self.seed, trainer.global_rank, trainer.world_size
-        )
-        return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, self.global_step))
+    def train_dataloader(self) -> Iterable[Tensor]:
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        size, steps, first = self.settings.batch_size, self.settings.steps, self.global_step
+        if isinstance(self.images, Stream):
+            stood = self.stream_positions[rank] if self.stream_positions else None
+            self.stream_loader = StreamLoader(self.images, size, steps, self.seed, rank, world_size, first, stood)
+            return self.stream_loader
+        batches = TrainBatches(self.images, size, steps, self.seed, rank, world_size)
+        return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, first))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add where the readers of a stream stand: a list of (epoch, examples read) for each process."""
+        if self.stream_loader is not None:
+            positions: list[Any] = [self.stream_loader.positions] * self.trainer.world_size
+            if len(positions) > 1:
+                torch.distributed.all_gather_object(positions, self.stream_loader.positions)
+            checkpoint["stream"] = positions
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up where they stood.
+
+        Raises:
+            ModelError: the run was made by another number of processes.
+        """
+        self.stream_positions = checkpoint.get("stream")
+        if self.stream_positions and len(self.stream_positions) != self.trainer.world_size:
+            raise ModelError(
+                f"the run reads its stream in {len(self.stream_positions)} processes, not {self.trainer.world_size}; "
+                "resume it on as many devices, or train again into another folder"
+            )
 
 
 def advice(settings: TrainingSettings) -> str:

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from safetensors import SafetensorError
 
-from hybridvq.data import EvalBatches, Images
+from hybridvq.data import EvalBatches, Images, Stream
 from hybridvq.errors import ConfigError, ModelError, TrainingError
 from hybridvq.launch import Processes, find_processes
 from hybridvq.settings import Recipe
@@ -41,7 +41,7 @@ QUIET = (
 
 def train(
     recipe: Recipe,
-    train_images: Images,
+    train_images: Images | Stream,
     test_batches: EvalBatches,
     folder: Path,
     seed: int = 0,
@@ -51,7 +51,7 @@ def train(
     devices: int | Literal["auto"] | None = None,
     num_nodes: int | None = None,
 ) -> tuple[Tokenizer, History]:
-    """Train `recipe` on `train_images`, measuring `test_batches` on the way and at the end.
+    """Train `recipe` on `train_images`, or a stream of them, measuring `test_batches` on the way and at the end.
 
     Writes into `folder`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/ (safetensors).
     With `resume`, continues from the checkpoint there, to the very weights an uninterrupted run would have; a run that
@@ -119,11 +119,14 @@ def build_tokenizer(recipe: Recipe, seed: int) -> Tokenizer:
     return tokenizer
 
 
-def describe(recipe: Recipe, seed: int, images: Images) -> bytes:
+def describe(recipe: Recipe, seed: int, images: Images | Stream) -> bytes:
     """What a run's weights follow from, as recipe.json has it."""
     settings = {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed}
-    content = settings | {"data": {"fingerprint": images.fingerprint, "size": images.size}}
-    return (json.dumps(content, indent=2) + "\n").encode()
+    data = {"fingerprint": images.fingerprint, "size": images.size}
+    if isinstance(images, Stream):
+        # The order of a stream depends on these too.
+        data |= {"shuffle_buffer": images.shuffle_buffer, "workers": images.workers}
+    return (json.dumps(settings | {"data": data}, indent=2) + "\n").encode()
 
 
 def begin(text: bytes, folder: Path, resume: bool, first: bool) -> dict[str, Any] | None:
