@@ -88,7 +88,8 @@ def connected(address: str | None, workers: int | None) -> Iterator[dict[str, fl
             ray.init(address, **options)
         elif begun:
             ray.init("local", num_cpus=workers, include_dashboard=False, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except Exception as error:  # connections, addresses and time limits each fail in their own way, some as Exception
+        ray.shutdown()
         reason = " ".join(str(error).split())[:200]
         where = f"the Ray cluster at {address} does not answer" if address else "Ray does not start on this machine"
         raise ConfigError(f"{where} ({reason}); check --address, or use --engine local") from error
