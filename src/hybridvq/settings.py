@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from hybridvq.errors import ConfigError
 
+NORM_STEPS = 40  # after so many, 98% of a running average with PyTorch's momentum of 0.1 is data
+
 
 @dataclass
 class ModelSettings:
@@ -70,8 +72,8 @@ class TrainingSettings:
             raise ConfigError(f"training.precision is {self.precision!r}; use auto, 32-true or bf16-mixed")
 
     def norm_is_frozen(self, step: int) -> bool:
-        """Whether batch normalization uses its running averages at `step`, counted from 0."""
-        return step >= self.steps - self.freeze_norm * self.steps
+        """Whether batch normalization uses its running averages at `step`, counted from 0; never in the first 40."""
+        return step >= max(self.steps - self.freeze_norm * self.steps, NORM_STEPS)
 
     def learning_rate_factor(self, step: int) -> float:
         """What the learning rate is multiplied by at `step`, counted from 0: linear up, flat, linear down."""
