@@ -48,10 +48,10 @@ def test_learning_rate_without_warmup_or_decay():
     assert {settings.learning_rate_factor(step) for step in range(10)} == {1.0}
 
 
-@pytest.mark.parametrize(("share", "frozen"), [(0.0, 0), (0.25, 25), (0.5, 50), (0.9, 60), (1.0, 60)])
+@pytest.mark.parametrize(("share", "frozen"), [(0.0, 0), (0.25, 250), (0.5, 500), (0.9, 700), (1.0, 700)])
 def test_norm_is_frozen_for_its_share_of_the_steps_but_not_before_it_has_averages(share, frozen):
-    settings = TrainingSettings(steps=100, freeze_norm=share)
-    assert [settings.norm_is_frozen(step) for step in range(100)] == [False] * (100 - frozen) + [True] * frozen
+    settings = TrainingSettings(steps=1000, freeze_norm=share)
+    assert [settings.norm_is_frozen(step) for step in range(1000)] == [False] * (1000 - frozen) + [True] * frozen
 
 
 @pytest.mark.parametrize("key", ["steps", "batch_size", "eval_images", "jobs", "eval_every"])
