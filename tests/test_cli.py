@@ -350,6 +350,6 @@ def test_ctrl_c(monkeypatch, capsys):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(COMMANDS, "evaluate", (*COMMANDS["evaluate"][:1], interrupt, ""))
+    monkeypatch.setattr(COMMANDS["evaluate"], "run", interrupt)
     assert main(["evaluate", "x"]) == 130
     assert capsys.readouterr().err == "hybridvq: interrupted\n"

@@ -36,11 +36,11 @@ ALLOWED = {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
     "report": {"errors", "metrics", "writing"},
-    "arguments": {"data", "settings"},
-    "cli": {
-        "_version", "arguments", "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files",
-        "bulk", "training", "compare", "report", "writing"
+    "commands": {
+        "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "bulk", "training",
+        "compare", "report", "writing"
     },
+    "cli": {"_version", "commands", "errors", "launch", "recipe"},
 }  # fmt: skip
 
 

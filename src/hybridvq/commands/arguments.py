@@ -14,6 +14,7 @@ from hybridvq.settings import DataSettings
 if TYPE_CHECKING:
     from hybridvq.data import Images, Stream
 
+EVAL_BATCH = 64
 FLAGS = {
     "skip_unreadable": "leave out images that cannot be read, and list them, instead of stopping",
     "stream": "read a hub id, parquet or tar files shard by shard, for sets that fit neither in memory nor on disk",

@@ -1,0 +1,45 @@
+"""`hybridvq compare`."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from hybridvq.commands.arguments import add_data_arguments, data_settings, list_skipped
+from hybridvq.errors import ConfigError
+from hybridvq.launch import find_processes
+from hybridvq.recipe import recipe_names
+from hybridvq.settings import Plan
+
+SUMMARY = "Train recipes on the same images and report the difference."
+
+
+def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    add_data_arguments(parser)
+    names = ", ".join(recipe_names())
+    parser.add_argument(
+        "--recipes", nargs="+", type=str, default=[], help=f"what to compare: YAML files, or names out of {names}"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0], help="each recipe is trained once with each")
+    parser.add_argument(
+        "--first_seed_only", nargs="+", type=str, default=[], help="more recipes, trained with the first seed alone"
+    )
+    parser.add_class_arguments(Plan, skip={"recipes", "seeds", "first_seed_only"})
+    parser.add_argument("--out", type=str, default="runs/compare", help="folder to write; a second call goes on there")
+
+
+def run(arguments: Namespace, words: Sequence[str]) -> None:
+    plan = Plan(**{key: arguments[key] for key in Plan.__dataclass_fields__})
+    if find_processes().world_size > 1:
+        raise ConfigError("compare trains on one device; start it without torchrun or srun, and --jobs runs at a time")
+    from hybridvq.compare import compare
+    from hybridvq.report import print_table, write_report
+
+    out = Path(arguments.out)
+    result = compare(plan, data_settings(arguments), out, shlex.join(["hybridvq", *words]))
+    list_skipped(result["skipped"])
+    page = write_report(out)
+    print_table(result)
+    print(f"report: {page}")

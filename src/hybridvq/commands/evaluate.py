@@ -1,0 +1,54 @@
+"""`hybridvq evaluate`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from hybridvq.commands.arguments import (
+    EVAL_BATCH,
+    add_data_and_size_arguments,
+    add_model_argument,
+    data_of_the_model,
+    list_skipped,
+    open_test_side,
+)
+from hybridvq.errors import ConfigError
+from hybridvq.writing import write_whole
+
+SUMMARY = "Measure a trained tokenizer on held-out images."
+
+
+def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
+    add_model_argument(parser)
+    add_data_and_size_arguments(parser, ["skip_unreadable", "stream"])
+    parser.add_argument(
+        "--limit",
+        type=int | None,
+        default=None,
+        help="measure only so many images, evenly spread, or the first so many of a stream",
+    )
+    parser.add_argument("--json", type=str | None, default=None, help="file for the numbers and each code's usage")
+
+
+def run(arguments: Namespace, words: Sequence[str]) -> None:
+    from rich import print_json
+
+    from hybridvq.data import EvalBatches
+    from hybridvq.evaluation import default_device, evaluate
+    from hybridvq.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(arguments.model).to(default_device())
+    data = data_of_the_model(arguments)
+    tokenizer.check_size(data.size)
+    if data.stream and arguments.limit is None:
+        raise ConfigError("a stream is measured on the first of its held-out images; say how many: --limit 2048")
+    images = open_test_side(data, arguments.limit)
+    list_skipped(images.skipped)
+    result = evaluate(tokenizer, EvalBatches(images, EVAL_BATCH))
+    result |= {"model": arguments.model, "data": images.name, "fingerprint": images.fingerprint, "images": len(images)}
+    result["size"] = data.size
+    print_json(data={key: value for key, value in result.items() if key != "usage"})
+    if arguments.json:
+        write_whole(Path(arguments.json), (json.dumps(result, indent=1) + "\n").encode())

@@ -1,0 +1,32 @@
+"""`hybridvq reconstruct`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from hybridvq.commands.arguments import add_flags, add_model_argument, list_skipped
+
+SUMMARY = "Send images through tokens and back."
+
+
+def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
+    add_model_argument(parser)
+    parser.add_argument("images", type=str, nargs="+", help="image files, or folders of them")
+    parser.add_argument("--out", type=str, default="reconstructions", help="folder to write PNG files to")
+    add_flags(parser, ["skip_unreadable"])
+
+
+def run(arguments: Namespace, words: Sequence[str]) -> None:
+    from hybridvq.evaluation import default_device
+    from hybridvq.files import reconstruct_files
+    from hybridvq.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(arguments.model).to(default_device())
+    skipped: list[str] = []
+    done = reconstruct_files(
+        tokenizer, arguments.images, Path(arguments.out), skipped if arguments.skip_unreadable else None
+    )
+    for file in done:
+        print(f"{file.source}: {file.psnr_db:.2f} dB at {file.rate_bpp:.3f} bits a pixel -> {file.written}")
+    list_skipped(skipped)

@@ -1,0 +1,112 @@
+"""`hybridvq train`."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from hybridvq.commands.arguments import (
+    EVAL_BATCH,
+    add_data_arguments,
+    data_settings,
+    list_skipped,
+    open_test_side,
+    open_train_side,
+)
+from hybridvq.errors import ConfigError
+from hybridvq.launch import find_processes
+from hybridvq.recipe import add_recipe_arguments, load_recipe, recipe_names
+from hybridvq.settings import Recipe
+
+SUMMARY = "Train one recipe on images."
+
+
+def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
+    peek = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    peek.add_argument("--recipe", default="vector")
+    defaults = load_recipe(peek.parse_known_args(list(words))[0].recipe)
+    names = ", ".join(recipe_names())
+    parser.add_argument("--recipe", type=str, default="vector", help=f"what to train: a YAML file, or one of {names}")
+    add_data_arguments(parser)
+    parser.add_argument("--out", type=str, default=f"runs/{defaults.name}", help="folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights, the order of the images and their crops")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint in --out, if there is one"
+    )
+    parser.add_argument(
+        "--devices",
+        type=int | Literal["auto"] | None,
+        default=None,
+        help="processes on this machine, one a GPU where there are some, or auto for all GPUs; if not given, as many "
+        "as torchrun or SLURM started, or 1",
+    )
+    parser.add_argument(
+        "--num_nodes",
+        type=int | None,
+        default=None,
+        help="machines that train together; if not given, as many as torchrun or SLURM use, or 1",
+    )
+    parser.add_argument("--eval_images", type=int, default=2048, help="held-out images measured during the training")
+    parser.add_argument(
+        "--watch",
+        type=Literal["off", "warn", "stop"],
+        default="warn",
+        help="warn of collapsing codes, runaway gains and loss spikes, stop at them, or neither",
+    )
+    parser.add_argument(
+        "--print_recipe",
+        action="store_true",
+        help="print the recipe with all overrides, for a file of your own, and stop",
+    )
+    add_recipe_arguments(parser)
+    parser.set_defaults(recipe_keys(defaults))
+
+
+def recipe_keys(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe's YAML file says."""
+    return {key: value for key, value in asdict(recipe).items() if key != "name"}
+
+
+def run(arguments: Namespace, words: Sequence[str]) -> None:
+    name = Path(arguments.recipe).stem if Path(arguments.recipe).is_file() else arguments.recipe
+    recipe = Recipe(**{key: arguments[key] for key in recipe_keys(Recipe())}, name=name)
+    if arguments.print_recipe:
+        print(yaml.safe_dump(recipe_keys(recipe), sort_keys=False, allow_unicode=True), end="")
+        return
+    if arguments.eval_images < 1:
+        raise ConfigError(f"--eval-images is {arguments.eval_images}; it must be at least 1")
+    data = data_settings(arguments)
+    from hybridvq.data import EvalBatches
+    from hybridvq.training import train
+
+    first = find_processes(arguments.devices, arguments.num_nodes).rank == 0
+    images = open_train_side(data)
+    held_out = open_test_side(data, arguments.eval_images if data.stream else None)
+    if first:
+        list_skipped(images.skipped + held_out.skipped)
+    folder = Path(arguments.out)
+    test_batches = EvalBatches(held_out, EVAL_BATCH, arguments.eval_images)
+    _, history = train(
+        recipe,
+        images,
+        test_batches,
+        folder,
+        arguments.seed,
+        arguments.resume,
+        watch=arguments.watch,
+        devices=arguments.devices,
+        num_nodes=arguments.num_nodes,
+    )
+    if data.stream:
+        list_skipped(images.skipped)
+    if not first:
+        return
+    speed = history.images_per_second(recipe.training.batch_size)
+    print(
+        f"test MSE {history.tests[-1]['test_mse']:.4f} after {recipe.training.steps} steps, {speed:.0f} images a second"
+    )
+    print(f"model: {folder / 'model'}")
