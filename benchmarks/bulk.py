@@ -4,7 +4,7 @@
 
 The same images, crops of the sample photographs, by the gain-shape recipe's network: once in a loop in this process,
 once by `tokenize` with one worker and once with two, in turn, on one thread each; the table shows medians of the ratios
-in a round. Starting the two worker processes is part of their time, so give enough images (20,000 if not given).
+in a round. Starting the two worker processes is part of their time, so give enough images (100,000 if not given).
 """
 
 import sys
@@ -20,9 +20,9 @@ from hybridvq import Tokenizer, load_recipe, load_tokenizer, open_images, tokeni
 from hybridvq.data import EvalBatches, Images
 from hybridvq.training.run import build_tokenizer
 
-ROUNDS = 5
+ROUNDS = 3
 BATCH = 64
-IMAGES = 20_000
+IMAGES = 100_000
 
 
 class Repeated(Images):
