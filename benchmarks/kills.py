@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 from benchmarks.small import SETTING, run_small, small_recipe
 from benchmarks.timing import write_result
 from hybridvq.settings import Recipe
-from hybridvq.training.run import CHECKPOINT, build_tokenizer, read_checkpoint
+from hybridvq.training.folder import CHECKPOINT, read_checkpoint
+from hybridvq.training.run import build_tokenizer
 
 EVERY = 5  # steps between two checkpoints
 LATEST = 12  # checkpoints after which a kill comes at the latest

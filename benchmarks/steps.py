@@ -18,7 +18,8 @@ from torch.nn import functional as F
 import benchmarks.rivals  # noqa: F401, makes its quantizers known
 from benchmarks.timing import in_turn, medians, ratio, write_result
 from hybridvq.recipe import load_recipe
-from hybridvq.training.run import build_tokenizer, resolve_precision
+from hybridvq.training.engine import resolve_precision
+from hybridvq.training.run import build_tokenizer
 
 RIVALS = sorted(map(str, (Path(__file__).parent / "recipes").glob("*.yaml")))
 RECIPES = ["vector", "projected", "gain-shape", "gain-shape-float", *RIVALS]

@@ -30,8 +30,8 @@ class ModelSettings:
 
 
 @dataclass
-class TrainingSettings:
-    """How the tokenizer is trained: Adam on the mean squared error and the quantizer's losses.
+class Schedule:
+    """Steps of Adam, and what happens between them.
 
     Args:
         steps: optimizer steps.
@@ -39,8 +39,6 @@ class TrainingSettings:
         learning_rate: Adam's, after the warm-up.
         warmup: share of the steps over which the learning rate rises from 0.
         decay: share of the steps, at the end, over which it falls to 0.
-        freeze_norm: share of the steps, at the end, in which batch normalization uses its running averages, as in
-            evaluation: what the decoder then learns is what it will be given, and no batch's statistics spoil a step.
         precision: 32-true, bf16-mixed, or auto, which takes bf16-mixed where the device multiplies bfloat16 natively.
         eval_every: steps between two measurements of the test loss.
         checkpoint_every: steps between two checkpoints.
@@ -51,7 +49,6 @@ class TrainingSettings:
     learning_rate: float = 4e-4
     warmup: float = 0.03
     decay: float = 0.2
-    freeze_norm: float = 0.0
     precision: str = "auto"
     eval_every: int = 200
     checkpoint_every: int = 200
@@ -64,22 +61,93 @@ class TrainingSettings:
             raise ConfigError(
                 f"training.warmup {self.warmup} and training.decay {self.decay} must be shares that add to at most 1"
             )
-        if not 0 <= self.freeze_norm <= 1:
-            raise ConfigError(f"training.freeze_norm is {self.freeze_norm}; it must be a share from 0 to 1")
         if not 0 < self.learning_rate < math.inf:
             raise ConfigError(f"training.learning_rate is {self.learning_rate}; it must be positive")
         if self.precision not in ("auto", "32-true", "bf16-mixed"):
             raise ConfigError(f"training.precision is {self.precision!r}; use auto, 32-true or bf16-mixed")
-
-    def norm_is_frozen(self, step: int) -> bool:
-        """Whether batch normalization uses its running averages at `step`, counted from 0; never in the first 300."""
-        return step >= max(self.steps - self.freeze_norm * self.steps, NORM_STEPS)
 
     def learning_rate_factor(self, step: int) -> float:
         """What the learning rate is multiplied by at `step`, counted from 0: linear up, flat, linear down."""
         up = (step + 1) / (self.warmup * self.steps) if self.warmup else 1.0
         down = (self.steps - step) / (self.decay * self.steps) if self.decay else 1.0
         return min(1.0, up, max(0.0, down))
+
+
+@dataclass
+class TrainingSettings(Schedule):
+    """How the tokenizer is trained: Adam on the mean squared error and the quantizer's losses.
+
+    Args:
+        freeze_norm: share of the steps, at the end, in which batch normalization uses its running averages, as in
+            evaluation: what the decoder then learns is what it will be given, and no batch's statistics spoil a step.
+    """
+
+    freeze_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.freeze_norm <= 1:
+            raise ConfigError(f"training.freeze_norm is {self.freeze_norm}; it must be a share from 0 to 1")
+
+    def norm_is_frozen(self, step: int) -> bool:
+        """Whether batch normalization uses its running averages at `step`, counted from 0; never in the first 300."""
+        return step >= max(self.steps - self.freeze_norm * self.steps, NORM_STEPS)
+
+
+@dataclass
+class PriorTrainingSettings(Schedule):
+    """How a prior is trained: Adam on the negative log-likelihood of the tokens.
+
+    Args:
+        weight_decay: of the weights that multiply; decoupled from the gradient (AdamW).
+        patience: measurements without a better held-out loss after which training stops; 0 never stops it. The weights
+            of the best measurement are kept either way.
+    """
+
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("weight_decay", "patience"):
+            if getattr(self, key) < 0:
+                raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be at least 0")
+
+
+@dataclass
+class PriorSettings:
+    """A prior.
+
+    Args:
+        prior: static (frequencies, closed form), pixelcnn or transformer.
+        options: the prior's own arguments, such as {width: 192, layers: 6, gain: mixture}.
+        conditional: learn the tokens of each class of images, so that a class can be asked for.
+        training: how it is trained; the static prior is fitted at once.
+    """
+
+    prior: str = "transformer"
+    options: dict[str, Any] = field(default_factory=dict)
+    conditional: bool = False
+    training: PriorTrainingSettings = field(default_factory=PriorTrainingSettings)
+
+
+@dataclass
+class SamplingSettings:
+    """How tokens are drawn from a prior.
+
+    Args:
+        temperature: below 1 prefers what is likely, 0 always takes it.
+        top_k: draw among so many of the likeliest codes only.
+        top_p: draw among the likeliest codes that together have this probability only.
+        guidance: how much more a named class counts than images of any class; 1 is what was learned.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    guidance: float = 1.0
 
 
 @dataclass

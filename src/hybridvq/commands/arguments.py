@@ -5,10 +5,11 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from hybridvq.errors import ConfigError
 from hybridvq.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -61,6 +62,35 @@ def add_data_and_size_arguments(parser: ArgumentParser, flags: Iterable[str]) ->
 def add_flags(parser: ArgumentParser, names: Iterable[str]) -> None:
     for name in names:
         parser.add_argument(f"--{name}", action="store_true", help=FLAGS[name])
+
+
+def add_run_arguments(parser: ArgumentParser, out: str, seed_of: str) -> None:
+    """Where a training run writes, and on what it runs."""
+    parser.add_argument("--out", type=str, default=out, help="folder to write")
+    parser.add_argument("--seed", type=int, default=0, help=f"of {seed_of}")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint in --out, if there is one"
+    )
+    parser.add_argument(
+        "--devices",
+        type=int | Literal["auto"] | None,
+        default=None,
+        help="processes on this machine, one a GPU where there are some, or auto for all GPUs; if not given, as many "
+        "as torchrun or SLURM started, or 1",
+    )
+    parser.add_argument(
+        "--num_nodes",
+        type=int | None,
+        default=None,
+        help="machines that train together; if not given, as many as torchrun or SLURM use, or 1",
+    )
+    parser.add_argument("--eval_images", type=int, default=2048, help="held-out images measured during the training")
+
+
+def check_eval_images(arguments: Namespace) -> None:
+    """Raise ConfigError unless some held-out images are measured."""
+    if arguments.eval_images < 1:
+        raise ConfigError(f"--eval-images is {arguments.eval_images}; it must be at least 1")
 
 
 def data_settings(arguments: Namespace) -> DataSettings:

@@ -12,12 +12,13 @@ from jsonargparse import ArgumentParser, Namespace
 from hybridvq.commands.arguments import (
     EVAL_BATCH,
     add_data_arguments,
+    add_run_arguments,
+    check_eval_images,
     data_settings,
     list_skipped,
     open_test_side,
     open_train_side,
 )
-from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
 from hybridvq.recipe import add_recipe_arguments, load_recipe, recipe_names
 from hybridvq.settings import Recipe
@@ -32,25 +33,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     names = ", ".join(recipe_names())
     parser.add_argument("--recipe", type=str, default="vector", help=f"what to train: a YAML file, or one of {names}")
     add_data_arguments(parser)
-    parser.add_argument("--out", type=str, default=f"runs/{defaults.name}", help="folder to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights, the order of the images and their crops")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint in --out, if there is one"
-    )
-    parser.add_argument(
-        "--devices",
-        type=int | Literal["auto"] | None,
-        default=None,
-        help="processes on this machine, one a GPU where there are some, or auto for all GPUs; if not given, as many "
-        "as torchrun or SLURM started, or 1",
-    )
-    parser.add_argument(
-        "--num_nodes",
-        type=int | None,
-        default=None,
-        help="machines that train together; if not given, as many as torchrun or SLURM use, or 1",
-    )
-    parser.add_argument("--eval_images", type=int, default=2048, help="held-out images measured during the training")
+    add_run_arguments(parser, f"runs/{defaults.name}", "the weights, the order of the images and their crops")
     parser.add_argument(
         "--watch",
         type=Literal["off", "warn", "stop"],
@@ -77,8 +60,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     if arguments.print_recipe:
         print(yaml.safe_dump(recipe_keys(recipe), sort_keys=False, allow_unicode=True), end="")
         return
-    if arguments.eval_images < 1:
-        raise ConfigError(f"--eval-images is {arguments.eval_images}; it must be at least 1")
+    check_eval_images(arguments)
     data = data_settings(arguments)
     from hybridvq.data import EvalBatches
     from hybridvq.training import train

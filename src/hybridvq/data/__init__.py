@@ -4,7 +4,7 @@ data string ─┬─open_images──► Images ──TrainBatches | EvalBatche
              └─open_stream──► Stream ──StreamLoader──► the same, of images that fit neither memory nor disk
 """
 
-from hybridvq.data.batches import EvalBatches, TrainBatches
+from hybridvq.data.batches import EpochOrder, EvalBatches, TrainBatches
 from hybridvq.data.decode import MAX_PIXELS, read_image
 from hybridvq.data.images import MEMORY_BUDGET, Images, Split
 from hybridvq.data.photos import PHOTOGRAPHS
@@ -17,6 +17,7 @@ __all__ = [
     "MEMORY_BUDGET",
     "PHOTOGRAPHS",
     "PHOTOS",
+    "EpochOrder",
     "EvalBatches",
     "Images",
     "Split",

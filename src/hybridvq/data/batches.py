@@ -15,13 +15,38 @@ from hybridvq.errors import ConfigError
 _ORDER, _AUGMENTATION = 0, 1
 
 
+class EpochOrder:
+    """Which examples a batch shows: shuffled without replacement, epoch after epoch.
+
+    Example i of batch t is at position p = t * batch_size + i of the endless sequence of epochs, each a permutation of
+    all `count` drawn from (seed, epoch); sets smaller than a batch repeat within it.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._epoch: tuple[int, np.ndarray] | None = None
+
+    def indices(self, step: int) -> np.ndarray:
+        """Return the examples of batch `step`, (batch_size,) int64."""
+        positions = step * self.batch_size + np.arange(self.batch_size)
+        epochs, within = np.divmod(positions, self.count)
+        chosen = np.empty(self.batch_size, dtype=np.int64)
+        for epoch in np.unique(epochs).tolist():
+            chosen[epochs == epoch] = self._permutation(epoch)[within[epochs == epoch]]
+        return chosen
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if self._epoch is None or self._epoch[0] != epoch:
+            generator = np.random.default_rng((self.seed, _ORDER, epoch))
+            self._epoch = epoch, generator.permutation(self.count)
+        return self._epoch[1]
+
+
 class TrainBatches(Dataset[torch.Tensor]):
     """The batches of a training run: shuffled without replacement, randomly cropped and mirrored.
 
-    Image i of batch t is at position p = t * batch_size + i of the endless sequence of epochs, each a
-    permutation of all images drawn from (seed, epoch); sets smaller than a batch repeat within it. Crops are
-    drawn from (seed, t) for the whole batch. Process `rank` of `world_size` gets the rank-th part of each
-    batch, so that the parts in order are the batch of a single process.
+    The order is that of `EpochOrder`; crops are drawn from (seed, t) for the whole batch. Process `rank` of
+    `world_size` gets the rank-th part of each batch, so that the parts in order are the batch of a single process.
     """
 
     def __init__(
@@ -38,7 +63,7 @@ class TrainBatches(Dataset[torch.Tensor]):
         self.batch_size = batch_size
         self.steps = steps
         self.seed = seed
-        self._epoch: tuple[int, np.ndarray] | None = None
+        self._order = EpochOrder(len(images), batch_size, seed)
 
     def __len__(self) -> int:
         return self.steps
@@ -62,18 +87,7 @@ class TrainBatches(Dataset[torch.Tensor]):
 
     def indices(self, step: int) -> np.ndarray:
         """Return which images batch `step` shows over all processes, (batch_size,) int64."""
-        positions = step * self.batch_size + np.arange(self.batch_size)
-        epochs, within = np.divmod(positions, len(self.images))
-        chosen = np.empty(self.batch_size, dtype=np.int64)
-        for epoch in np.unique(epochs).tolist():
-            chosen[epochs == epoch] = self._permutation(epoch)[within[epochs == epoch]]
-        return chosen
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        if self._epoch is None or self._epoch[0] != epoch:
-            generator = np.random.default_rng((self.seed, _ORDER, epoch))
-            self._epoch = epoch, generator.permutation(len(self.images))
-        return self._epoch[1]
+        return self._order.indices(step)
 
 
 class EvalBatches(Dataset[torch.Tensor]):

@@ -3,6 +3,7 @@
 import io
 import sys
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -16,74 +17,57 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hybridvq.data import EvalBatches
 from hybridvq.errors import TrainingError
 from hybridvq.evaluation import evaluate
-from hybridvq.settings import TrainingSettings
-from hybridvq.tokenizer import Tokenizer
-from hybridvq.training.history import History
-from hybridvq.training.module import TokenizerTraining, advice
+from hybridvq.settings import Schedule
+from hybridvq.training.history import History, PriorHistory
+from hybridvq.training.module import TokenizerTraining, Training, advice
 from hybridvq.training.watch import Watch
 from hybridvq.writing import write_whole
 
 TEST_KEYS = ("test_mse", "test_quantization_loss", "codes_used")
 
 
-class Recorder(Callback):
-    """After each step: its losses, then the test measurement and the checkpoint if they are due."""
+class Recorder(Callback, ABC):
+    """After each step: its losses, then the held-out measurement and the checkpoint if they are due.
 
-    def __init__(
-        self,
-        settings: TrainingSettings,
-        history: History,
-        test_batches: EvalBatches,
-        checkpoint: Path,
-        watch: Watch | None = None,
-        stop: bool = False,
-        title: str = "",
-    ) -> None:
-        self.settings, self.history = settings, history
-        self.test_batches, self.checkpoint = test_batches, checkpoint
-        self.watch, self.stop, self.title = watch, stop, title
+    The history is its state, and so part of every checkpoint.
+    """
+
+    def __init__(self, settings: Schedule, history: History | PriorHistory, checkpoint: Path) -> None:
+        self.settings, self.history, self.checkpoint = settings, history, checkpoint
         self._started: float | None = None
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        assert isinstance(pl_module, TokenizerTraining)
-        history, step = self.history, trainer.global_step
+        step = trainer.global_step
         if self._started is not None:
-            history.seconds += time.perf_counter() - self._started
-            history.timed_steps += 1
-        history.train_mse.append(pl_module.last_mse)
-        history.train_quantization.append(pl_module.last_quantization)
-        if self.watch:
-            found = self.watch.look(step, pl_module.last_mse, pl_module.last_tokens, step == self.settings.steps)
-            self._report(found, trainer.is_global_zero)
+            self.history.seconds += time.perf_counter() - self._started
+            self.history.timed_steps += 1
+        self.record(trainer, pl_module)
         if self._due(step, self.settings.eval_every):
-            self._measure(trainer, pl_module.tokenizer)
-        if self._due(step, self.settings.checkpoint_every):
-            self._save(trainer, pl_module.tokenizer)
+            self.measure(trainer, pl_module)
+        if self._due(step, self.settings.checkpoint_every) or trainer.should_stop:
+            self._save(trainer, pl_module)
         self._started = time.perf_counter()
 
-    def _report(self, found: list[str], first: bool) -> None:
-        for text in found:
-            self.history.warnings.append(text)
-            if self.stop:
-                raise TrainingError(f"stopped at {text}; --watch warn goes on")
-            if first:
-                print(f"{self.title}: warning: {text}", file=sys.stderr)
+    @abstractmethod
+    def record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write down the losses of a step."""
+
+    @abstractmethod
+    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write down a measurement of held-out images."""
+
+    def conclude(self, module: L.LightningModule) -> None:
+        """Choose the weights that become the model: those of the last step."""
+
+    def finished(self, checkpoint: dict[str, Any]) -> bool:
+        """Whether nothing is left to train."""
+        return bool(checkpoint["global_step"] >= self.settings.steps)
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.settings.steps
 
-    def _measure(self, trainer: L.Trainer, tokenizer: Tokenizer) -> None:
-        """The first process measures; the others wait for the result."""
-        result = evaluate(tokenizer, self.test_batches) if trainer.is_global_zero else None
-        result = trainer.strategy.broadcast(result)
-        assert result is not None
-        self.history.tests.append({"step": trainer.global_step} | {key: result[key] for key in TEST_KEYS})
-        assert trainer.logger is not None
-        shown = {"test/mse": result["test_mse"], "test/codes_used": float(result["codes_used"] or 0)}
-        trainer.logger.log_metrics(shown, step=trainer.global_step)
-
-    def _save(self, trainer: L.Trainer, tokenizer: Tokenizer) -> None:
-        if not all(value.isfinite().all() for value in tokenizer.state_dict().values()):
+    def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not all(value.isfinite().all() for value in module.state_dict().values()):
             raise TrainingError(f"the weights are not finite after step {trainer.global_step}; {advice(self.settings)}")
         trainer.save_checkpoint(self.checkpoint)
 
@@ -94,8 +78,55 @@ class Recorder(Callback):
         vars(self.history).update(state_dict)
 
 
+class TokenizerRecorder(Recorder):
+    """Of a tokenizer's run, with a watch over it."""
+
+    history: History
+
+    def __init__(
+        self,
+        settings: Schedule,
+        history: History,
+        checkpoint: Path,
+        test_batches: EvalBatches,
+        watch: Watch | None = None,
+        stop: bool = False,
+        title: str = "",
+    ) -> None:
+        super().__init__(settings, history, checkpoint)
+        self.test_batches, self.watch, self.stop, self.title = test_batches, watch, stop, title
+
+    def record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, TokenizerTraining)
+        step = trainer.global_step
+        self.history.train_mse.append(pl_module.last_mse)
+        self.history.train_quantization.append(pl_module.last_quantization)
+        if self.watch:
+            found = self.watch.look(step, pl_module.last_mse, pl_module.last_tokens, step == self.settings.steps)
+            self._report(found, trainer.is_global_zero)
+
+    def _report(self, found: list[str], first: bool) -> None:
+        for text in found:
+            self.history.warnings.append(text)
+            if self.stop:
+                raise TrainingError(f"stopped at {text}; --watch warn goes on")
+            if first:
+                print(f"{self.title}: warning: {text}", file=sys.stderr)
+
+    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The first process measures; the others wait for the result."""
+        assert isinstance(pl_module, TokenizerTraining)
+        result = evaluate(pl_module.tokenizer, self.test_batches) if trainer.is_global_zero else None
+        result = trainer.strategy.broadcast(result)
+        assert result is not None
+        self.history.tests.append({"step": trainer.global_step} | {key: result[key] for key in TEST_KEYS})
+        assert trainer.logger is not None
+        shown = {"test/mse": result["test_mse"], "test/codes_used": float(result["codes_used"] or 0)}
+        trainer.logger.log_metrics(shown, step=trainer.global_step)
+
+
 class ProgressBar(Callback):
-    """Steps done, time left and the batch's error, on a terminal."""
+    """Steps done, time left and the batch's loss, on a terminal."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -103,18 +134,18 @@ class ProgressBar(Callback):
             MofNCompleteColumn(),
             BarColumn(),
             TimeRemainingColumn(),
-            TextColumn("left, training MSE {task.fields[mse]}"),
+            TextColumn("left, {task.fields[loss]}"),
             console=Console(stderr=True),
             transient=True,
         )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.task = self.bar.add_task("", total=self.steps, completed=trainer.global_step, mse="-")
+        self.task = self.bar.add_task("", total=self.steps, completed=trainer.global_step, loss="")
         self.bar.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        assert isinstance(pl_module, TokenizerTraining)
-        self.bar.update(self.task, completed=trainer.global_step, mse=f"{pl_module.last_mse:.4f}")
+        assert isinstance(pl_module, Training)
+        self.bar.update(self.task, completed=trainer.global_step, loss=pl_module.progress_text())
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.bar.stop()

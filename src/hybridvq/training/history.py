@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 
 @dataclass
 class History:
@@ -26,4 +28,34 @@ class History:
 
     def images_per_second(self, batch_size: int) -> float:
         """Training speed; 0 if no step was timed."""
-        return self.timed_steps * batch_size / self.seconds if self.seconds else 0.0
+        return speed(self, batch_size)
+
+
+@dataclass
+class PriorHistory:
+    """What happened in the run of a prior; part of every checkpoint.
+
+    Attributes:
+        train_bits: bits a position of each step's batch.
+        tests: step, bits, code_bits and gain_bits a position of each measurement on held-out tokens.
+        seconds, timed_steps: as in `History`.
+        best_step: the measurement with the fewest bits.
+        best: the weights at that step.
+        stopped: whether the run ended before its last step, for want of improvement.
+    """
+
+    train_bits: list[float] = field(default_factory=list)
+    tests: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    timed_steps: int = 0
+    best_step: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    stopped: bool = False
+
+    def images_per_second(self, batch_size: int) -> float:
+        """Training speed; 0 if no step was timed."""
+        return speed(self, batch_size)
+
+
+def speed(history: History | PriorHistory, batch_size: int) -> float:
+    return history.timed_steps * batch_size / history.seconds if history.seconds else 0.0

@@ -1,6 +1,7 @@
-"""One step of training."""
+"""One step of a tokenizer's training."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
@@ -14,7 +15,7 @@ from hybridvq.data import Images, Stream, StreamLoader, TrainBatches
 from hybridvq.distributed import average
 from hybridvq.errors import ModelError, TrainingError
 from hybridvq.quantizers import Codebook, Tokens
-from hybridvq.settings import TrainingSettings
+from hybridvq.settings import Schedule, TrainingSettings
 from hybridvq.tokenizer import Tokenizer
 
 
@@ -34,8 +35,25 @@ class StepSampler(Sampler[int]):
         return iter(range(self.first, len(self.batches)))
 
 
-class TokenizerTraining(L.LightningModule):
+class Training(L.LightningModule, ABC):
+    """What a run trains, by a schedule."""
+
+    settings: Schedule
+
+    @abstractmethod
+    def progress_text(self) -> str:
+        """The loss of the last batch, for a progress bar."""
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The optimizer with the schedule's learning rate, as Lightning wants them."""
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.settings.learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class TokenizerTraining(Training):
     """Minimises mean squared error plus the quantizer's losses with Adam."""
+
+    settings: TrainingSettings
 
     def __init__(self, tokenizer: Tokenizer, settings: TrainingSettings, images: Images | Stream, seed: int) -> None:
         super().__init__()
@@ -78,9 +96,10 @@ class TokenizerTraining(L.LightningModule):
                         value[module.restarted] = 0
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.settings.learning_rate, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.settings.learning_rate_factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return self.schedule(torch.optim.Adam(self.parameters(), lr=self.settings.learning_rate, fused=True))
+
+    def progress_text(self) -> str:
+        return f"training MSE {self.last_mse:.4f}"
 
     def train_dataloader(self) -> Iterable[Tensor]:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
@@ -114,7 +133,7 @@ class TokenizerTraining(L.LightningModule):
             )
 
 
-def advice(settings: TrainingSettings) -> str:
+def advice(settings: Schedule) -> str:
     """What to do about a run that diverges."""
     return (
         f"lower training.learning_rate, now {settings.learning_rate:g}, or set training.precision to 32-true, "

@@ -1,0 +1,156 @@
+"""What the runs of tokenizers and priors share: steps from the last checkpoint to the end, by Lightning."""
+
+import json
+import logging
+import shutil
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from hybridvq.errors import ConfigError, TrainingError
+from hybridvq.launch import Processes
+from hybridvq.training.callbacks import ProgressBar, Recorder, WholeCheckpoints
+from hybridvq.training.folder import CHECKPOINT, begin, write_model
+from hybridvq.training.module import Training
+from hybridvq.training.processes import OneOfSeveral, environment, joined
+
+QUIET = (
+    "does not have many workers",
+    "dataloader is not resumable",  # ours is: StepSampler
+    "smaller than the logging interval",
+    "treespec, LeafSpec",
+)
+
+
+def run(
+    module: Training,
+    recorder: Recorder,
+    described: dict[str, Any],
+    folder: Path,
+    processes: Processes,
+    save: Callable[[Path], object],
+    resume: bool,
+    progress: bool,
+) -> None:
+    """Train `module` from its start, or the last checkpoint in `folder`, to the end, and let `save` write its model.
+
+    Raises: as `train`.
+    """
+    first, path = processes.rank == 0, folder / CHECKPOINT
+    fresh = first and not folder.exists()
+    checkpoint = begin(described, folder, resume, first)
+    callbacks: list[Callback] = [recorder]
+    if processes.world_size > 1:
+        begun = checkpoint["global_step"] if checkpoint else 0
+        callbacks.append(OneOfSeveral(f"{json.dumps(described)} from step {begun}"))
+    if progress and first and sys.stderr.isatty():
+        callbacks.append(ProgressBar(module.settings.steps))
+    finished = checkpoint is not None and recorder.finished(checkpoint)
+    try:
+        with nullcontext() if finished else joined(processes, path):
+            if finished:
+                assert checkpoint is not None
+                module.load_state_dict(checkpoint["state_dict"])
+                recorder.load_state_dict(checkpoint["callbacks"][recorder.state_key])
+            else:
+                fit(module, folder, checkpoint, callbacks, processes)
+            recorder.conclude(module.eval())
+            if first:
+                write_model(save, folder)
+    except BaseException:
+        if fresh and not path.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def fit(
+    module: Training,
+    folder: Path,
+    checkpoint: dict[str, Any] | None,
+    callbacks: list[Callback],
+    processes: Processes,
+) -> None:
+    """Run the steps that are left.
+
+    Raises: as `train`.
+    """
+    first, path = checkpoint["global_step"] if checkpoint else 0, folder / CHECKPOINT
+    with quiet_lightning():
+        trainer = L.Trainer(
+            max_steps=module.settings.steps,
+            precision=resolve_precision(module.settings.precision),
+            # Of steps that a killed run logged after its last checkpoint, TensorBoard shows those of the second time.
+            logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first),
+            callbacks=callbacks,
+            plugins=[WholeCheckpoints(), environment(processes)],
+            strategy="ddp" if processes.world_size > 1 else "auto",
+            devices=processes.devices,
+            num_nodes=processes.num_nodes,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            log_every_n_steps=20,
+            use_distributed_sampler=False,
+        )
+        try:
+            trainer.fit(module, ckpt_path=path if checkpoint else None, weights_only=True)
+        # Lightning makes a SystemExit of Ctrl-C, after turning the signal off.
+        except (SystemExit, KeyboardInterrupt) as stop:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            advice = (
+                "add --resume to go on from the last checkpoint" if path.exists() else "no checkpoint was written yet"
+            )
+            raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}; {advice}") from stop
+        except OSError as error:
+            raise TrainingError(f"the run in {folder} had to stop ({error})") from error
+
+
+def seed_everything(seed: int) -> None:
+    """Let everything that is drawn from here on follow from the seed.
+
+    Raises:
+        ConfigError: it is out of range.
+    """
+    if not 0 <= seed < 2**32:
+        raise ConfigError(f"seed is {seed}; it must lie between 0 and {2**32 - 1}")
+    L.seed_everything(seed, verbose=False)
+
+
+def resolve_precision(precision: str) -> Any:
+    """`auto` to bf16-mixed where the device multiplies bfloat16 natively, else to 32-true; others as they are."""
+    if precision != "auto":
+        return precision
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif torch.backends.mps.is_available():
+        native = False
+    else:
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if native else "32-true"
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence Lightning's hints while inside: they are about its own options, which a user here does not set."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for text in QUIET:
+            warnings.filterwarnings("ignore", message=f".*{text}")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

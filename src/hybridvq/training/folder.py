@@ -1,0 +1,101 @@
+"""The folder of a run: what it was begun with, its checkpoint, its model."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from hybridvq.errors import ConfigError, ModelError, TrainingError
+from hybridvq.writing import write_whole
+
+CHECKPOINT = Path("checkpoints") / "last.ckpt"
+RECIPE = "recipe.json"
+
+
+def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) -> dict[str, Any] | None:
+    """Write recipe.json into the folder of a new run, or read the checkpoint of the run to go on with.
+
+    Raises:
+        ConfigError: the folder holds a run and `resume` is not set, or cannot be written.
+        ModelError: it holds a run of something else, or a checkpoint that cannot be read.
+    """
+    written, path = folder / RECIPE, folder / CHECKPOINT
+    try:
+        if resume and written.is_file():
+            check_same(written, described)
+        has_checkpoint, has_model = path.is_file(), (folder / "model").exists()
+        if has_checkpoint and not resume:
+            raise ConfigError(
+                f"{folder} holds a run already; add --resume to go on with it, choose another --out, or delete it"
+            )
+        if has_model and not has_checkpoint:
+            raise ConfigError(f"{folder} holds a model already; choose another --out, or delete it")
+        if has_checkpoint:
+            return read_checkpoint(path)
+        if first:
+            write_whole(written, (json.dumps(described, indent=2) + "\n").encode())
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be written ({error.strerror or error}); choose another --out") from error
+    return None
+
+
+def check_same(written: Path, described: dict[str, Any]) -> None:
+    """Raise ModelError unless a run was begun with what is described."""
+    try:
+        keys = differing(json.loads(written.read_bytes()), json.loads(json.dumps(described)))
+    except ValueError as error:
+        raise ModelError(f"{written} cannot be read ({error}); use another folder") from error
+    if keys:
+        raise ModelError(
+            f"{written.parent} was begun with another recipe, seed or images (see {', '.join(keys)} of {written.name} "
+            "there); use the same, or another folder"
+        )
+
+
+def differing(old: Any, new: Any, key: str = "") -> list[str]:
+    """The dotted keys in which two nested mappings differ."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return [] if old == new else [key]
+    keys = dict.fromkeys([*old, *new])
+    return [name for k in keys for name in differing(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content.
+
+    Raises:
+        ModelError: it is damaged, or not one of this project.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"global_step", "state_dict", "callbacks"} - checkpoint.keys()
+    except Exception as error:  # the unpickler raises nearly anything
+        raise ModelError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); delete it to start again"
+        ) from error
+    if missing:
+        raise ModelError(f"{path} is a checkpoint without {', '.join(sorted(missing))}; delete it to start again")
+    return checkpoint
+
+
+def write_model(save: Callable[[Path], object], folder: Path) -> None:
+    """Let `save` write `folder`/model, as a whole.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    partial, final = folder / "model.partial", folder / "model"
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        save(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        partial.replace(final)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise TrainingError(
+            f"{final} cannot be written ({error}); make room there and resume, which trains nothing again"
+        ) from error
