@@ -110,13 +110,15 @@ class TokenSet(Dataset[Tokens]):
         return self._loaded[1]
 
     def _read(self, shard: int, groups: Sequence[int], columns: list[str]) -> pa.Table:
-        path = self.folder / self.manifest.file(shard)
+        path, footer = self.folder / self.manifest.file(shard), self._footers[shard]
         try:
             # Opened anew each time: an open file survives neither pickling nor the fork of a data loader.
-            with pq.ParquetFile(
-                path, metadata=self._footers[shard], memory_map=True, page_checksum_verification=True
-            ) as file:
-                return file.read_row_groups(groups, columns, use_threads=False)
+            with pq.ParquetFile(path, metadata=footer, memory_map=True, page_checksum_verification=True) as file:
+                table = file.read_row_groups(groups, columns, use_threads=False)
+            # Checksums leave out the headers of pages, and a page whose header is of no known kind is passed over.
+            if table.num_rows != sum(footer.row_group(group).num_rows for group in groups):
+                raise ValueError(f"{table.num_rows} rows could be read")
+            return table
         # Damaged pages surface as ArrowInvalid, OSError or MemoryError, depending on the byte.
         except Exception as error:
             raise damaged(path, error) from None

@@ -26,7 +26,7 @@ class Column(NamedTuple):
 
 
 def numbered(own: Sequence[int | str], other: Iterable[int | str]) -> Labels:
-    """Number the labels of a split by their order among all that are found in it or in the other split."""
+    """Number the labels of a split by their place among all that are found in it or in the other split, sorted."""
     found = {*own, *other}
     if any(isinstance(label, str) for label in found):
         own, found = [str(label) for label in own], {str(label) for label in found}
@@ -35,9 +35,9 @@ def numbered(own: Sequence[int | str], other: Iterable[int | str]) -> Labels:
 
 
 def from_columns(own: Sequence[Column | None], other: Sequence[Column | None]) -> Labels | None:
-    """The labels of the tables of a split; None if one of its tables has none.
+    """The labels of the tables of a split, one after the other; None if one of its tables has none.
 
-    The names of the tables' schema are the classes if the tables of both splits agree on them.
+    The classes are the names that come with the tables if those of both splits agree on them, else what is found.
     """
     tables = [column for column in own if column is not None]
     if not tables or len(tables) < len(own):
@@ -69,9 +69,9 @@ def read_column(values: Any, names: tuple[str, ...] | None, location: str) -> Co
     if values.null_count:
         return None
     labels = values.to_pylist()
-    if not labels or isinstance(labels[0], str):
+    if labels and isinstance(labels[0], str):
         names = None
-    if names is not None:
+    if labels and names is not None:
         if min(labels) < 0:
             return None
         if max(labels) >= len(names):

@@ -170,6 +170,8 @@ def read_labels(file: Path) -> Column | None:
     try:
         with pyarrow.parquet.ParquetFile(file, metadata=footer, memory_map=True) as opened:
             values = opened.read([LABEL_COLUMN], use_threads=False).column(0)
+        if len(values) != footer.num_rows:
+            raise ValueError(f"{len(values)} of {footer.num_rows} rows could be read")
     # Damaged pages surface as ArrowInvalid, OSError or MemoryError, depending on the byte.
     except Exception as error:
         raise DataError(
