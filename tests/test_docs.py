@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import tiny
+from data.conftest import noise
 from hybridvq import Tokenizer
 from hybridvq.cli import main
 
@@ -21,7 +22,7 @@ def test_the_layer_page_runs():
 
 
 def test_the_tokenizing_page_runs(tmp_path, monkeypatch):
-    """After the page's own command, with a small model in place of the one it names."""
+    """After the page's own command, with a small model and small images in place of those it names."""
     text = (DOCS / "tokenizing.md").read_text()
     command = re.findall(r"^    hybridvq (tokenize runs/mine .*)$", text, re.MULTILINE)[0]
     monkeypatch.chdir(tmp_path)
@@ -29,8 +30,11 @@ def test_the_tokenizing_page_runs(tmp_path, monkeypatch):
     settings = tiny.model("gain-shape")
     model = Tokenizer(settings.dim, settings.downsampling, settings.quantizer, settings.options)
     model.save_pretrained("runs/mine/model")
-    words = command.replace("path/to/images", "photos").split()
-    assert main([*words, "--size", "64", "--workers", "1"]) == 0
+    for number in range(70):
+        image = tmp_path / f"path/to/images/{'test' if number else 'train'}/{'ab'[number % 2]}/{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        noise(number).save(image)
+    assert main([*command.split(), "--size", "16", "--workers", "1"]) == 0
     blocks = python_blocks("tokenizing.md")
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     exec("\n".join(blocks), {})

@@ -1,7 +1,9 @@
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -10,6 +12,19 @@ MakeFolder = Callable[..., Path]
 
 def noise(seed: int, width: int = 12, height: int = 10) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def png(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    noise(seed, 8, 8).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def structs(rows: list[bytes | None]) -> pa.Array:
+    return pa.array(
+        [{"bytes": row, "path": None} for row in rows],
+        pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
+    )
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ FORTY = [f"{'ab'[i % 2]}/{i}.png" for i in range(40)]
 
 def labels(images: Images) -> list[str]:
     assert isinstance(images, RecordImages)
-    return [images._records.label(record) for record in images._selected.tolist()]
+    return [images._records.name_of(record) for record in images._selected.tolist()]
 
 
 def crops(images: Images) -> list[bytes]:

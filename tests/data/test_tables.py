@@ -1,4 +1,3 @@
-import io
 import pickle
 import shutil
 from pathlib import Path
@@ -13,20 +12,7 @@ from hybridvq.data import images as images_module
 from hybridvq.data import open_images
 from hybridvq.errors import DataError
 
-from .conftest import noise
-
-
-def png(seed: int) -> bytes:
-    buffer = io.BytesIO()
-    noise(seed, 8, 8).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def structs(rows: list[bytes | None]) -> pa.Array:
-    return pa.array(
-        [{"bytes": row, "path": None} for row in rows],
-        pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
-    )
+from .conftest import noise, png, structs
 
 
 def write(path: Path, seeds: range, column: str = "image", group: int = 4) -> Path:

@@ -1,16 +1,18 @@
 """Tokens from disk, a row group at a time."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from operator import index
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
 
-from hybridvq.bulk.schema import Manifest, read_manifest, to_arrays, to_tokens, weight_hash
+from hybridvq.bulk.schema import LABEL, Manifest, read_manifest, to_arrays, to_tokens, weight_hash
 from hybridvq.bulk.shards import damaged, read_footer
 from hybridvq.errors import ModelError
 from hybridvq.quantizers import Tokens
@@ -30,6 +32,7 @@ class TokenSet(Dataset[Tokens]):
     Attributes:
         folder: where the shards are.
         manifest: what they are the tokens of.
+        classes: names of the classes of the images, the same for both splits; None where they have none.
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
@@ -38,7 +41,7 @@ class TokenSet(Dataset[Tokens]):
         Raises:
             DataError: a shard is missing, damaged, or belongs to other tokens.
         """
-        self.folder, self.manifest = folder, manifest
+        self.folder, self.manifest, self.classes = folder, manifest, manifest.classes
         self._footers = [read_footer(folder / manifest.file(i), i, manifest) for i in range(manifest.shards)]
         groups = [
             (shard, group, footer.row_group(group).num_rows)
@@ -74,6 +77,20 @@ class TokenSet(Dataset[Tokens]):
             raise IndexError(f"image {wanted[outside][0]} of {len(self)}")
         return to_tokens(self._gather(wanted))
 
+    @cached_property
+    def labels(self) -> np.ndarray | None:
+        """Of each image, the place of its class in `classes`, (N,) int64; None where there are none.
+
+        Reads that column of all shards, once.
+
+        Raises:
+            DataError: a shard is damaged.
+        """
+        if self.classes is None:
+            return None
+        tables = (self._read(i, range(footer.num_row_groups), [LABEL]) for i, footer in enumerate(self._footers))
+        return np.concatenate([table.column(LABEL).to_numpy() for table in tables])
+
     def _gather(self, wanted: np.ndarray) -> dict[str, np.ndarray]:
         columns = self.manifest.columns
         out = {name: np.empty((len(wanted), *column.shape), column.dtype) for name, column in columns.items()}
@@ -88,18 +105,23 @@ class TokenSet(Dataset[Tokens]):
     def _read_group(self, group: int) -> dict[str, np.ndarray]:
         if self._loaded is None or self._loaded[0] != group:
             shard, within, _ = self._groups[group].tolist()
-            path = self.folder / self.manifest.file(shard)
-            try:
-                # Opened anew each time: an open file survives neither pickling nor the fork of a data loader.
-                with pq.ParquetFile(
-                    path, metadata=self._footers[shard], memory_map=True, page_checksum_verification=True
-                ) as file:
-                    table = file.read_row_group(within, list(self.manifest.columns), use_threads=False)
-            # Damaged pages surface as ArrowInvalid, OSError or MemoryError, depending on the byte.
-            except Exception as error:
-                raise damaged(path, error) from None
+            table = self._read(shard, [within], list(self.manifest.columns))
             self._loaded = group, to_arrays(table, self.manifest.columns)
         return self._loaded[1]
+
+    def _read(self, shard: int, groups: Sequence[int], columns: list[str]) -> pa.Table:
+        path, footer = self.folder / self.manifest.file(shard), self._footers[shard]
+        try:
+            # Opened anew each time: an open file survives neither pickling nor the fork of a data loader.
+            with pq.ParquetFile(path, metadata=footer, memory_map=True, page_checksum_verification=True) as file:
+                table = file.read_row_groups(groups, columns, use_threads=False)
+            # Checksums leave out the headers of pages, and a page whose header is of no known kind is passed over.
+            if table.num_rows != sum(footer.row_group(group).num_rows for group in groups):
+                raise ValueError(f"{table.num_rows} rows could be read")
+            return table
+        # Damaged pages surface as ArrowInvalid, OSError or MemoryError, depending on the byte.
+        except Exception as error:
+            raise damaged(path, error) from None
 
     def check(self, model: str | Path) -> None:
         """Raise ModelError unless these are the tokens of `model`.

@@ -106,10 +106,10 @@ def check_same(out: Path, found: Manifest, wanted: Manifest) -> None:
     if found.digest() == wanted.digest():
         return
     old, new = flat(asdict(found)), flat(asdict(wanted))
-    key = next(key for key in new if key != "hybridvq" and old.get(key) != new[key])
+    key = next(key for key in new | old if key != "hybridvq" and old.get(key) != new.get(key))
     raise ConfigError(
-        f"{out} holds tokens made with another {key}, {shown(old.get(key))} and not {shown(new[key])}; choose another "
-        "--out, or delete it"
+        f"{out} holds tokens made with another {key}, {shown(old.get(key))} and not {shown(new.get(key))}; choose "
+        "another --out, or delete it"
     )
 
 
@@ -122,7 +122,9 @@ def flat(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Hashes by their first digits."""
+    """Hashes by their first digits, lists by their length."""
+    if isinstance(value, list):
+        return f"{len(value)} of them"
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
 
 

@@ -19,6 +19,7 @@ from hybridvq.tokenizer import CONFIG, WEIGHTS, Tokenizer
 
 MANIFEST = "tokens.json"
 FORMAT = 1
+LABEL = "label"
 KEY = b"hybridvq"  # of the parquet metadata that names the manifest a shard belongs to
 
 
@@ -48,7 +49,7 @@ class Manifest:
 
     Attributes:
         model: `sha256` of model.safetensors, and `config`, as in its config.json.
-        data: `name`, `fingerprint`, `split`, `size` and number of `images`.
+        data: `name`, `fingerprint`, `split`, `size` and number of `images`; names of the `classes` if images have any.
         quantizer: `codebook_size` K, `levels` L, `stages` S; None where there are none.
         grid: (h, w), positions of an image.
         columns: what is stored, by the names of `Tokens`.
@@ -71,6 +72,10 @@ class Manifest:
         return int(self.data["images"])
 
     @property
+    def classes(self) -> tuple[str, ...] | None:
+        return tuple(self.data["classes"]) if "classes" in self.data else None
+
+    @property
     def shards(self) -> int:
         return -(-self.images // self.shard_images)
 
@@ -82,9 +87,11 @@ class Manifest:
         return f"{self.data['split']}-{shard:05d}-of-{self.shards:05d}.parquet"
 
     def schema(self) -> pa.Schema:
-        """One row an image: its number, then its tokens."""
-        fields = [column.field(name) for name, column in self.columns.items()]
-        return pa.schema([pa.field("index", pa.int64(), nullable=False), *fields], metadata={KEY: self.digest()})
+        """One row an image: its number, its class if it has one, then its tokens."""
+        numbers = ["index"] if self.classes is None else ["index", LABEL]
+        fields = [pa.field(name, pa.int64(), nullable=False) for name in numbers]
+        fields += [column.field(name) for name, column in self.columns.items()]
+        return pa.schema(fields, metadata={KEY: self.digest()})
 
     def digest(self) -> str:
         """SHA-256 of everything that decides what is in the shards."""
@@ -115,7 +122,8 @@ def describe(tokenizer: Tokenizer, folder: Path, images: Images, shard_images: i
             "split": images.split,
             "size": images.size,
             "images": len(images),
-        },
+        }
+        | ({} if images.classes is None else {"classes": list(images.classes)}),
         quantizer={"codebook_size": quantizer.codebook_size, "levels": quantizer.levels, "stages": quantizer.stages},
         grid=(side, side),
         columns=describe_columns(tokens, quantizer.codebook_size, quantizer.levels),
@@ -167,11 +175,13 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def to_table(tokens: Mapping[str, np.ndarray], rows: range, schema: pa.Schema) -> pa.Table:
-    """Rows of a shard from arrays (B, ...) of the stored types."""
-    arrays = [pa.array(np.arange(rows.start, rows.stop))]
-    for name in schema.names[1:]:
-        values = pa.array(np.ascontiguousarray(tokens[name]).reshape(-1))
-        arrays.append(pa.FixedSizeListArray.from_arrays(values, type=schema.field(name).type))
+    """Rows of a shard from arrays (B, ...) of the stored types, and (B,) of classes."""
+    parts = {"index": np.arange(rows.start, rows.stop), **tokens}
+    arrays = []
+    for field in schema:
+        values = pa.array(np.ascontiguousarray(parts[field.name]).reshape(-1))
+        is_list = pa.types.is_fixed_size_list(field.type)
+        arrays.append(pa.FixedSizeListArray.from_arrays(values, type=field.type) if is_list else values)
     return pa.table(arrays, schema=schema)
 
 

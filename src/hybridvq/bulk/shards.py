@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hybridvq.bulk.schema import KEY, Manifest, to_table
+from hybridvq.bulk.schema import KEY, LABEL, Manifest, to_table
 from hybridvq.data import EvalBatches, Images
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.tokenizer import Tokenizer, load_tokenizer
@@ -56,6 +56,9 @@ class ShardMaker:
         with exact():
             encoded = [self._encode(batches[i]) for i in range(len(batches))]
         parts = {name: np.concatenate([arrays[name] for arrays in encoded]) for name in manifest.columns}
+        class_ids = self.job.images.class_ids  # read when the manifest was made, and sent with the images
+        if class_ids is not None:
+            parts[LABEL] = class_ids[rows.start : rows.stop]
         path = self.job.out / manifest.file(shard)
         try:
             write_whole(path, to_parquet(to_table(parts, rows, manifest.schema()), manifest))
@@ -74,7 +77,7 @@ class ShardMaker:
 
 
 class Part(Images):
-    """Consecutive images of a set."""
+    """Consecutive images of a set, for their pixels alone."""
 
     def __init__(self, images: Images, rows: range) -> None:
         self.images, self.rows = images, rows
@@ -117,7 +120,7 @@ def exact() -> Iterator[None]:
 
 def to_parquet(table: pa.Table, manifest: Manifest) -> memoryview:
     """The bytes of a shard, its pages checksummed; a dictionary packs integers to about log2 K bits a code."""
-    columns: dict[bool, list[str]] = {True: [], False: ["index"]}
+    columns: dict[bool, list[str]] = {True: [], False: ["index", LABEL]}
     for name, column in manifest.columns.items():
         if column.dtype != "bool":
             columns[column.is_float].append(f"{name}.list.element")

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,8 +11,9 @@ import numpy as np
 
 from hybridvq.data.decode import UnreadableError
 from hybridvq.data.images import Split
+from hybridvq.data.labels import LABEL_COLUMN, Column, Labels, from_columns, is_label, read_column
 from hybridvq.data.parquet import IMAGE_COLUMNS
-from hybridvq.data.splits import hold_out, named_sides
+from hybridvq.data.splits import hold_out, named_sides, other_split
 from hybridvq.errors import DataError
 
 Loaded = TypeVar("Loaded")
@@ -20,16 +22,17 @@ Loaded = TypeVar("Loaded")
 class HubRecords:
     """The rows of a `datasets.Dataset`, memory-mapped from its cache."""
 
-    def __init__(self, name: str, dataset: Any, column: str) -> None:
+    def __init__(self, name: str, dataset: Any, column: str, labels: Callable[[], Labels | None]) -> None:
         self.name = name
         self.location = name
+        self.labels = labels
         self._dataset = dataset
         self._column = column
 
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def label(self, record: int) -> str:
+    def name_of(self, record: int) -> str:
         return f"{self._dataset.split or 'train'} row {record}"
 
     def read(self, record: int) -> bytes | Path:
@@ -64,7 +67,8 @@ def open_hub(data: str, split: Split) -> tuple[HubRecords, np.ndarray]:
     parts = _load(data)
     sides = named_sides(parts)
     part = sides[split] if sides else parts.get("train", next(iter(parts.values())))
-    records = _records(data, part)
+    labels = partial(part_labels, data, _labels(part), _labels(sides[other_split(split)]) if sides else None)
+    records = HubRecords(data, *encoded_column(data, part, IMAGE_COLUMNS), labels)
     if sides is None:
         return records, hold_out(map(str, range(len(records))), split, data)
     if not len(records):
@@ -96,8 +100,21 @@ def loaded(data: str, load: Callable[[], Loaded]) -> Loaded:
         ) from None
 
 
-def _records(data: str, part: Any) -> HubRecords:
-    return HubRecords(data, *encoded_column(data, part, IMAGE_COLUMNS))
+def part_labels(data: str, own: Any, other: Any) -> Labels | None:
+    """Read the labels of a part, numbered among those of the other; each is a `datasets.Dataset` of labels or None."""
+    return from_columns([_read_labels(data, own)], [_read_labels(data, other)])
+
+
+def _labels(part: Any) -> Any:
+    return part.select_columns([LABEL_COLUMN]) if LABEL_COLUMN in (part.column_names or []) else None
+
+
+def _read_labels(data: str, part: Any) -> Column | None:
+    if part is None or not is_label(part.features.arrow_schema.field(LABEL_COLUMN).type):
+        return None
+    names = getattr(part.features[LABEL_COLUMN], "names", None)
+    values = part.with_format("arrow")[:].column(LABEL_COLUMN)
+    return read_column(values, tuple(names) if names else None, data)
 
 
 def encoded_column(data: str, part: Any, names: tuple[str, ...]) -> tuple[Any, str]:

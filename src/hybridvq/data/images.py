@@ -13,12 +13,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 
 from hybridvq.data.decode import UnreadableError, decode, fit, without_warnings
+from hybridvq.data.labels import Labels
 from hybridvq.errors import DataError
 
 Split = Literal["train", "test"]
@@ -50,6 +52,20 @@ class Images(ABC):
 
     @abstractmethod
     def __len__(self) -> int: ...
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Names of the classes, the same for both splits; None where the images have none.
+
+        Raises:
+            DataError: labels are there but cannot be read.
+        """
+        return None
+
+    @property
+    def class_ids(self) -> np.ndarray | None:
+        """Of each image, the place of its class in `classes`, (N,) int64; None where the images have none."""
+        return None
 
     @abstractmethod
     def pixels(self, index: int) -> np.ndarray:
@@ -97,7 +113,7 @@ class Records(Protocol):
 
     def __len__(self) -> int: ...
 
-    def label(self, record: int) -> str:
+    def name_of(self, record: int) -> str:
         """Return the name of a record, relative to `location`."""
 
     def read(self, record: int) -> bytes | Path:
@@ -105,6 +121,9 @@ class Records(Protocol):
 
     def identity(self, selected: np.ndarray) -> Iterable[str]:
         """Return what tells these records from others, in lines that do not depend on the machine."""
+
+    def labels(self) -> Labels | None:
+        """Read the class labels of all records, without reading an image; None where there are none."""
 
 
 class RecordImages(Images):
@@ -137,6 +156,19 @@ class RecordImages(Images):
     def __len__(self) -> int:
         return len(self._selected)
 
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return None if self._labels is None else self._labels.classes
+
+    @property
+    def class_ids(self) -> np.ndarray | None:
+        return None if self._labels is None else self._labels.ids
+
+    @cached_property
+    def _labels(self) -> Labels | None:
+        labels = self._records.labels()
+        return labels and Labels(labels.classes, labels.ids[self._selected])
+
     def pixels(self, index: int) -> np.ndarray:
         if self._memory is not None:
             return self._memory[index]
@@ -157,7 +189,7 @@ class RecordImages(Images):
                     good.append(record)
                     pictures.append(result)
                 elif skip_unreadable:
-                    self.skipped.append(f"{self._records.label(record)}: {result}")
+                    self.skipped.append(f"{self._records.name_of(record)}: {result}")
                 else:
                     raise self._error(record, result)
             if memory is not None:
@@ -181,7 +213,7 @@ class RecordImages(Images):
                 yield records, [result for results in done for result in results]
 
     def _error(self, record: int, reason: UnreadableError) -> DataError:
-        where = f"{self._records.location}/{self._records.label(record)}"
+        where = f"{self._records.location}/{self._records.name_of(record)}"
         return DataError(f"{where} cannot be read as an image ({reason}); remove it or pass --skip-unreadable")
 
 

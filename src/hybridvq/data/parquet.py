@@ -1,5 +1,6 @@
 """Parquet files in the layout of the Hugging Face hub: a column of encoded images."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 
 from hybridvq.data.decode import UnreadableError
 from hybridvq.data.images import Split
-from hybridvq.data.splits import hold_out, named_sides
+from hybridvq.data.labels import LABEL_COLUMN, Column, Labels, from_columns, is_label, read_column
+from hybridvq.data.splits import hold_out, named_sides, other_split
 from hybridvq.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img")
@@ -23,15 +25,15 @@ class ParquetRecords:
     random order each row costs its whole group: write large sets in groups of some 100 rows, as on the hub.
     """
 
-    def __init__(self, name: str, files: list[Path]) -> None:
-        """Read the files' footers.
+    def __init__(self, name: str, files: list[Path], others: list[Path]) -> None:
+        """Read the footers of `files`; `others` are those of the other split, for its classes.
 
         Raises:
             DataError: a file is damaged or has no column of images.
         """
         self.name = name
         self.location = str(files[0].parent)
-        self._files = files
+        self._files, self._others = files, others
         self._footers = [read_footer(file) for file in files]
         self._columns = [image_column(file, footer) for file, footer in zip(files, self._footers, strict=True)]
         groups = [
@@ -50,7 +52,7 @@ class ParquetRecords:
     def __len__(self) -> int:
         return int(self._file_starts[-1])
 
-    def label(self, record: int) -> str:
+    def name_of(self, record: int) -> str:
         file = int(np.searchsorted(self._file_starts, record, side="right")) - 1
         return f"{self._files[file].name} row {record - int(self._file_starts[file])}"
 
@@ -68,6 +70,9 @@ class ParquetRecords:
         for file, footer in zip(self._files, self._footers, strict=True):
             yield f"{file.name}\t{file.stat().st_size}\t{footer.num_rows}"
         yield selected.astype("<i8").tobytes().hex()
+
+    def labels(self) -> Labels | None:
+        return from_columns([read_labels(file) for file in self._files], [read_labels(file) for file in self._others])
 
     def _read_group(self, group: int) -> Any:
         import pyarrow.parquet
@@ -105,9 +110,9 @@ def open_parquet(path: Path, files: list[Path], split: Split) -> tuple[ParquetRe
     name = f"{path.resolve().stem if path.is_file() else path.resolve().name} (parquet)"
     sides = named_sides(by_role(files))
     if sides is None:
-        records = ParquetRecords(name, files)
+        records = ParquetRecords(name, files, [])
         return records, hold_out(map(str, range(len(records))), split, str(path))
-    records = ParquetRecords(name, sides[split])
+    records = ParquetRecords(name, sides[split], sides[other_split(split)])
     if not len(records):
         raise DataError(f"{sides[split][0]} has no rows; give a file with images")
     return records, np.arange(len(records))
@@ -152,6 +157,36 @@ def image_column(file: Path, footer: Any) -> str:
             "as binary or as struct<bytes: binary, path: string>"
         )
     return name
+
+
+def read_labels(file: Path) -> Column | None:
+    """Return the column `label` of a file, if it is one of class labels, and nothing else of it; raises DataError."""
+    import pyarrow.parquet
+
+    footer = read_footer(file)
+    schema = footer.schema.to_arrow_schema()
+    if LABEL_COLUMN not in schema.names or not is_label(schema.field(LABEL_COLUMN).type):
+        return None
+    try:
+        with pyarrow.parquet.ParquetFile(file, metadata=footer, memory_map=True) as opened:
+            values = opened.read([LABEL_COLUMN], use_threads=False).column(0)
+        if len(values) != footer.num_rows:
+            raise ValueError(f"{len(values)} of {footer.num_rows} rows could be read")
+    # Damaged pages surface as ArrowInvalid, OSError or MemoryError, depending on the byte.
+    except Exception as error:
+        raise DataError(
+            f"the column '{LABEL_COLUMN}' of {file} cannot be read ({first_line(error)}); download or write it again"
+        ) from None
+    return read_column(values, class_names(schema), str(file))
+
+
+def class_names(schema: Any) -> tuple[str, ...] | None:
+    """Return the names that `datasets` writes into the schema of a file whose labels it knows as `ClassLabel`."""
+    try:
+        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][LABEL_COLUMN]["names"]
+    except (TypeError, KeyError, ValueError):
+        return None
+    return tuple(map(str, names)) if isinstance(names, list) and names else None
 
 
 def first_line(error: Exception) -> str:

@@ -27,6 +27,11 @@ def named_sides(named: dict[str, Side]) -> dict[Split, Side] | None:
     return {"train": named[TRAIN_NAME], "test": test}
 
 
+def other_split(split: Split) -> Split:
+    """Return "test" for "train", and "train" for "test"."""
+    return "test" if split == "train" else "train"
+
+
 def hold_out(keys: Iterable[str], split: Split, location: str) -> np.ndarray:
     """Return the numbers, ascending, of the keys on one side of a 90:10 split by a hash of each key.
 
