@@ -25,6 +25,7 @@ ALLOWED = {
     "writing": set(),
     "data": {"errors"},
     "tokenizer": {"errors", "networks", "quantizers"},
+    "priors": {"errors", "quantizers", "tokenizer"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
     "bulk": {"_version", "errors", "data", "evaluation", "quantizers", "tokenizer", "writing"},
@@ -107,9 +108,10 @@ def test_the_command_line_starts_without_torch():
 def test_public_names():
     assert sorted(hybridvq.__all__) == [
         "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer", "GaussianQuantizer",
-        "HybridVQError", "IdentityQuantizer", "ModelError", "ProjectedQuantizer", "Quantized", "Quantizer",
-        "ShapeError", "Tokenizer", "Tokens", "TrainingError", "VectorQuantizer", "__version__", "build_quantizer",
-        "compare", "evaluate", "load_recipe", "load_tokenizer", "load_tokens", "open_images", "tokenize", "train",
+        "HybridVQError", "IdentityQuantizer", "ModelError", "PixelCNNPrior", "Prior", "ProjectedQuantizer",
+        "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens", "TrainingError",
+        "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer", "compare", "evaluate",
+        "load_prior", "load_recipe", "load_tokenizer", "load_tokens", "open_images", "tokenize", "train",
         "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:

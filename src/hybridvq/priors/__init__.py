@@ -1,0 +1,25 @@
+"""Which tokens come after which: distributions over the tokens of an image."""
+
+from hybridvq.priors.base import Prior, Score, steps
+from hybridvq.priors.choice import Choice
+from hybridvq.priors.files import load_prior, save_prior
+from hybridvq.priors.pixelcnn import PixelCNNPrior
+from hybridvq.priors.registry import PRIORS, build_prior
+from hybridvq.priors.space import TokenSpace
+from hybridvq.priors.static import StaticPrior
+from hybridvq.priors.transformer import TransformerPrior
+
+__all__ = [
+    "PRIORS",
+    "Choice",
+    "PixelCNNPrior",
+    "Prior",
+    "Score",
+    "StaticPrior",
+    "TokenSpace",
+    "TransformerPrior",
+    "build_prior",
+    "load_prior",
+    "save_prior",
+    "steps",
+]

@@ -1,0 +1,62 @@
+"""What is refused before a prior runs."""
+
+from torch import Tensor, int64
+
+from hybridvq.errors import ConfigError, ShapeError
+from hybridvq.priors.gains import Cells
+from hybridvq.priors.space import TokenSpace
+from hybridvq.quantizers import Tokens
+
+
+def check_label(label: Tensor | None, n: int, classes: int | None) -> None:
+    """Raise unless `label` is None, or a class for each of n images.
+
+    Raises:
+        ConfigError: the prior has no classes, or not that many.
+        ShapeError: it is not (n,) int64.
+    """
+    if label is None:
+        return
+    if classes is None:
+        raise ConfigError("this prior was built without classes, so it takes no labels")
+    if label.shape != (n,) or label.dtype != int64:
+        raise ShapeError(f"label is {label.dtype} of shape {tuple(label.shape)}; it must be int64 of shape ({n},)")
+    low, high = (int(v) for v in label.aminmax())
+    if low < 0 or high >= classes:
+        wrong = low if low < 0 else high
+        raise ConfigError(f"one of the labels is {wrong}; this prior knows classes from 0 to {classes - 1}")
+
+
+def check_cells(cells: Cells | None, codes: Tensor, kind: str) -> None:
+    """Raise unless `cells` is None, or the edges of a cell for each float gain.
+
+    Raises:
+        ConfigError: gains are not floats.
+        ShapeError: they have not the shape of the codes.
+    """
+    if cells is None:
+        return
+    if kind != "float":
+        raise ConfigError("cells are given, but the gains of this prior are no floats; leave cells out")
+    if any(edges.shape != codes.shape for edges in cells):
+        raise ShapeError(f"cells must be two tensors of shape {tuple(codes.shape)}, the edges of each gain's cell")
+
+
+def check_given(given: Tokens | None, keep: Tensor | None, n: int, shape: tuple[int, ...], space: TokenSpace) -> None:
+    """Raise unless both are None, or tokens of the space and which of their positions are kept.
+
+    Raises:
+        ConfigError: one comes without the other, or the tokens are of another kind.
+        ShapeError: their shapes do not fit n grids of `shape`.
+    """
+    if given is None and keep is None:
+        return
+    if given is None or keep is None:
+        raise ConfigError("given and keep go together: the tokens, and the positions (h, w) taken from them")
+    space.check(given)
+    assert given.codes is not None
+    if given.codes.shape[0] not in (1, n) or given.codes.shape[2:] != shape or keep.shape != shape:
+        raise ShapeError(
+            f"given holds codes of shape {tuple(given.codes.shape)} and keep has shape {tuple(keep.shape)}; "
+            f"they must be (1 or {n}, {space.stages}, {shape[0]}, {shape[1]}) and {shape}"
+        )

@@ -1,0 +1,136 @@
+"""Priors on disk: config.json and model.safetensors in one folder, like a tokenizer's."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file, save
+
+from hybridvq.errors import ConfigError, ModelError
+from hybridvq.priors.base import Prior
+from hybridvq.priors.registry import PRIORS, build_prior
+from hybridvq.priors.space import TokenSpace
+from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder, weight_hash
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class PriorConfig:
+    """What config.json says, beside the weights.
+
+    Attributes:
+        prior: a name of `PRIORS`.
+        options: that prior's arguments.
+        shape: (h, w), the grid it was built for.
+        classes: number of class labels, or None.
+        space: `codebook_size`, `stages`, `gain`, `levels` and `dim` of the tokens.
+        tokenizer: SHA-256 of the weights of the tokenizer whose tokens they are.
+        format: version of this layout.
+    """
+
+    prior: str
+    options: dict[str, Any]
+    shape: tuple[int, int]
+    classes: int | None
+    space: dict[str, Any]
+    tokenizer: str
+    format: int = FORMAT
+
+    def build(self) -> Prior:
+        """The prior with weights, and a token space, that are yet to be loaded."""
+        space = self.space
+        kind: Literal["none", "levels", "float"] = space["gain"]
+        levels = torch.zeros(space["stages"], space["levels"]) if kind == "levels" else None
+        vectors = torch.zeros(space["codebook_size"], space["dim"])
+        blank = TokenSpace(space["codebook_size"], space["stages"], kind, levels, vectors)
+        return build_prior(self.prior, blank, self.shape, self.classes, self.options)
+
+
+def save_prior(prior: Prior, folder: str | Path, tokenizer_sha256: str) -> None:
+    """Write a prior to `folder`, as a whole.
+
+    Args:
+        tokenizer_sha256: of the weights of the tokenizer whose tokens it models, see `weight_hash`.
+
+    Raises:
+        ConfigError: the prior is not one of `PRIORS`.
+        OSError: it cannot be written.
+    """
+    name = next((name for name, kind in PRIORS.items() if type(prior) is kind), None)
+    if name is None:
+        raise ConfigError(f"a {type(prior).__name__} cannot be saved; it is none of the priors {', '.join(PRIORS)}")
+    space = prior.space
+    parts = {part: getattr(space, part) for part in ("codebook_size", "stages", "gain", "levels", "dim")}
+    config = PriorConfig(name, prior.options, prior.shape, prior.classes, parts, tokenizer_sha256)
+    folder = Path(folder)
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        (partial / CONFIG).write_text(json.dumps(asdict(config), indent=1) + "\n")
+        (partial / WEIGHTS).write_bytes(save({key: value.contiguous() for key, value in prior.state_dict().items()}))
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior:
+    """The prior saved in a folder, or in the `model` folder of a training run; in eval mode.
+
+    Args:
+        tokenizer: folder, run or hub id of the tokenizer it is to be used with, which is then checked.
+
+    Raises:
+        ModelError: there is none, its files cannot be used, or it models the tokens of another tokenizer.
+    """
+    folder = Path(folder)
+    if (folder / "model" / CONFIG).is_file():
+        folder = folder / "model"
+    config = read_prior_config(folder)
+    if tokenizer is not None and weight_hash(model_folder(tokenizer)) != config.tokenizer:
+        raise ModelError(
+            f"{folder} models the tokens of a tokenizer whose weights have SHA-256 {config.tokenizer[:12]}..., not of "
+            f"{tokenizer}; give that tokenizer, or train a prior on the tokens of this one"
+        )
+    try:
+        prior = config.build()
+        prior.load_state_dict(load_file(folder / WEIGHTS))
+    except Exception as error:  # the safetensors reader, the constructor and torch each raise their own
+        raise unusable(folder, error) from error
+    return prior.eval()
+
+
+def read_prior_config(folder: Path) -> PriorConfig:
+    """What the prior in `folder` is.
+
+    Raises:
+        ModelError: there is none, or its config.json cannot be used.
+    """
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder} holds no {name}; give a folder that `hybridvq train-prior` wrote")
+    try:
+        content = json.loads((folder / CONFIG).read_text())
+        if "prior" not in content:
+            raise ValueError("its config.json names no prior")
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}; this version reads {FORMAT}")
+        height, width = content["shape"]
+        return PriorConfig(**content | {"shape": (height, width)})
+    except Exception as error:  # what JSON and Python say of a file that could hold anything
+        raise unusable(folder, error) from error
+
+
+def unusable(folder: Path, error: Exception) -> ModelError:
+    """The error that says what is wrong with a folder."""
+    reason = " ".join(str(error).split())[:200]
+    return ModelError(
+        f"{folder} does not hold a prior that this version can load ({reason}); give a folder that "
+        "`hybridvq train-prior` wrote"
+    )

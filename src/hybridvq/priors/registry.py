@@ -1,0 +1,50 @@
+"""Priors by name."""
+
+import inspect
+from typing import Any
+
+from hybridvq.errors import ConfigError
+from hybridvq.priors.base import Prior
+from hybridvq.priors.pixelcnn import PixelCNNPrior
+from hybridvq.priors.space import TokenSpace
+from hybridvq.priors.static import StaticPrior
+from hybridvq.priors.transformer import TransformerPrior
+
+PRIORS: dict[str, type[Prior]] = {
+    "static": StaticPrior,
+    "pixelcnn": PixelCNNPrior,
+    "transformer": TransformerPrior,
+}
+
+
+def build_prior(
+    name: str,
+    space: TokenSpace,
+    shape: tuple[int, int],
+    classes: int | None = None,
+    options: dict[str, Any] | None = None,
+) -> Prior:
+    """The prior registered under `name`, for the tokens of `space` on grids of `shape` (h, w).
+
+    Args:
+        classes: number of class labels; None for an unconditional prior.
+        options: that prior's other arguments.
+
+    Raises:
+        ConfigError: no such prior, an option it does not take, or one that has no such value.
+    """
+    if name not in PRIORS:
+        raise ConfigError(f"there is no prior named {name!r}; choose one of {', '.join(PRIORS)}")
+    options = options or {}
+    parameters = list(inspect.signature(PRIORS[name]).parameters)[3:]
+    for key in options:
+        if key not in parameters:
+            raise ConfigError(f"the {name} prior has no option {key!r}; it takes {', '.join(parameters)}")
+    try:
+        return PRIORS[name](space, shape, classes, **options)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"one of the {name} prior's options {options} has a value that cannot be used ({error})"
+        ) from error
