@@ -25,13 +25,16 @@ ALLOWED = {
     "writing": set(),
     "data": {"errors"},
     "tokenizer": {"errors", "networks", "quantizers"},
-    "priors": {"errors", "quantizers", "tokenizer"},
+    "priors": {"errors", "metrics", "quantizers", "tokenizer"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
     "bulk": {"_version", "errors", "data", "evaluation", "quantizers", "tokenizer", "writing"},
+    "generation": {
+        "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
+    },
     "training": {
-        "errors", "distributed", "launch", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation",
-        "writing",
+        "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
+        "evaluation", "writing",
     },
     "compare": {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
@@ -39,6 +42,7 @@ ALLOWED = {
     "report": {"errors", "metrics", "writing"},
     "commands": {
         "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "bulk", "training",
+        "priors", "generation",
         "compare", "report", "writing"
     },
     "cli": {"_version", "commands", "errors", "launch", "recipe"},

@@ -75,7 +75,7 @@ class TokenSet(Dataset[Tokens]):
         outside = (wanted < 0) | (wanted >= len(self))
         if outside.any():
             raise IndexError(f"image {wanted[outside][0]} of {len(self)}")
-        return to_tokens(self._gather(wanted))
+        return to_tokens(self.arrays(wanted))
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -91,7 +91,12 @@ class TokenSet(Dataset[Tokens]):
         tables = (self._read(i, range(footer.num_row_groups), [LABEL]) for i, footer in enumerate(self._footers))
         return np.concatenate([table.column(LABEL).to_numpy() for table in tables])
 
-    def _gather(self, wanted: np.ndarray) -> dict[str, np.ndarray]:
+    def arrays(self, wanted: np.ndarray) -> dict[str, np.ndarray]:
+        """The parts of the tokens of the images `wanted`, (B, ...) each, in the small types that they are stored in.
+
+        Raises:
+            DataError: a shard is damaged.
+        """
         columns = self.manifest.columns
         out = {name: np.empty((len(wanted), *column.shape), column.dtype) for name, column in columns.items()}
         groups = np.searchsorted(self._starts, wanted, side="right") - 1

@@ -1,8 +1,9 @@
 """Which tokens come after which: distributions over the tokens of an image."""
 
 from hybridvq.priors.base import Prior, Score, steps
+from hybridvq.priors.bits import Bits, GainGrid, bits_per_position
 from hybridvq.priors.choice import Choice
-from hybridvq.priors.files import load_prior, save_prior
+from hybridvq.priors.files import load_prior, prior_folder, read_prior_config, save_prior
 from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.space import TokenSpace
@@ -11,15 +12,20 @@ from hybridvq.priors.transformer import TransformerPrior
 
 __all__ = [
     "PRIORS",
+    "Bits",
     "Choice",
+    "GainGrid",
     "PixelCNNPrior",
     "Prior",
     "Score",
     "StaticPrior",
     "TokenSpace",
     "TransformerPrior",
+    "bits_per_position",
     "build_prior",
     "load_prior",
+    "prior_folder",
+    "read_prior_config",
     "save_prior",
     "steps",
 ]

@@ -29,6 +29,7 @@ class PriorConfig:
         classes: number of class labels, or None.
         space: `codebook_size`, `stages`, `gain`, `levels` and `dim` of the tokens.
         tokenizer: SHA-256 of the weights of the tokenizer whose tokens they are.
+        class_names: what the labels mean, or None.
         format: version of this layout.
     """
 
@@ -38,6 +39,7 @@ class PriorConfig:
     classes: int | None
     space: dict[str, Any]
     tokenizer: str
+    class_names: tuple[str, ...] | None = None
     format: int = FORMAT
 
     def build(self) -> Prior:
@@ -50,11 +52,14 @@ class PriorConfig:
         return build_prior(self.prior, blank, self.shape, self.classes, self.options)
 
 
-def save_prior(prior: Prior, folder: str | Path, tokenizer_sha256: str) -> None:
+def save_prior(
+    prior: Prior, folder: str | Path, tokenizer_sha256: str, class_names: tuple[str, ...] | None = None
+) -> None:
     """Write a prior to `folder`, as a whole.
 
     Args:
         tokenizer_sha256: of the weights of the tokenizer whose tokens it models, see `weight_hash`.
+        class_names: what the labels mean.
 
     Raises:
         ConfigError: the prior is not one of `PRIORS`.
@@ -65,7 +70,7 @@ def save_prior(prior: Prior, folder: str | Path, tokenizer_sha256: str) -> None:
         raise ConfigError(f"a {type(prior).__name__} cannot be saved; it is none of the priors {', '.join(PRIORS)}")
     space = prior.space
     parts = {part: getattr(space, part) for part in ("codebook_size", "stages", "gain", "levels", "dim")}
-    config = PriorConfig(name, prior.options, prior.shape, prior.classes, parts, tokenizer_sha256)
+    config = PriorConfig(name, prior.options, prior.shape, prior.classes, parts, tokenizer_sha256, class_names)
     folder = Path(folder)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -89,9 +94,7 @@ def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior
     Raises:
         ModelError: there is none, its files cannot be used, or it models the tokens of another tokenizer.
     """
-    folder = Path(folder)
-    if (folder / "model" / CONFIG).is_file():
-        folder = folder / "model"
+    folder = prior_folder(folder)
     config = read_prior_config(folder)
     if tokenizer is not None and weight_hash(model_folder(tokenizer)) != config.tokenizer:
         raise ModelError(
@@ -104,6 +107,12 @@ def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior
     except Exception as error:  # the safetensors reader, the constructor and torch each raise their own
         raise unusable(folder, error) from error
     return prior.eval()
+
+
+def prior_folder(prior: str | Path) -> Path:
+    """The folder itself, or the `model` folder of a training run."""
+    folder = Path(prior)
+    return folder / "model" if (folder / "model" / CONFIG).is_file() else folder
 
 
 def read_prior_config(folder: Path) -> PriorConfig:
@@ -122,7 +131,8 @@ def read_prior_config(folder: Path) -> PriorConfig:
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}; this version reads {FORMAT}")
         height, width = content["shape"]
-        return PriorConfig(**content | {"shape": (height, width)})
+        names = content["class_names"]
+        return PriorConfig(**content | {"shape": (height, width), "class_names": names and tuple(names)})
     except Exception as error:  # what JSON and Python say of a file that could hold anything
         raise unusable(folder, error) from error
 

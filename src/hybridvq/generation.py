@@ -1,0 +1,172 @@
+"""New images: tokens drawn from a prior, decoded, and written as files.
+
+prior ──sample──► tokens ──decode──► x_hat ──► grid.png, 000.png, 001.png, ...
+           ▲
+a picture's own tokens, where they are kept
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from hybridvq.data import read_image
+from hybridvq.data.decode import fit
+from hybridvq.errors import ConfigError
+from hybridvq.evaluation import to_pixels
+from hybridvq.files import save_png
+from hybridvq.priors import Prior, prior_folder, read_prior_config
+from hybridvq.quantizers import Tokens
+from hybridvq.settings import SamplingSettings
+from hybridvq.tokenizer import Tokenizer
+
+CHUNK = 64  # images drawn together
+GAP = 2  # pixels between the images of a grid
+Keep = Literal["top", "left"] | float
+
+
+@dataclass(frozen=True)
+class Given:
+    """A picture to continue: its tokens (batch 1), and the positions (h, w) whose tokens are kept."""
+
+    tokens: Tokens
+    keep: Tensor
+
+
+def label_numbers(wanted: Sequence[str], prior: str | Path) -> list[int]:
+    """The numbers of classes given by name, or by number, for the prior in a folder.
+
+    Raises:
+        ConfigError: it has no such class, or none at all.
+    """
+    config = read_prior_config(prior_folder(prior))
+    names = config.class_names or ()
+    if wanted and not config.classes:
+        raise ConfigError(f"{prior} knows no classes; leave out --labels, or train it with --conditional")
+    numbers = []
+    for name in wanted:
+        number = names.index(name) if name in names else int(name) if name.isdecimal() else -1
+        if not 0 <= number < (config.classes or 0):
+            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+            raise ConfigError(f"{prior} knows no class {name!r}; it has {config.classes}, by name or number: {shown}")
+        numbers.append(number)
+    return numbers
+
+
+@torch.inference_mode()
+def generate(
+    prior: Prior,
+    tokenizer: Tokenizer,
+    labels: Sequence[int | None],
+    shape: tuple[int, int],
+    settings: SamplingSettings,
+    seed: int = 0,
+    given: Given | None = None,
+) -> Tensor:
+    """Draw an image for each of `labels`, (n, 3, f h, f w) in [-1, 1], on a grid of `shape` (h, w) positions.
+
+    The images follow from the seed, on any device up to rounding; a label of None asks for any class.
+
+    Raises:
+        ShapeError: the prior cannot do this shape.
+        ConfigError: a label or setting is out of range.
+    """
+    device = next(tokenizer.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    images = []
+    for start in range(0, len(labels), CHUNK):
+        part = labels[start : start + CHUNK]
+        tokens = prior.sample(
+            len(part),
+            shape,
+            label=None if part[0] is None else torch.tensor(part, device=device),
+            temperature=settings.temperature,
+            top_k=settings.top_k,
+            top_p=settings.top_p,
+            guidance=settings.guidance,
+            given=given.tokens if given else None,
+            keep=given.keep if given else None,
+            generator=generator,
+        )
+        images.append(tokenizer.decode(tokens).float().cpu())
+    return torch.cat(images)
+
+
+def kept_positions(keep: Keep, shape: tuple[int, int]) -> Tensor:
+    """The positions (h, w) bool to keep of a picture: its upper or left half, or a share of it in reading order.
+
+    Raises:
+        ConfigError: the share is not between 0 and 1, or nothing is left to draw or to keep.
+    """
+    h, w = shape
+    kept = torch.zeros(h, w, dtype=torch.bool)
+    if keep == "top":
+        kept[: h // 2] = True
+    elif keep == "left":
+        kept[:, : w // 2] = True
+    elif 0 < keep < 1:
+        kept.view(-1)[: round(keep * h * w)] = True
+    if kept.all() or not kept.any():
+        raise ConfigError(
+            f"--keep {keep} leaves nothing to keep or nothing to draw of {h}x{w} positions; use top, left, or a share "
+            "such as 0.5"
+        )
+    return kept
+
+
+@torch.inference_mode()
+def continue_picture(path: str | Path, keep: Keep, tokenizer: Tokenizer, shape: tuple[int, int]) -> Given:
+    """The tokens of a picture, resized and cut to a grid of `shape` (h, w), and which of them to keep.
+
+    Raises:
+        DataError: it cannot be read.
+        ConfigError: `keep` leaves nothing to keep or to draw.
+    """
+    f, device = tokenizer.downsampling, next(tokenizer.parameters()).device
+    height, width = f * shape[0], f * shape[1]
+    pixels = fit(Image.fromarray(read_image(path)), max(height, width))
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    cut = torch.from_numpy(pixels[top : top + height, left : left + width].copy())
+    x = cut.movedim(-1, 0)[None].to(device).float() / 127.5 - 1
+    return Given(tokenizer.encode(x), kept_positions(keep, shape))
+
+
+def show_kept(given: Given, tokenizer: Tokenizer) -> Tensor:
+    """The reconstruction of a picture, (1, 3, f h, f w), grey where it is not kept."""
+    with torch.inference_mode():
+        x_hat = tokenizer.decode(given.tokens).float().cpu()
+    f = tokenizer.downsampling
+    return x_hat * given.keep.repeat_interleave(f, 0).repeat_interleave(f, 1)
+
+
+def picture_grid(images: Tensor, columns: int) -> np.ndarray:
+    """Images (n, 3, H, W) in [-1, 1] as one picture (rows, ..., 3) uint8, on white."""
+    pixels = to_pixels(images).numpy()
+    n, height, width, _ = pixels.shape
+    rows = -(-n // columns)
+    canvas = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), 255, dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def file_names(labels: Sequence[int | None], count: int) -> list[str]:
+    """What the images are called: their number, after that of their class where they have one."""
+    return [f"{i:03d}" if label is None else f"class{label:03d}-{i % count:03d}" for i, label in enumerate(labels)]
+
+
+def write_images(images: Tensor, names: Sequence[str], grid: np.ndarray, out: Path) -> None:
+    """Write each image (n, 3, H, W) under its name and the grid as grid.png.
+
+    Raises:
+        ConfigError: `out` cannot be written.
+    """
+    files = {f"{name}.png": pixels for name, pixels in zip(names, to_pixels(images).numpy(), strict=True)}
+    for name, pixels in {**files, "grid.png": grid}.items():
+        save_png(pixels, out / name)

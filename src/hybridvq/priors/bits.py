@@ -1,0 +1,86 @@
+"""What tokens cost under a prior, in bits."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hybridvq.errors import ConfigError, DataError
+from hybridvq.metrics import grid_levels, grid_values
+from hybridvq.priors.base import Prior
+from hybridvq.priors.gains import Cells
+from hybridvq.quantizers import Tokens
+
+
+@dataclass(frozen=True)
+class Bits:
+    """Bits a position, -log2 p, summed over its stages.
+
+    Attributes:
+        code: of the codes given their past.
+        gain: of the gains given their code and past; of float gains minus the log2 of a density, which may be negative
+            and compares with nothing but densities of the same gains, or the bits of their cell of a grid.
+    """
+
+    code: float
+    gain: float
+
+    @property
+    def total(self) -> float:
+        return self.code + self.gain
+
+
+@dataclass(frozen=True)
+class GainGrid:
+    """The 2**bits evenly spaced values from `low` to `high`, ends included, that float gains are rounded to."""
+
+    low: float
+    high: float
+    bits: int
+
+    def round(self, tokens: Tokens) -> tuple[Tokens, Cells]:
+        """Tokens with rounded gains, and the edges of their cells; the outer cells have no end.
+
+        Raises:
+            ConfigError: these gains are no floats.
+        """
+        if tokens.gains is None or not tokens.gains.is_floating_point():
+            raise ConfigError("a grid is for float gains, and these tokens have none; leave it out")
+        levels = grid_levels(tokens.gains, self.low, self.high, self.bits)
+        gains = grid_values(levels, self.low, self.high, self.bits)
+        half = (self.high - self.low) / (2**self.bits - 1) / 2
+        lower = torch.where(levels == 0, -math.inf, gains - half)
+        upper = torch.where(levels == 2**self.bits - 1, math.inf, gains + half)
+        return Tokens(codes=tokens.codes, gains=gains), (lower, upper)
+
+
+@torch.inference_mode()
+def bits_per_position(
+    prior: Prior, batches: Iterable[tuple[Tokens, Tensor | None]], grid: GainGrid | None = None
+) -> Bits:
+    """The mean over all positions of the tokens, and labels, in `batches`, in evaluation mode.
+
+    With a `grid`, float gains are rounded to it, and the mass of each value's cell is counted.
+
+    Raises:
+        ConfigError: there is a grid, and gains are no floats.
+        DataError: there are no batches.
+    """
+    was_training, device = prior.training, prior.vectors.device
+    code, gain, positions = 0.0, 0.0, 0
+    prior.eval()
+    try:
+        for given, label in batches:
+            tokens = Tokens(**{k: v if v is None else v.to(device) for k, v in vars(given).items()})
+            tokens, cells = grid.round(tokens) if grid else (tokens, None)
+            score = prior.score(tokens, None if label is None else label.to(device), cells)
+            code -= float(score.code.double().sum())
+            gain -= 0.0 if score.gain is None else float(score.gain.double().sum())
+            positions += score.code[:, 0].numel()
+    finally:
+        prior.train(was_training)
+    if not positions:
+        raise DataError("there are no tokens to measure the prior on")
+    return Bits(code / positions / math.log(2), gain / positions / math.log(2))

@@ -1,0 +1,193 @@
+"""Train a prior on tokens."""
+
+import math
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from hybridvq.bulk import TokenSet
+from hybridvq.distributed import average
+from hybridvq.errors import TrainingError
+from hybridvq.launch import find_processes
+from hybridvq.priors import Prior, StaticPrior, TokenSpace, bits_per_position, build_prior, save_prior
+from hybridvq.settings import PriorSettings, PriorTrainingSettings
+from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
+from hybridvq.training.callbacks import Recorder
+from hybridvq.training.engine import run, seed_everything
+from hybridvq.training.folder import CHECKPOINT, begin, write_model
+from hybridvq.training.history import PriorHistory
+from hybridvq.training.module import StepSampler, Training, advice
+from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
+
+EVAL_BATCH = 64
+TOKENIZER = "tokenizer"  # the folder, within a prior's, of the tokenizer whose tokens it models
+
+
+def train_prior(
+    settings: PriorSettings,
+    model: str | Path,
+    train_tokens: TokenSet,
+    test_tokens: TokenSet,
+    folder: Path,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+    eval_images: int = 2048,
+    devices: int | Literal["auto"] | None = None,
+    num_nodes: int | None = None,
+) -> tuple[Prior, PriorHistory]:
+    """Train a prior over the tokens of `model`, measuring the first `eval_images` of `test_tokens` on the way.
+
+    Writes into `folder`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/, which holds the
+    prior (safetensors) and the tokenizer. The weights kept are those of the measurement with the fewest bits. Resuming,
+    devices and failures are as in `train`; the static prior is fitted in closed form by a single process.
+
+    Raises:
+        ConfigError: no such prior or option, labels are asked for and there are none, or as in `train`.
+        ModelError: the tokens are another model's, or as in `train`.
+        DataError: there are no tokens.
+        TrainingError: as in `train`.
+    """
+    source = model_folder(model)
+    for tokens in (train_tokens, test_tokens):
+        tokens.check(source)
+    seed_everything(seed)
+    learned = TokenArrays(train_tokens, settings.conditional)
+    held_out = TokenArrays(test_tokens, settings.conditional, eval_images)
+    classes = len(train_tokens.classes or ()) if settings.conditional else None
+    space = TokenSpace.of(load_tokenizer(source))
+    prior = build_prior(settings.prior, space, train_tokens.manifest.grid, classes, settings.options)
+    described = describe(settings, seed, train_tokens)
+
+    def save(partial: Path) -> None:
+        save_prior(prior, partial, weight_hash(source), train_tokens.classes if settings.conditional else None)
+        (partial / TOKENIZER).mkdir()
+        for name in (CONFIG, WEIGHTS):
+            shutil.copyfile(source / name, partial / TOKENIZER / name)
+
+    history, processes = PriorHistory(), find_processes(devices, num_nodes)
+    if isinstance(prior, StaticPrior):
+        begin(described, folder, resume, processes.rank == 0)
+        prior.fit(split(batch)[0] for batch in learned.in_order(EVAL_BATCH))
+        history.tests.append({"step": 0} | measure(prior, held_out))
+        if processes.rank == 0:
+            write_model(save, folder)
+        return prior.eval(), history
+    gains = learned.batch(slice(None)).get("gains")
+    if gains is not None:
+        prior.fit_scale(gains)
+    module = PriorTraining(prior, settings.training, learned, seed)
+    recorder = PriorRecorder(settings.training, history, folder / CHECKPOINT, prior, held_out)
+    run(module, recorder, described, folder, processes, save, resume, progress)
+    return prior.eval(), history
+
+
+def describe(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, Any]:
+    """What a run's weights follow from, as recipe.json has it."""
+    manifest = tokens.manifest
+    data = {key: manifest.data[key] for key in ("fingerprint", "size")}
+    return asdict(settings) | {"seed": seed, "data": data, "tokenizer": manifest.model["sha256"]}
+
+
+class PriorTraining(Training):
+    """Minimises the negative log-likelihood of tokens, in nats a position, with AdamW."""
+
+    settings: PriorTrainingSettings
+
+    def __init__(self, prior: Prior, settings: PriorTrainingSettings, tokens: TokenArrays, seed: int) -> None:
+        super().__init__()
+        self.prior, self.settings, self.tokens, self.seed = prior, settings, tokens, seed
+        self.last_bits = 0.0
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        score = self.prior.score(*split(batch))
+        terms = {"code": -score.code.sum(1).mean()}
+        if score.gain is not None:
+            terms["gain"] = -score.gain.sum(1).mean()
+        loss = torch.stack(list(terms.values())).sum()
+        shared = average(loss.detach().clone())  # of the batch of all processes
+        self.last_bits = float(shared) / math.log(2)
+        if not math.isfinite(self.last_bits):
+            raise TrainingError(f"the loss is not finite at step {self.global_step + 1}; {advice(self.settings)}")
+        self.log("train/bits", self.last_bits)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """Decay what multiplies, not biases, gains of normalization and positions."""
+        groups: dict[bool, list[Tensor]] = {True: [], False: []}
+        for parameter in self.parameters():
+            groups[parameter.ndim > 1].append(parameter)
+        decays = [{"params": groups[True], "weight_decay": self.settings.weight_decay}]
+        optimizer = torch.optim.AdamW(
+            [*decays, {"params": groups[False], "weight_decay": 0.0}],
+            lr=self.settings.learning_rate,
+            betas=(0.9, 0.95),
+            fused=True,
+        )
+        return self.schedule(optimizer)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        size, steps = self.settings.batch_size, self.settings.steps
+        batches = TokenBatches(self.tokens, size, steps, self.seed, rank, world_size)
+        return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, self.global_step))
+
+    def progress_text(self) -> str:
+        return f"{self.last_bits:.3f} bits a position"
+
+
+class PriorRecorder(Recorder):
+    """Of a prior's run: keeps the best weights, and ends the run when they do not become better."""
+
+    history: PriorHistory
+
+    def __init__(
+        self,
+        settings: PriorTrainingSettings,
+        history: PriorHistory,
+        checkpoint: Path,
+        prior: Prior,
+        held_out: TokenArrays,
+    ) -> None:
+        super().__init__(settings, history, checkpoint)
+        self.patience, self.prior, self.held_out = settings.patience, prior, held_out
+
+    def record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, PriorTraining)
+        self.history.train_bits.append(pl_module.last_bits)
+
+    def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The first process measures; the others wait for the result."""
+        history, step = self.history, trainer.global_step
+        result = measure(self.prior, self.held_out) if trainer.is_global_zero else None
+        result = trainer.strategy.broadcast(result)
+        assert result is not None
+        assert trainer.logger is not None
+        trainer.logger.log_metrics({f"test/{name}": value for name, value in result.items()}, step=step)
+        best = min((test["bits"] for test in history.tests), default=math.inf)
+        history.tests.append({"step": step} | result)
+        if result["bits"] < best:
+            history.best_step = step
+            history.best = {name: value.detach().cpu().clone() for name, value in self.prior.state_dict().items()}
+        since = sum(test["step"] > history.best_step for test in history.tests)
+        if self.patience and since >= self.patience:
+            history.stopped = trainer.should_stop = True
+
+    def conclude(self, module: L.LightningModule) -> None:
+        """Choose the weights of the best measurement."""
+        self.prior.load_state_dict(self.history.best)
+
+    def finished(self, checkpoint: dict[str, Any]) -> bool:
+        return super().finished(checkpoint) or bool(checkpoint["callbacks"][self.state_key]["stopped"])
+
+
+def measure(prior: Prior, tokens: TokenArrays) -> dict[str, float]:
+    """Bits a position on held-out tokens: in all, of codes and of gains, which for a float gain is a density."""
+    bits = bits_per_position(prior, map(split, tokens.in_order(EVAL_BATCH)))
+    return {"bits": bits.total, "code_bits": bits.code, "gain_bits": bits.gain}

@@ -1,0 +1,140 @@
+"""Training priors: what is learned, kept, resumed and refused."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import tiny
+from hybridvq import ConfigError, ModelError, Tokenizer, load_prior, load_tokenizer, load_tokens, tokenize
+from hybridvq.data import TrainBatches
+from hybridvq.priors import bits_per_position
+from hybridvq.settings import PriorSettings, PriorTrainingSettings
+from hybridvq.tokenizer import weight_hash
+from hybridvq.training import train_prior
+from hybridvq.training.tokens import TokenArrays, TokenBatches, split
+from runs import CHECKPOINT, read_checkpoint, weights
+
+SMALL = {"transformer": {"width": 16, "layers": 1, "heads": 2}, "pixelcnn": {"width": 8, "layers": 2}, "static": {}}
+
+
+def settings(prior="transformer", conditional=False, **training):
+    schedule = {"steps": 20, "batch_size": 8, "eval_every": 5, "checkpoint_every": 10, "precision": "32-true"}
+    return PriorSettings(prior, SMALL[prior], conditional, PriorTrainingSettings(**(schedule | training)))
+
+
+def make_tokens(folder, name):
+    """A tokenizer whose codes start from data, and the tokens of both splits."""
+    part = tiny.model(name)
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(part.dim, part.downsampling, part.quantizer, part.options)
+    for step in range(4):  # directions and levels start from data, and follow it
+        tokenizer.train()(TrainBatches(tiny.images(), 32, 4, seed=0)[step])
+    tokenizer.save_pretrained(folder / "model")
+    for split_name in ("train", "test"):
+        tokenize(folder / "model", tiny.images(split_name), folder / split_name, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["vector", "projected", "gain-shape"])
+def tokens(request, tmp_path_factory):
+    return make_tokens(tmp_path_factory.mktemp("tokens"), request.param)
+
+
+@pytest.fixture(scope="module")
+def gain_shape(tmp_path_factory):
+    return make_tokens(tmp_path_factory.mktemp("tokens"), "gain-shape")
+
+
+def train(tokens, folder, given=None, **options):
+    sets = load_tokens(tokens / "train"), load_tokens(tokens / "test")
+    return train_prior(given or settings(), tokens / "model", *sets, folder, **({"progress": False} | options))
+
+
+@pytest.mark.parametrize("name", ["static", "pixelcnn", "transformer"])
+def test_every_prior_learns_every_kind_of_token(tokens, tmp_path, name):
+    _, history = train(tokens, tmp_path / "run", settings(name, learning_rate=1e-2))
+    loaded = load_prior(tmp_path / "run", tokens / "model")
+    held_out = TokenArrays(load_tokens(tokens / "test"), limit=2048)
+    best = min(test["bits"] for test in history.tests)
+    assert bits_per_position(loaded, map(split, held_out.in_order(64))).total == pytest.approx(best, abs=1e-4)
+    assert history.tests[-1]["code_bits"] < math.log2(loaded.codebook_size)
+    assert load_tokenizer(tmp_path / "run" / "model" / "tokenizer").dim == 8
+    assert weight_hash(tmp_path / "run" / "model" / "tokenizer") == weight_hash(tokens / "model")
+
+
+def test_the_first_loss_is_that_of_an_independent_sum(gain_shape, tmp_path):
+    prior, history = train(gain_shape, tmp_path / "run", settings(steps=1, learning_rate=1e-9))
+    arrays = TokenArrays(load_tokens(gain_shape / "train"))
+    batch, label = split(TokenBatches(arrays, 8, 1, seed=0)[0])
+    assert label is None
+    nats = -prior.log_prob(batch).detach().sum() / batch.codes.numel()
+    assert history.train_bits[0] == pytest.approx(float(nats) / math.log(2), rel=1e-4)
+
+
+def test_a_resumed_run_ends_as_if_it_had_not_stopped(gain_shape, tmp_path, monkeypatch):
+    train(gain_shape, tmp_path / "whole")
+    from hybridvq.training.prior import PriorTraining
+
+    original = PriorTraining.training_step
+
+    def fail(self, batch, batch_idx):
+        if self.global_step == 13:
+            raise KeyboardInterrupt
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(PriorTraining, "training_step", fail)
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted at step 13; add --resume"):
+        train(gain_shape, tmp_path / "parts")
+    monkeypatch.setattr(PriorTraining, "training_step", original)
+    assert read_checkpoint(tmp_path / "parts")["global_step"] == 10
+    train(gain_shape, tmp_path / "parts", resume=True)
+    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    _, history = train(gain_shape, tmp_path / "parts", resume=True)  # finished: trains nothing
+    assert len(history.train_bits) == 20
+
+
+def test_it_stops_when_it_gets_worse_and_keeps_the_best(gain_shape, tmp_path):
+    given = settings(steps=400, eval_every=2, patience=2, learning_rate=0.3, warmup=0.0)
+    prior, history = train(gain_shape, tmp_path / "run", given)
+    assert history.stopped
+    steps = [test["step"] for test in history.tests]
+    assert steps[-1] < 400
+    assert history.best_step == steps[-3]
+    best = min(history.tests, key=lambda test: test["bits"])
+    assert best["step"] == history.best_step
+    held_out = TokenArrays(load_tokens(gain_shape / "test"), limit=2048)
+    for kept in (prior, load_prior(tmp_path / "run")):
+        assert bits_per_position(kept, map(split, held_out.in_order(64))).total == pytest.approx(best["bits"], rel=1e-5)
+    _, again = train(gain_shape, tmp_path / "run", given, resume=True)
+    assert [test["step"] for test in again.tests] == steps
+
+
+def test_batches_show_every_image_once_an_epoch(gain_shape):
+    arrays = TokenArrays(load_tokens(gain_shape / "train"), limit=24)
+    seen = [TokenBatches(arrays, 8, 3, seed=1)[step]["codes"] for step in range(3)]
+    rows = sorted(row.flatten().tolist() for batch in seen for row in batch)
+    assert rows == sorted(row.flatten().tolist() for row in arrays.batch(slice(None))["codes"])
+    parts = [TokenBatches(arrays, 8, 3, 1, rank, 2)[0]["codes"] for rank in range(2)]
+    assert torch.equal(torch.cat(parts), seen[0])
+
+
+def test_refusals(gain_shape, tmp_path):
+    with pytest.raises(ConfigError, match="no labels"):
+        train(gain_shape, tmp_path / "run", settings(conditional=True))
+    other = make_tokens(tmp_path / "other", "vector")
+    sets = load_tokens(gain_shape / "train"), load_tokens(gain_shape / "test")
+    with pytest.raises(ModelError, match="holds the tokens of a model whose weights"):
+        train_prior(settings(), other / "model", *sets, tmp_path / "run")
+    train(gain_shape, tmp_path / "run")
+    with pytest.raises(ConfigError, match="add --resume"):
+        train(gain_shape, tmp_path / "run")
+    with pytest.raises(ModelError, match=r"see training\.batch_size"):
+        train(gain_shape, tmp_path / "run", settings(batch_size=4), resume=True)
+    with pytest.raises(ConfigError, match="no prior named"):
+        train(gain_shape, tmp_path / "x", PriorSettings("markov"))
+    assert not (tmp_path / "x").exists()
+    written = json.loads((tmp_path / "run" / "recipe.json").read_text())
+    assert written["tokenizer"] == weight_hash(gain_shape / "model")
+    assert (tmp_path / "run" / CHECKPOINT).is_file()
