@@ -1,0 +1,158 @@
+"""New images from a prior: what is drawn, kept, written and refused."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from hybridvq import ConfigError, load_prior, load_tokenizer
+from hybridvq.cli import main
+from hybridvq.generation import continue_picture, generate, kept_positions, picture_grid
+from hybridvq.settings import SamplingSettings
+
+SMALL = [
+    "--options.width",
+    "16",
+    "--options.layers",
+    "1",
+    "--options.heads",
+    "2",
+    "--training.steps",
+    "6",
+    "--training.batch_size",
+    "8",
+]
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    """A folder of 16x16 images in two classes: dark and light."""
+    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 3)):
+        for name, level in (("dark", 0), ("light", 160)):
+            for i in range(count):
+                path = folder / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = generator.integers(level, level + 90, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, classes):
+    out = tmp_path_factory.mktemp("model") / "run"
+    words = ["--recipe", "gain-shape", "--data", str(classes), "--training.steps", "20", "--eval-images", "4"]
+    assert main(["train", *words, *tiny.COMMAND_LINE, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory, classes, model):
+    out = tmp_path_factory.mktemp("prior") / "run"
+    words = [str(model), "--data", str(classes), "--prior", "transformer", "--conditional", *SMALL]
+    assert main(["train-prior", *words, "--out", str(out)]) == 0
+    return out
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_sample_writes_what_its_seed_says(prior, tmp_path, capsys):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert main(["sample", str(prior), "--count", "3", "--seed", str(seed), "--out", str(tmp_path / name)]) == 0
+    assert set(files(tmp_path / "a")) == {"000.png", "001.png", "002.png", "grid.png"}
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert files(tmp_path / "a") != files(tmp_path / "c")
+    with Image.open(tmp_path / "a" / "001.png") as image:
+        assert image.size == (16, 16)
+    assert "3 images, seed 2" in capsys.readouterr().out
+
+
+def test_sample_by_class(prior, tmp_path):
+    words = ["sample", str(prior), "--count", "2", "--labels", "light", "0", "--out", str(tmp_path)]
+    assert main([*words, "--guidance", "2", "--temperature", "0.9", "--top-k", "5"]) == 0
+    names = {"class001-000.png", "class001-001.png", "class000-000.png", "class000-001.png", "grid.png"}
+    assert set(files(tmp_path)) == names
+
+
+@pytest.mark.parametrize("keep", ["top", "left", "0.5"])
+def test_a_picture_is_continued(prior, classes, tmp_path, keep):
+    picture = classes / "test" / "dark" / "0.png"
+    words = ["sample", str(prior), "--count", "2", "--complete", str(picture), "--keep", keep, "--out", str(tmp_path)]
+    assert main(words) == 0
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (38, 38)  # what is kept, and two images
+
+
+def test_kept_tokens_are_those_of_the_picture(prior, classes):
+    tokenizer, drawn = load_tokenizer(prior / "model" / "tokenizer"), load_prior(prior)
+    given = continue_picture(classes / "test" / "dark" / "0.png", "top", tokenizer, (4, 4))
+    tokens = drawn.sample(3, (4, 4), given=given.tokens, keep=given.keep)
+    assert torch.equal(tokens.codes[:, :, :2], given.tokens.codes[:, :, :2].expand(3, -1, -1, -1))
+    images = generate(drawn, tokenizer, [None] * 3, (4, 4), SamplingSettings(), 0, given)
+    assert images.shape == (3, 3, 16, 16)
+
+
+def test_which_positions_are_kept():
+    assert kept_positions("top", (4, 3)).tolist() == [[True] * 3] * 2 + [[False] * 3] * 2
+    assert kept_positions("left", (2, 4)).tolist() == [[True, True, False, False]] * 2
+    assert kept_positions(0.25, (2, 4)).tolist() == [[True, True, False, False], [False] * 4]
+    for keep, shape in (("top", (1, 4)), ("left", (4, 1)), (1.5, (4, 4)), (0.01, (4, 4))):
+        with pytest.raises(ConfigError, match="leaves nothing to keep or nothing to draw"):
+            kept_positions(keep, shape)
+
+
+def test_the_grid_shows_every_image_in_order():
+    images = torch.linspace(-1, 1, 5)[:, None, None, None].expand(5, 3, 4, 4)
+    grid = picture_grid(images, 3)
+    assert grid.shape == (2 * 6 + 2, 3 * 6 + 2, 3)
+    assert [int(grid[3 + 6 * (i // 3), 3 + 6 * (i % 3), 0]) for i in range(6)] == [0, 64, 128, 191, 255, 255]
+
+
+def test_tokens_made_before_need_no_images(model, classes, tmp_path):
+    for split in ("train", "test"):
+        words = ["tokenize", str(model), "--data", str(classes), "--split", split, "--workers", "1"]
+        assert main([*words, "--out", str(tmp_path / "tokens" / split)]) == 0
+    words = ["train-prior", str(model), "--tokens", str(tmp_path / "tokens"), "--prior", "static"]
+    assert main([*words, "--data", "nowhere", "--out", str(tmp_path / "run")]) == 0
+    assert load_prior(tmp_path / "run", model).codebook_size == 16
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--labels", "purple"], "knows no class 'purple'; it has 2, by name or number: dark, light"),
+        (["--labels", "2"], "knows no class '2'"),
+        (["--shape", "9", "9"], "the grid is 9x9, and this transformer was built for at most 4x4"),
+        (["--count", "0"], "--count is 0"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--top-p", "1.5"], "top_p is 1.5"),
+        (["--guidance", "3"], "guidance is 3.0, but there is no label"),
+        (["--complete", "missing.png"], "missing.png cannot be read"),
+    ],
+)
+def test_refusals(prior, tmp_path, capsys, words, sentence):
+    assert main(["sample", str(prior), *words, "--out", str(tmp_path / "out")]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert re.fullmatch(r"hybridvq: [^\n]+\n", err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_prior_refuses_another_tokenizer(prior, tmp_path, capsys, classes):
+    other = tmp_path / "other"
+    words = ["--recipe", "vector", "--data", str(classes), "--training.steps", "2", "--eval-images", "4"]
+    assert main(["train", *words, *tiny.COMMAND_LINE, "--out", str(other)]) == 0
+    assert main(["sample", str(prior), "--model", str(other), "--out", str(tmp_path / "out")]) == 2
+    assert "models the tokens of a tokenizer whose weights have SHA-256" in capsys.readouterr().err
+
+
+def test_labels_need_a_conditional_prior(model, classes, tmp_path, capsys):
+    words = ["train-prior", str(model), "--data", str(classes), "--prior", "static", "--out", str(tmp_path / "run")]
+    assert main(words) == 0
+    assert main(["sample", str(tmp_path / "run"), "--labels", "dark", "--out", str(tmp_path / "out")]) == 2
+    assert "knows no classes; leave out --labels, or train it with --conditional" in capsys.readouterr().err
