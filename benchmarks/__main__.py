@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-MODULES = ("published", "steps", "layers", "search", "feeding", "coding", "bulk", "startup")
+MODULES = ("published", "steps", "layers", "search", "feeding", "coding", "bulk", "sampling", "startup")
 
 
 def main() -> None:

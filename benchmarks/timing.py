@@ -23,14 +23,14 @@ WARM_UP = 3
 LINUX = sys.platform == "linux"
 
 
-def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each side in each round, after three rounds that are not counted."""
+def in_turn(sides: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = WARM_UP) -> dict[str, list[float]]:
+    """Milliseconds of each side in each round, after `warm_up` rounds that are not counted."""
     times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(WARM_UP + rounds):
+    for number in range(warm_up + rounds):
         for name, call in sides.items():
             start = time.perf_counter()
             call()
-            if number >= WARM_UP:
+            if number >= warm_up:
                 times[name].append((time.perf_counter() - start) * 1e3)
     return times
 
