@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo test check bench
+.PHONY: help install demo samples test check bench
 help:
 	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about five minutes on two cores)"
+	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about three minutes)"
 	@echo "make test     run the tests"
 	@echo "make check    run the linter, the type checker and the import-graph test"
 	@echo "make bench    time and measure everything in benchmarks/ that is quick (about ten minutes, on a quiet machine)"
@@ -20,6 +21,12 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(VENV)/bin/hybridvq compare --config demo.yaml
+
+samples: install
+	$(VENV)/bin/hybridvq train-prior demo/runs/gain-shape-seed0 --data photos --size 64 --out demo/prior --resume \
+		--options.width 96 --options.layers 4 --options.heads 4 --options.dropout 0.1 \
+		--training.steps 500 --training.batch_size 16 --training.eval_every 25
+	$(VENV)/bin/hybridvq sample demo/prior --out demo/samples
 
 test: install
 	$(RUN) -m pytest -n 2

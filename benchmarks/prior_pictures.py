@@ -1,9 +1,9 @@
 """What the priors of a set of images make, beside what is nearest in the training set; and what a gain does.
 
-    python -m benchmarks.prior_pictures runs/priors/SET/TOKENIZER --data PATH_OR_HUB_ID --size 32 --out docs/results/priors
+    python -m benchmarks.prior_pictures runs/priors/SET/TOKENIZER --data PATH_OR_HUB_ID --size 32 --out FOLDER
 
-Writes SET-TOKENIZER-samples.png: reconstructions of held-out images, then samples of every prior, each above the training
-image with the smallest squared error to it; and SET-TOKENIZER-gains.png: images decoded with all gains scaled.
+Writes SET-TOKENIZER-samples.png: reconstructions of held-out images, then samples of every prior, each above the
+training image with the smallest squared error to it; and SET-TOKENIZER-gains.png: images decoded with all gains scaled.
 """
 
 import argparse

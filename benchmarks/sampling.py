@@ -3,9 +3,9 @@
     python -m benchmarks.sampling benchmarks/sampling.json
 
 The published loop runs the whole network again at every position. It is timed with the same transformer, and with a
-gated PixelCNN of about as many weights, which knows no other way. At 8x8 positions every side draws all tokens. At 32x32
-the loop would take an hour, so one of its passes is timed and counted 1,024 times. Untrained weights, gain-shape tokens
-of K = 1,024 and L = 8, one thread; no token is kept or asked for more than once, and classes have no part in it.
+gated PixelCNN of about as many weights, which knows no other way. At 8x8 positions every side draws all tokens; at
+32x32 the loop would take an hour, so one of its passes is timed and counted 1,024 times. Untrained weights, gain-shape
+tokens of K = 1,024 and L = 8, no classes, one thread.
 """
 
 import sys

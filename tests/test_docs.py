@@ -38,3 +38,19 @@ def test_the_tokenizing_page_runs(tmp_path, monkeypatch):
     blocks = python_blocks("tokenizing.md")
     assert len(blocks) == 4
     exec("\n".join(blocks), {})
+
+
+def test_the_generating_page_runs(tmp_path, monkeypatch):
+    """After the page's own commands, with a small model in place of the one it names."""
+    commands = re.findall(r"^    hybridvq (.*runs/mine.*)$", (DOCS / "generating.md").read_text(), re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "--size", "64", "--eval-images", "8", "--training.steps", "4", "--out", "runs/mine"]
+    assert main([*words, *tiny.COMMAND_LINE[2:]]) == 0
+    train_prior, sample = (command.replace("path/to/images", "photos").split() for command in commands[:2])
+    small = "--options.width 16 --options.layers 1 --options.heads 2 --training.steps 2 --training.batch_size 4"
+    assert main([*train_prior, *small.split(), "--eval-images", "8"]) == 0
+    assert main(sample) == 0
+    assert (tmp_path / "samples" / "grid.png").is_file()
+    blocks = python_blocks("generating.md")
+    assert len(blocks) == 1
+    exec("\n".join(blocks), {})
