@@ -112,7 +112,9 @@ class Counts:
                 continue
             gains = tokens.gains[:, s].flatten()
             values = self.head.values(gains, s).cpu()
-            self.extremes = torch.stack([*torch.cat([values, self.extremes]).aminmax()])
+            self.extremes = torch.stack(
+                [self.extremes[0].minimum(values.min()), self.extremes[1].maximum(values.max())]
+            )
             self.sums[s].index_add_(0, k.cpu(), values.double())
             self.squares[s].index_add_(0, k.cpu(), values.double().square())
             if self.levels.numel():
