@@ -25,13 +25,13 @@ TITLES = {
 }
 INTRODUCTION = """\
 Bits a position that an ideal coder would spend on the tokens of held-out images under each prior: of the code given what
-comes before, and of the gain given that and the code. *Static tables* read nothing before: code frequencies, and for each
-code a table of gain levels, or one Gaussian where gains are floats. The other priors are trained until the plan's last step,
-and the weights with the fewest held-out bits count.
+comes before, and of the gain given that and the code. *Static tables* read nothing before: code frequencies, and for
+each code a table of gain levels, or one Gaussian where gains are floats. The other priors are trained to the plan's last
+step, and the weights with the fewest held-out bits count.
 
-The gain of a `projected` tokenizer is a float. What a prior says of it is a density, whose bits depend on the unit of the
-gain and may be negative; so the tables count it rounded to 4 bits, at which the picture hardly changes, and show the density
-apart."""
+The gain of a `projected` tokenizer is a float. What a prior says of it is a density, whose bits depend on the unit of
+the gain and may be negative; so the tables count it rounded to 4 bits, at which the picture hardly changes, and show the
+density apart."""
 COLOURS = {"pixelcnn": "#D55E00", "transformer": "#0072B2"}
 GRID_BITS = "4"  # of the grid on which float gains are compared
 
@@ -57,7 +57,8 @@ def table(part: dict[str, Any], factor: int = 4) -> list[str]:
         saved = "" if name.startswith("static") else f"{1 - (code + gain) / floor:.1%}"
         weights = f"{prior['weights'] / 1e6:.1f} M" if prior["weights"] else "–"
         shown = "–" if part["gain"] == "none" else f"{gain:.3f}"
-        line = f"| {TITLES[name]} | {code:.3f} | {shown} | {code + gain:.3f} | {(code + gain) / factor**2:.3f} | {saved} | {weights} |"
+        numbers = f"{code:.3f} | {shown} | {code + gain:.3f} | {(code + gain) / factor**2:.3f}"
+        line = f"| {TITLES[name]} | {numbers} | {saved} | {weights} |"
         lines.append(line + (f" {prior['gain_bits']:.3f} |" if density else ""))
     return lines
 

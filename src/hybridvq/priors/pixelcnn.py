@@ -9,6 +9,7 @@ from hybridvq.priors.space import TokenSpace
 from hybridvq.quantizers import Tokens
 
 FIRST_KERNEL, KERNEL = 7, 3
+GATE_GAIN = 3.0  # the deviation of tanh(a) sigmoid(b) is a third for unit a, b: without it the upper layers start dead
 
 
 class PixelCNNPrior(NetworkPrior):
@@ -58,6 +59,7 @@ class PixelCNNPrior(NetworkPrior):
             for i in range(layers)
         )
         self.output = nn.Conv2d(width, width, 1)
+        nn.init.kaiming_normal_(self.output.weight, nonlinearity="relu")
 
     def context(self, tokens: Tokens, label: Tensor | None) -> Tensor:
         assert tokens.codes is not None
@@ -86,6 +88,8 @@ class GatedLayer(nn.Module):
         self.across = nn.Conv2d(2 * width, 2 * width, 1)
         self.residual = nn.Conv2d(width, width, 1)
         self.label = nn.Linear(width, 4 * width, bias=False) if labelled else None
+        for conv in (self.vertical, self.horizontal):
+            nn.init.normal_(conv.weight, std=GATE_GAIN / conv.weight[0].numel() ** 0.5)
 
     def forward(self, v: Tensor, h: Tensor, c: Tensor | None) -> tuple[Tensor, Tensor]:
         """v, h (B, width, rows, columns) and class vectors c (B, width) to the next v and h."""

@@ -8,9 +8,11 @@ from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.priors.base import steps
-from hybridvq.priors.network import SMALL, NetworkPrior
+from hybridvq.priors.network import NetworkPrior
 from hybridvq.priors.space import TokenSpace
 from hybridvq.quantizers import Tokens
+
+POSITION = 0.3  # deviation of what is added for row, column and stage: about that of a token's embedding
 
 
 class TransformerPrior(NetworkPrior):
@@ -57,9 +59,9 @@ class TransformerPrior(NetworkPrior):
             raise ConfigError(f"dropout is {dropout}; it must be at least 0 and below 1")
         self.layers, self.heads, self.dropout = layers, heads, dropout
         self.start = nn.Parameter(torch.zeros(width))
-        self.row = nn.Parameter(torch.randn(self.shape[0], width) * SMALL)
-        self.column = nn.Parameter(torch.randn(self.shape[1], width) * SMALL)
-        self.stage = nn.Parameter(torch.randn(self.stages, width) * SMALL)
+        self.row = nn.Parameter(torch.randn(self.shape[0], width) * POSITION)
+        self.column = nn.Parameter(torch.randn(self.shape[1], width) * POSITION)
+        self.stage = nn.Parameter(torch.randn(self.stages, width) * POSITION)
         self.blocks = nn.ModuleList(Block(width, heads, dropout, layers) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 

@@ -1,0 +1,125 @@
+import json
+
+import pytest
+import torch
+
+from hybridvq import ConfigError, ModelError, Prior, Tokenizer, build_prior, load_prior
+from hybridvq.priors import PRIORS, save_prior
+from hybridvq.tokenizer import weight_hash
+from priors.spaces import CASES, prior, space, tokens
+
+
+@pytest.mark.parametrize(("name", "stages", "kind", "head"), CASES)
+@torch.no_grad()
+def test_saving_and_loading_is_exact(tmp_path, name, stages, kind, head):
+    of = space(kind, stages)
+    classes = None if name == "static" else 3
+    made, given = prior(name, of, head=head, classes=classes), tokens(of)
+    save_prior(made, tmp_path / "run" / "model", "a" * 64)
+    loaded = load_prior(tmp_path / "run")
+    assert not loaded.training
+    assert (type(loaded), loaded.shape, loaded.classes, loaded.options) == (type(made), (3, 4), classes, made.options)
+    assert torch.equal(loaded.log_prob(given), made.log_prob(given))
+    assert torch.equal(loaded.space.vectors, of.vectors)
+    assert loaded.space.gain_range == made.space.gain_range
+    assert (loaded.space.gain_range is None) == (kind != "float")
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["model"]
+    save_prior(loaded, tmp_path / "run" / "model", "a" * 64)
+    assert sorted(path.name for path in (tmp_path / "run" / "model").iterdir()) == ["config.json", "model.safetensors"]
+
+
+@pytest.fixture
+def saved(tmp_path):
+    Tokenizer(dim=8).save_pretrained(tmp_path / "tokenizer")
+    Tokenizer(dim=8).save_pretrained(tmp_path / "other")
+    save_prior(prior("transformer", space()), tmp_path / "prior", weight_hash(tmp_path / "tokenizer"))
+    return tmp_path / "prior"
+
+
+def test_the_tokenizer_is_checked(saved):
+    load_prior(saved, saved.parent / "tokenizer")
+    with pytest.raises(ModelError, match=rf"{saved} models the tokens of a tokenizer .* not of .*other; give that tok"):
+        load_prior(saved, saved.parent / "other")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_damaged_and_missing_files(saved, name):
+    whole = (saved / name).read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"\xff" * len(whole)):
+        (saved / name).write_bytes(content)
+        with pytest.raises(ModelError, match=f"{saved} does not hold a prior that this version can load") as caught:
+            load_prior(saved)
+        assert "\n" not in str(caught.value)
+    (saved / name).unlink()
+    with pytest.raises(ModelError, match=f"{saved} holds no {name}; give a folder that `hybridvq train-prior` wrote"):
+        load_prior(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 2}, "format 2; this version reads 1"),
+        ({"prior": "nope"}, "no prior named 'nope'"),
+        ({"options": {"width": 32, "layers": 2, "heads": 2}}, "size mismatch"),
+        ({"shape": [3]}, "not enough values"),
+        ({"colour": 1}, "colour"),
+        ({"space": {}}, "gain"),
+    ],
+)
+def test_configs_that_cannot_be_used(saved, change, message):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ModelError, match=f"does not hold a prior that this version can load .*{message}"):
+        load_prior(saved)
+
+
+def test_a_tokenizer_is_no_prior(saved):
+    with pytest.raises(ModelError, match=r"does not hold a prior .*its config\.json names no prior"):
+        load_prior(saved.parent / "tokenizer")
+
+
+def test_a_failed_write_leaves_the_old_prior(saved, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    before = (saved / "model.safetensors").read_bytes()
+    monkeypatch.setattr("hybridvq.priors.files.save", full)
+    with pytest.raises(OSError, match="no space left"):
+        save_prior(prior("static", space()), saved, "b" * 64)
+    assert (saved / "model.safetensors").read_bytes() == before
+    assert not list(saved.parent.glob("*.partial"))
+
+
+def test_a_prior_of_ones_own_cannot_be_saved(tmp_path):
+    class Own(PRIORS["static"]):
+        pass
+
+    with pytest.raises(ConfigError, match="a Own cannot be saved; it is none of the priors static, pixelcnn, trans"):
+        save_prior(Own(space(), (3, 4)), tmp_path / "prior", "a" * 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("transfomer", {}, "no prior named 'transfomer'; choose one of static, pixelcnn, transformer"),
+        (
+            "pixelcnn",
+            {"heads": 3},
+            "the pixelcnn prior has no option 'heads'; it takes gain, components, width, layers",
+        ),
+        ("transformer", {"width": "x"}, r"options \{'width': 'x'\} has a value that cannot be used"),
+        ("transformer", {"layers": 2.5}, "cannot be used"),
+        ("static", {"gain": "mixture"}, "static tables hold no 'mixture'"),
+    ],
+)
+def test_wrong_names_and_options(name, options, message):
+    with pytest.raises(ConfigError, match=message):
+        build_prior(name, space(), (3, 4), None, options)
+
+
+def test_options_make_the_prior_again():
+    made = build_prior("transformer", space(), (3, 4), 2, {"width": 24, "gain": "gaussian"})
+    assert isinstance(made, Prior)
+    assert made.options == {
+        "gain": "gaussian", "components": 8, "width": 24, "layers": 6, "heads": 6, "dropout": 0.0, "label_dropout": 0.1
+    }  # fmt: skip
