@@ -24,14 +24,14 @@ TITLES = {
     "transformer": "transformer",
 }
 INTRODUCTION = """\
-Bits a position that an ideal coder would spend on the tokens of held-out images under each prior: of the code given what
-comes before, and of the gain given that and the code. *Static tables* read nothing before: code frequencies, and for
-each code a table of gain levels, or one Gaussian where gains are floats. The other priors are trained to the plan's last
-step, and the weights with the fewest held-out bits count.
+Bits a position that an ideal coder would spend on the tokens of held-out images under each prior: of the code given
+what comes before, and of the gain given that and the code. *Static tables* read nothing before: code frequencies, and
+for each code a table of gain levels, or one Gaussian where gains are floats. The other priors are trained to the plan's
+last step, and the weights with the fewest held-out bits count.
 
 The gain of a `projected` tokenizer is a float. What a prior says of it is a density, whose bits depend on the unit of
-the gain and may be negative; so the tables count it rounded to 4 bits, at which the picture hardly changes, and show the
-density apart."""
+the gain and may be negative; so the tables count it rounded to 4 bits, at which the picture hardly changes, and show
+the density apart."""
 COLOURS = {"pixelcnn": "#D55E00", "transformer": "#0072B2"}
 GRID_BITS = "4"  # of the grid on which float gains are compared
 
