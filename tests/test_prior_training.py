@@ -2,18 +2,20 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 import tiny
-from hybridvq import ConfigError, ModelError, Tokenizer, load_prior, load_tokenizer, load_tokens, tokenize
+from hybridvq import ConfigError, DataError, ModelError, Tokenizer, load_prior, load_tokenizer, load_tokens, tokenize
 from hybridvq.data import TrainBatches
 from hybridvq.priors import bits_per_position
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
 from hybridvq.tokenizer import weight_hash
 from hybridvq.training import train_prior
 from hybridvq.training.tokens import TokenArrays, TokenBatches, split
+from replicas import in_two
 from runs import CHECKPOINT, read_checkpoint, weights
 
 SMALL = {"transformer": {"width": 16, "layers": 1, "heads": 2}, "pixelcnn": {"width": 8, "layers": 2}, "static": {}}
@@ -118,6 +120,29 @@ def test_batches_show_every_image_once_an_epoch(gain_shape):
     assert rows == sorted(row.flatten().tolist() for row in arrays.batch(slice(None))["codes"])
     parts = [TokenBatches(arrays, 8, 3, 1, rank, 2)[0]["codes"] for rank in range(2)]
     assert torch.equal(torch.cat(parts), seen[0])
+
+
+def train_as_rank(rank, tokens, folder):
+    prior, history = train(tokens, folder / "run")
+    torch.save((prior.state_dict(), history.train_bits, history.tests), folder / f"{rank}.pt")
+
+
+def test_two_processes_train_as_one(gain_shape, tmp_path):
+    assert in_two(train_as_rank, gain_shape, tmp_path) == [0, 0]
+    (weights, bits, tests), (others, *_) = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    alone, history = train(gain_shape, tmp_path / "alone")
+    assert bits == pytest.approx(history.train_bits, rel=1e-4)
+    assert [test["bits"] for test in tests] == pytest.approx([test["bits"] for test in history.tests], rel=1e-4)
+    for name, value in alone.state_dict().items():
+        assert torch.equal(weights[name], others[name])
+        torch.testing.assert_close(weights[name], value, rtol=2e-3, atol=2e-3)
+
+
+def test_an_empty_set_of_tokens(gain_shape):
+    tokens = load_tokens(gain_shape / "train")
+    tokens.manifest = replace(tokens.manifest, data=tokens.manifest.data | {"images": 0})
+    with pytest.raises(DataError, match="holds no tokens; a prior needs some to learn from"):
+        TokenArrays(tokens)
 
 
 def test_refusals(gain_shape, tmp_path):
