@@ -4,6 +4,8 @@
 
 Writes SET-TOKENIZER-samples.png: reconstructions of held-out images, then samples of every prior, each above the
 training image with the smallest squared error to it; and SET-TOKENIZER-gains.png: images decoded with all gains scaled.
+With --drawn-only the first shows samples alone, and of the nearest images only the error, and the second is left out: for
+sets whose images may not be shown.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from hybridvq.settings import SamplingSettings
 
 SHOWN, SEED, BATCH = 10, 0, 256
 SCALES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+Row = tuple[str, np.ndarray, list[str]]  # a name, pictures (n, H, W, 3) uint8, and a text below each
 TITLES = {"static": "static", "pixelcnn": "PixelCNN", "transformer": "transformer"}
 
 
@@ -48,7 +51,7 @@ def scaled(tokenizer: Tokenizer, x: Tensor) -> Tensor:
     return torch.stack(decoded, 1).flatten(0, 1)
 
 
-def draw_rows(rows: list[tuple[str, np.ndarray, list[str]]], path: Path, zoom: int) -> None:
+def draw_rows(rows: list[Row], path: Path, zoom: int) -> None:
     """Rows of pictures (n, H, W, 3) uint8 with a name at the left and a text below each, as a PNG."""
     side, columns = rows[0][1].shape[1] * zoom, len(rows[0][1])
     left, below, gap = 110, 14, 4
@@ -79,33 +82,43 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--drawn-only", action="store_true")
     arguments = parser.parse_args()
     folder, zoom = arguments.folder, 2 if arguments.size <= 32 else 1
     name = f"{folder.parent.name}-{folder.name}"
     train, test = (open_images(arguments.data, split, size=arguments.size) for split in ("train", "test"))
     tokenizer = load_tokenizer(folder / "run")
     x = EvalBatches(test, SHOWN, SHOWN)[0]
-    with torch.inference_mode():
-        x_hat = tokenizer.decode(tokenizer.encode(x))
-    rows = [
-        ("held-out images", to_pixels(x).numpy(), []),
-        ("reconstructions", to_pixels(x_hat).numpy(), []),
-    ]
+    rows = [] if arguments.drawn_only else seen_rows(tokenizer, x)
     for prior_name, title in TITLES.items():
         if (folder / prior_name / "model").exists():
             prior = load_prior(folder / prior_name, folder / "run")
             samples = generate(prior, tokenizer, [None] * SHOWN, prior.shape, SamplingSettings(), SEED)
             found, errors = nearest(samples, train)
-            rows.append((f"{title}:\nsamples", to_pixels(samples).numpy(), []))
-            rows.append(
-                ("nearest\ntraining image", to_pixels(found).numpy(), [f"MSE {e:.3f}" for e in errors.tolist()])
-            )
+            texts = [f"nearest: {error:.3f}" for error in errors.tolist()]
+            if arguments.drawn_only:
+                rows.append((title, to_pixels(samples).numpy(), texts))
+            else:
+                rows.append((f"{title}:\nsamples", to_pixels(samples).numpy(), []))
+                rows.append(("nearest\ntraining image", to_pixels(found).numpy(), texts))
     arguments.out.mkdir(parents=True, exist_ok=True)
     draw_rows(rows, arguments.out / f"{name}-samples.png", zoom)
-    swept = to_pixels(scaled(tokenizer, x[:4])).numpy().reshape(4, len(SCALES), *x.shape[2:], 3)
+    if not arguments.drawn_only:
+        draw_rows(gain_rows(tokenizer, x[:4]), arguments.out / f"{name}-gains.png", zoom)
+
+
+@torch.inference_mode()
+def seen_rows(tokenizer: Tokenizer, x: Tensor) -> list[Row]:
+    """Held-out images, and their reconstructions."""
+    x_hat = tokenizer.decode(tokenizer.encode(x))
+    return [("held-out images", to_pixels(x).numpy(), []), ("reconstructions", to_pixels(x_hat).numpy(), [])]
+
+
+def gain_rows(tokenizer: Tokenizer, x: Tensor) -> list[Row]:
+    """Images decoded with all gains times each of SCALES, an image a row."""
+    swept = to_pixels(scaled(tokenizer, x)).numpy().reshape(len(x), len(SCALES), *x.shape[2:], 3)
     texts = [f"gains x {scale:g}" for scale in SCALES]
-    rows = [(f"image {i + 1}", images, texts if i == 3 else []) for i, images in enumerate(swept)]
-    draw_rows(rows, arguments.out / f"{name}-gains.png", zoom)
+    return [(f"image {i + 1}", images, texts if i == len(x) - 1 else []) for i, images in enumerate(swept)]
 
 
 if __name__ == "__main__":
