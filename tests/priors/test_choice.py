@@ -48,8 +48,8 @@ def test_guidance_extrapolates():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")), ("top_k", 0), ("top_p", 0.0),
-        ("top_p", 1.1), ("top_p", float("nan")), ("guidance", -1.0), ("guidance", float("inf")),
+        ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")), ("top_k", 0),
+        ("top_p", 0.0), ("top_p", 1.1), ("top_p", float("nan")), ("guidance", -1.0), ("guidance", float("inf")),
     ],
 )  # fmt: skip
 def test_nonsense_is_named(name, value):

@@ -16,7 +16,7 @@ SHAPE = (6, 6)
 def test_pixelcnn_has_no_blind_spot():
     """Within its depth every position before moves every score after."""
     of = space()
-    made, given = prior("pixelcnn", of, SHAPE, layers=4).double(), tokens(of, 1, SHAPE)
+    made, given = prior("pixelcnn", of, SHAPE, layers=4, width=32).double(), tokens(of, 1, SHAPE)
     before = made.context(given, None).flatten(0, 3)
     for t in range(36):
         codes = given.codes.flatten().clone()

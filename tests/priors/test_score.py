@@ -1,12 +1,13 @@
 """What holds of the score of every prior: it is causal, it sums to one, and it says what is wrong."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
 from hybridvq import ConfigError, ShapeError
-from hybridvq.priors import steps
+from hybridvq.priors import build_prior, steps
 from hybridvq.quantizers import Tokens
 from priors.spaces import CASES, SMALL, every, prior, space, tokens
 
@@ -69,7 +70,7 @@ def test_cells_share_out_the_mass_and_small_ones_hold_the_density(name, stages, 
     made, given = prior(name, of, head=head), tokens(of)
     edges = [-math.inf, -2.0, 0.0, 1.0, 1.5, 6.0, math.inf]
     total = torch.zeros_like(given.gains)
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         cells = torch.full_like(given.gains, low), torch.full_like(given.gains, high)
         total += made.score(given, cells=cells).gain.exp()
     torch.testing.assert_close(total, torch.ones_like(total), rtol=0, atol=2e-5)
@@ -82,8 +83,6 @@ def test_cells_share_out_the_mass_and_small_ones_hold_the_density(name, stages, 
 @pytest.mark.parametrize("name", ["pixelcnn", "transformer"])
 @pytest.mark.parametrize("kind", ["none", "levels", "float"])
 def test_an_untrained_prior_spends_log_k_and_every_weight_has_a_gradient(name, kind):
-    from hybridvq.priors import build_prior
-
     of = space(kind, k=300, levels=7)
     torch.manual_seed(0)
     made = build_prior(name, of, (3, 4), 4, SMALL[name])

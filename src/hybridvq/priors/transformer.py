@@ -88,7 +88,7 @@ class TransformerPrior(NetworkPrior):
         places = self._places(h, w)
         c = self.embed_label(label, n)
         fixed = places[:, None] if c is None else places[:, None] + c  # (T, 1 or B, width)
-        past = [KeyValues(n, self.heads, len(places), self.width // self.heads, places) for _ in self.blocks]
+        past = [Past((n, self.heads, len(places), self.width // self.heads), places) for _ in self.blocks]
         x = self.start.expand(n, -1)
         for t, (s, i, j) in enumerate(steps(self.stages, (h, w))):
             x = (x + fixed[t])[:, None]
@@ -108,18 +108,18 @@ class TransformerPrior(NetworkPrior):
         return (self.row[:h, None, None] + self.column[:w, None] + self.stage).flatten(0, 2)
 
 
-class KeyValues:
-    """The keys and values (B, heads, T, d) of the steps so far, in memory taken once."""
+class Past:
+    """Keys and values (B, heads, T, d) of the steps so far, in memory taken once."""
 
-    def __init__(self, n: int, heads: int, length: int, dim: int, like: Tensor) -> None:
-        self.memory = like.new_empty(2, n, heads, length, dim)
+    def __init__(self, shape: tuple[int, int, int, int], like: Tensor) -> None:
+        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
         self.length = 0
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add one step (B, heads, 1, d); returns all so far."""
-        at, self.length = self.length, self.length + 1
-        self.memory[0, :, :, at], self.memory[1, :, :, at] = k[:, :, 0], v[:, :, 0]
-        return self.memory[0, :, :, : self.length], self.memory[1, :, :, : self.length]
+        self.keys[:, :, self.length], self.values[:, :, self.length] = k[:, :, 0], v[:, :, 0]
+        self.length += 1
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
 
 
 class Block(nn.Module):
@@ -136,12 +136,12 @@ class Block(nn.Module):
             nn.init.normal_(last.weight, std=(2 * layers * last.in_features) ** -0.5)
             nn.init.zeros_(last.bias)
 
-    def forward(self, x: Tensor, past: KeyValues | None = None) -> Tensor:
+    def forward(self, x: Tensor, past: Past | None = None) -> Tensor:
         """x (B, T, width) to the same; with `past`, one step (B, 1, width) that also sees it and joins it."""
         x = x + self._drop(self._attend(self.attention_norm(x), past))
         return x + self._drop(self.contract(F.gelu(self.expand(self.mlp_norm(x)))))
 
-    def _attend(self, x: Tensor, past: KeyValues | None) -> Tensor:
+    def _attend(self, x: Tensor, past: Past | None) -> Tensor:
         n, length, width = x.shape
         q, k, v = self.queries_keys_values(x).view(n, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         if past is not None:
