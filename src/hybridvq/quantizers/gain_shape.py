@@ -109,7 +109,7 @@ class GainShapeQuantizer(Quantizer):
         if tokens.codes is None or tokens.gains is None:
             raise ConfigError("these tokens lack codes or gains; they were not made by a gain-shape quantizer")
         z_hat = torch.zeros((), device=tokens.codes.device)
-        for s in range(self.stages):
+        for s in range(tokens.codes.shape[1]):  # the first stages alone give a coarser z_hat
             gains = tokens.gains[:, s]
             if self.levels:
                 gains = self._levels_of(s)(gains)
