@@ -54,9 +54,9 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
     lines = [
         f"## Bits for the same quality, against {anchor['title']}",
         "",
-        "Bjøntegaard's delta rate: the mean difference in file bytes, below 0 fewer. Over all qualities that both reach, "
-        f"and over those that both reach at {low} to {high:g} bits a pixel. MS-SSIM as -10 log10(1 - MS-SSIM). Megapixels a "
-        "second: the mean over the points of a curve, one core, of files in memory.",
+        "Bjøntegaard's delta rate: the mean difference in file bytes, below 0 fewer. Over all qualities that both "
+        f"reach, and over those that both reach at {low} to {high:g} bits a pixel. MS-SSIM as -10 log10(1 - MS-SSIM). "
+        "Megapixels a second: the mean over the points of a curve, one core, of files in memory.",
         "",
         f"| codec | PSNR | PSNR, {low} to {high:g} bpp | MS-SSIM | MS-SSIM, {low} to {high:g} bpp "
         "| encodes, megapixels/s | decodes |",
@@ -85,10 +85,10 @@ def points_table(curves: list[dict[str, Any]]) -> str:
     lines = [
         "## Every point",
         "",
-        "Bits a pixel: all bytes of the files over all pixels, and without their headers (of JPEG every marker segment, "
-        "tables included; of WebP 30 bytes; of AVIF all outside `mdat`; of JPEG XL nothing, whose codestream has a few "
-        "bytes of them). PSNR: the mean over images, and that of the mean squared error. MS-SSIM: of RGB, the mean over "
-        "images.",
+        "Bits a pixel: all bytes of the files over all pixels, and without their headers (of JPEG every marker "
+        "segment, tables included; of WebP 30 bytes; of AVIF all outside `mdat`; of JPEG XL nothing, whose codestream "
+        "has a few bytes of them). PSNR: the mean over images, and that of the mean squared error. MS-SSIM: of RGB, "
+        "the mean over images.",
         "",
         "| codec | quality | bits a pixel | without headers | PSNR, dB | of the mean MSE | MS-SSIM |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -110,8 +110,8 @@ def how_it_was_made(result: dict[str, Any]) -> str:
             "",
             f'    python -m benchmarks.rate_curves FOLDER --name "{result["photographs"]["name"]}"',
             "",
-            "JPEG with optimised Huffman tables; WebP at method 6; AVIF at speed 6, 4:2:0, as Pillow does if nothing is "
-            "said; JPEG XL at effort 7. One thread each. "
+            "JPEG with optimised Huffman tables; WebP at method 6; AVIF at speed 6, 4:2:0, as Pillow does if nothing "
+            "is said; JPEG XL at effort 7. One thread each. "
             f"{result['hardware']['name']}; {made}. Fingerprint of the pixels: {result['photographs']['fingerprint']}.",
         ]
     )
@@ -136,11 +136,5 @@ def rate_figure(curves: list[dict[str, Any]]) -> Figure:
 
 
 def draw(ax: Axes, points: Curve, look: Look) -> None:
-    ax.plot(
-        *zip(*points, strict=True),
-        color=look.colour,
-        linestyle=look.line,
-        marker=look.marker,
-        markersize=4,
-        linewidth=1.4,
-    )
+    style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+    ax.plot(*zip(*points, strict=True), markersize=4, linewidth=1.4, **style)

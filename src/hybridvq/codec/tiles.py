@@ -1,7 +1,7 @@
 """Images of any size to tokens and back, a tile at a time: one grid, computed in pieces.
 
-    pixels uint8 ──► tile and its margin, in [-1, 1] ──► encoder ──► cut to the tile ──► quantizer ──► its place in the grid
-    tokens ──► tile and its margin ──► dequantize ──► decoder ──► cut to the tile ──► pixels
+    pixels ──► tile and margin, in [-1, 1] ──► encoder ──► cut to the tile ──► quantizer ──► its place in the grid
+    tokens ──► tile and margin ──► dequantize ──► decoder ──► cut to the tile ──► pixels
 
 A network of convolutions sees a bounded neighbourhood. A tile that is computed from its own inputs and a margin as wide
 as that neighbourhood gives, once the margin is cut off, what the whole image gives there; where the image ends, the
