@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.bjontegaard import Curve, bd_rate
+from benchmarks.photos import SIMILARITY_IMAGES
 from hybridvq.report.figures import INK, empty_figure, plain_axes, to_svg
 from hybridvq.report.result import Recipe
 from hybridvq.report.style import MISSING, Look, looks
@@ -56,7 +57,7 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
         "",
         "Bjøntegaard's delta rate: the mean difference in file bytes, below 0 fewer. Over all qualities that both "
         f"reach, and over those that both reach at {low} to {high:g} bits a pixel. MS-SSIM as -10 log10(1 - MS-SSIM). "
-        "Megapixels a second: the mean over the points of a curve, one core, of files in memory.",
+        "Megapixels a second of one core: the mean over the points of a curve, of files in memory.",
         "",
         f"| codec | PSNR | PSNR, {low} to {high:g} bpp | MS-SSIM | MS-SSIM, {low} to {high:g} bpp "
         "| encodes, megapixels/s | decodes |",
@@ -88,7 +89,7 @@ def points_table(curves: list[dict[str, Any]]) -> str:
         "Bits a pixel: all bytes of the files over all pixels, and without their headers (of JPEG every marker "
         "segment, tables included; of WebP 30 bytes; of AVIF all outside `mdat`; of JPEG XL nothing, whose codestream "
         "has a few bytes of them). PSNR: the mean over images, and that of the mean squared error. MS-SSIM: of RGB, "
-        "the mean over images.",
+        f"the mean over {SIMILARITY_IMAGES} images.",
         "",
         "| codec | quality | bits a pixel | without headers | PSNR, dB | of the mean MSE | MS-SSIM |",
         "|---|--:|--:|--:|--:|--:|--:|",
