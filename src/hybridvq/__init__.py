@@ -13,6 +13,7 @@ from hybridvq._version import __version__
 
 # Loaded on first use, so that the command line and its help do not wait for torch.
 _HOMES = {
+    "CodecError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
     "HybridVQError": "errors",

@@ -8,7 +8,7 @@ from typing import Protocol
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from hybridvq._version import __version__
-from hybridvq.commands import compare, evaluate, reconstruct, tokenize, train
+from hybridvq.commands import compare, evaluate, fit_codec, reconstruct, tokenize, train
 from hybridvq.commands.arguments import new_parser, underscored
 from hybridvq.errors import DataError, HybridVQError, LostProcessError
 from hybridvq.launch import is_first
@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   hybridvq evaluate runs/vector --data my/photos               measure it on held-out images
   hybridvq reconstruct runs/vector cat.jpg --out out           send an image through tokens and back
   hybridvq tokenize runs/vector --data my/photos --out tokens  write the tokens of a data set to parquet files
+  hybridvq fit-codec runs/vector --data my/photos              fit the tables that its tokens are compressed with
 
 `hybridvq COMMAND --help` lists a command's options, which may be written with dashes or underscores.
 """
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Command] = {
     "reconstruct": reconstruct,
     "tokenize": tokenize,
     "compare": compare,
+    "fit-codec": fit_codec,
 }
 
 
