@@ -62,7 +62,9 @@ def test_two_images_of_one_name(tmp_path):
 def test_an_original_is_not_overwritten(tmp_path):
     path = draw(tmp_path / "out" / "a.png")
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=r"a\.png would be written over the file .*a\.png, which is read; choose another --out"):
+    with pytest.raises(
+        ConfigError, match=r"a\.png would be written over the file .*a\.png, which is read; choose another --out"
+    ):
         reconstructed(tmp_path, path)
     assert path.read_bytes() == before
 

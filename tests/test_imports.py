@@ -28,6 +28,7 @@ ALLOWED = {
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
     "bulk": {"_version", "errors", "data", "evaluation", "quantizers", "tokenizer", "writing"},
+    "codec": {"errors", "settings", "metrics", "data", "quantizers", "tokenizer", "evaluation", "files", "writing"},
     "training": {
         "errors", "distributed", "launch", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation",
         "writing",
@@ -37,8 +38,8 @@ ALLOWED = {
     },
     "report": {"errors", "metrics", "writing"},
     "commands": {
-        "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "bulk", "training",
-        "compare", "report", "writing"
+        "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "bulk", "codec",
+        "training", "compare", "report", "writing"
     },
     "cli": {"_version", "commands", "errors", "launch", "recipe"},
 }  # fmt: skip
@@ -100,17 +101,26 @@ def test_reading_tokens_is_light():
     assert not loaded_after("from hybridvq import load_tokens") & {"lightning", "datasets", "matplotlib", "ray"}
 
 
+def test_decoding_tokens_is_light():
+    loaded = loaded_after("from hybridvq.codec import TokenCoder, load_tables, read")
+    assert not loaded & {"torch", "lightning", "datasets", "matplotlib", "skimage", "sklearn"}
+
+
+def test_fitting_tables_is_light():
+    assert not loaded_after("from hybridvq.codec import fit_tables") & {"lightning", "datasets", "matplotlib"}
+
+
 def test_the_command_line_starts_without_torch():
     assert "torch" not in loaded_after("import hybridvq.cli")
 
 
 def test_public_names():
     assert sorted(hybridvq.__all__) == [
-        "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer", "GaussianQuantizer",
-        "HybridVQError", "IdentityQuantizer", "ModelError", "ProjectedQuantizer", "Quantized", "Quantizer",
-        "ShapeError", "Tokenizer", "Tokens", "TrainingError", "VectorQuantizer", "__version__", "build_quantizer",
-        "compare", "evaluate", "load_recipe", "load_tokenizer", "load_tokens", "open_images", "tokenize", "train",
-        "write_report",
+        "Codec", "CodecError", "CodecSettings", "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer",
+        "GaussianQuantizer", "HybridVQError", "IdentityQuantizer", "ModelError", "ProjectedQuantizer", "Quantized",
+        "Quantizer", "ShapeError", "Tokenizer", "Tokens", "TrainingError", "VectorQuantizer", "__version__",
+        "build_quantizer", "compare", "compress", "decompress", "evaluate", "load_recipe", "load_tokenizer",
+        "load_tokens", "open_images", "tokenize", "train", "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
         if name not in ("compare", "write_report"):

@@ -1,5 +1,6 @@
 """An image tokenizer: encoder, quantizer, decoder."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,3 +172,9 @@ def model_folder(model: str | Path) -> Path:
         if not (path / name).is_file():
             raise ModelError(f"{model} holds no {name}; give a folder that `hybridvq train` wrote, or a hub id")
     return path
+
+
+def weight_hash(folder: Path) -> str:
+    """SHA-256 of a model folder's weights, in hexadecimal."""
+    with (folder / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

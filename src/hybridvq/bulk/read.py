@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
 
-from hybridvq.bulk.schema import Manifest, read_manifest, to_arrays, to_tokens, weight_hash
+from hybridvq.bulk.schema import Manifest, read_manifest, to_arrays, to_tokens
 from hybridvq.bulk.shards import damaged, read_footer
 from hybridvq.errors import ModelError
 from hybridvq.quantizers import Tokens
-from hybridvq.tokenizer import model_folder
+from hybridvq.tokenizer import model_folder, weight_hash
 
 
 class TokenSet(Dataset[Tokens]):

@@ -15,7 +15,7 @@ from hybridvq._version import __version__
 from hybridvq.data import Images
 from hybridvq.errors import DataError
 from hybridvq.quantizers import Tokens
-from hybridvq.tokenizer import CONFIG, WEIGHTS, Tokenizer
+from hybridvq.tokenizer import CONFIG, Tokenizer, weight_hash
 
 MANIFEST = "tokens.json"
 FORMAT = 1
@@ -137,12 +137,6 @@ def describe_columns(tokens: Tokens, codebook_size: int | None, levels: int | No
             dtype = str(values.dtype).removeprefix("torch.")
         columns[name] = Column(dtype, tuple(values.shape[1:]))
     return columns
-
-
-def weight_hash(folder: Path) -> str:
-    """SHA-256 of a model folder's weights, in hexadecimal."""
-    with (folder / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -16,8 +16,8 @@ class Chooser:
         r_0 = z,   k_s, l_s = argmin_{j,l} ||r_s - q_l c_j||^2 + lambda b_s(j, l),   r_{s+1} = r_s - q_{l_s} c_{k_s}
 
     with l among the levels that `gain_step` keeps and b = -log2 of the pair's probability in the static tables, also
-    where the contextual ones will code it: those depend on choices not yet made. VQ-VAE is the case of one stage and one
-    level of 1. Nothing of it has to be known to decode.
+    where the contextual ones will code it: those depend on choices not yet made. VQ-VAE is the case of one stage and
+    one level of 1. Nothing of it has to be known to decode.
 
     Source: Chou, Lookabaugh and Gray 1989, "Entropy-constrained vector quantization".
 
@@ -34,9 +34,8 @@ class Chooser:
 
     def __init__(self, quantizer: Quantizer, tables: Tables, stages: int, gain_step: int, rate_weight: float) -> None:
         self.quantizer, self.stages = quantizer, stages
-        self.levels = torch.from_numpy(kept_levels(tables.levels or 1, gain_step))
-        device = next(iter(quantizer.buffers())).device
-        self.levels = self.levels.to(device)
+        device = next(quantizer.buffers()).device
+        self.levels = torch.from_numpy(kept_levels(tables.levels or 1, gain_step)).to(device)
         self._vectors = [self._of_stage(s) for s in range(stages)]
         bits = (torch.from_numpy(tables.static_bits(s, gain_step)) for s in range(stages))
         self._costs = [(rate_weight * b).float().flatten().to(device) for b in bits]
@@ -55,7 +54,7 @@ class Chooser:
 
     def __call__(self, z: Tensor) -> Tokens:
         """The tokens of encoder outputs z (B, D, h, w)."""
-        inner = self.quantizer.inner(z)
+        inner = self.quantizer.in_code_space(z)
         r, codes, levels = flatten(inner), [], []
         for vectors, costs in zip(self._vectors, self._costs, strict=True):
             pair = nearest_code(r, vectors, costs)

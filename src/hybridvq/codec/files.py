@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hybridvq.codec.image import Codec
 from hybridvq.data import open_image
-from hybridvq.errors import CodecError, ConfigError
+from hybridvq.errors import ConfigError
 from hybridvq.files import files_in, image_files, save, save_png, targets
 from hybridvq.settings import CodecSettings
 
@@ -81,22 +81,10 @@ def decompress_file(codec: Codec, source: Path, written: Path, max_pixels: int |
     """Decompress one file to PNG; `max_pixels` as in `Codec.decompress`.
 
     Raises:
-        CodecError: it cannot be read, or is not of this codec.
+        CodecError: it is no whole file of this codec.
+        OSError: it cannot be read.
         ConfigError: the image cannot be written.
     """
-    data = read_file(source)
-    image = codec.decompress(data, str(source), max_pixels)
+    image = codec.decompress(source.read_bytes(), str(source), max_pixels)
     save_png(image, written)
     return DecompressedFile(source, written, image.height, image.width)
-
-
-def read_file(path: Path) -> bytes:
-    """All bytes of a file.
-
-    Raises:
-        CodecError: there is none, or it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CodecError(f"{path} cannot be read ({error.strerror or error}); give an .hvq file") from error

@@ -11,7 +11,7 @@ from PIL import Image
 from hybridvq.codec import format, tiles
 from hybridvq.codec.choose import Chooser
 from hybridvq.codec.coder import TokenCoder
-from hybridvq.codec.tables import Tables, load_tables
+from hybridvq.codec.tables import FILE, Tables, load_tables
 from hybridvq.codec.targets import Attempt, Target, meet
 from hybridvq.data import to_rgb
 from hybridvq.errors import CodecError, ConfigError, ShapeError
@@ -167,13 +167,15 @@ class Codec:
         if header.tables != self.tables.digest[: format.TABLES_BYTES]:
             raise CodecError(
                 f"{name} was made with the tables {header.tables.hex()}, and the model's are now "
-                f"{self.tables.digest[: format.TABLES_BYTES].hex()}; put back the codec.safetensors that it was made with"
+                f"{self.tables.digest[: format.TABLES_BYTES].hex()}; put back the {FILE} that it was made with"
             )
         ours = (self.tokenizer.downsampling, self.tables.codebook_size, self.tables.levels, self.tables.stages)
         if (header.factor, header.codebook_size, header.levels, header.stages) != ours:
             raise CodecError(f"{name} names this model but contradicts its sizes; get another copy of it")
         if header.colour not in (COLOUR, GREY):
-            raise CodecError(f"{name} has the colour policy {header.colour}, which this version does not know; update it")
+            raise CodecError(
+                f"{name} has the colour policy {header.colour}, which this version does not know; update it"
+            )
 
 
 def compress(image: tiles.Pixels, model: str | Path | Codec, settings: CodecSettings | None = None) -> bytes:

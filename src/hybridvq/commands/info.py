@@ -13,10 +13,9 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
-    from hybridvq.codec import MAX_SIDE, describe
-    from hybridvq.files import read_bytes
+    from hybridvq.codec.format import MAX_SIDE, describe
 
-    data = read_bytes(Path(arguments.file))
+    data = Path(arguments.file).read_bytes()
     parts = describe(data, arguments.file, MAX_SIDE**2)
     rows = [*((part.name, part.size, part.value) for part in parts), ("file", len(data), "")]
     name_width, size_width = (max(len(f"{row[i]:,}" if i else str(row[i])) for row in rows) for i in (0, 1))

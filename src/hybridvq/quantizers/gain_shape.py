@@ -116,6 +116,10 @@ class GainShapeQuantizer(Quantizer):
             z_hat = z_hat + gains[..., None] * self.directions(tokens.codes[:, s])
         return z_hat.movedim(-1, 1)
 
+    def values(self, stage: int) -> Tensor:
+        """q, the gains that the levels of a stage stand for, (L,); there must be levels."""
+        return self._levels_of(stage).values
+
     @torch.no_grad()
     def _pursue(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Codes (N, S), gains or levels (N, S), and z_hat (N, D) of the rows of z (N, D)."""
