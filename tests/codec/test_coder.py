@@ -73,7 +73,7 @@ def reference_features(tables, codes, gains, s, y, x):
         return np.zeros(stage.features)
     gain = gains[s, y, x]
     return np.concatenate(
-        [int(stage.gains[gain]) * stage.vectors[codes[s, y, x]] / 65536, np.eye(len(stage.gains))[gain], [1]]
+        [stage.vectors[codes[s, y, x]].astype(float) * stage.gains[gain] / 65536, np.eye(len(stage.gains))[gain], [1]]
     )
 
 
