@@ -67,7 +67,9 @@ def fit_tables(
 
 def check_codable(quantizer: Quantizer) -> None:
     """Raise CodecError unless the quantizer's tokens are integers alone."""
-    if isinstance(quantizer, VectorQuantizer) or (isinstance(quantizer, GainShapeQuantizer) and quantizer.levels):
+    if type(quantizer) is VectorQuantizer:  # whose subclasses add floats
+        return
+    if isinstance(quantizer, GainShapeQuantizer) and quantizer.levels:
         return
     raise CodecError(
         f"tokens of {type(quantizer).__name__} hold floats, which cannot be compressed without loss; train with "
@@ -119,21 +121,21 @@ class ContextNetwork(nn.Module):
 
     features: Tensor
 
-    def __init__(self, features: Tensor, width: int, codebook_size: int, levels: int) -> None:
+    def __init__(self, features: Tensor, width: int, codebook_size: int, rows: int) -> None:
         """`features`: (s + 1, L K + 1, F), those of each pair and of none, in this stage s and those before it."""
         super().__init__()
         stage = len(features) - 1
         self.stages = [stage] * len(NEIGHBOURS) + list(range(stage))  # of the context, as in `Pool.around`
         self.register_buffer("features", features)
         self.near = nn.Linear(len(self.stages) * features.shape[-1], width)
-        self.level_out = nn.Linear(width, levels)
+        self.level_out = nn.Linear(width, rows)
         self.joint = nn.Linear(width, width, bias=False)
-        self.joint_bias = nn.Embedding(max(levels, 1), width)
+        self.joint_bias = nn.Embedding(rows, width)
         self.code_out = nn.Linear(width, codebook_size)
         nn.init.zeros_(self.joint_bias.weight)
 
     def forward(self, around: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits of the level (n, L) and, given the levels (n,), of the code (n, K)."""
+        """Logits of the level (n, L or 1) and, given the levels (n,), of the code (n, K)."""
         hidden = rectified(self.near(self.features[self.stages, around].flatten(1)))
         joint = rectified(self.joint(hidden) + self.joint_bias(levels))
         return self.level_out(hidden), self.code_out(joint)
@@ -147,27 +149,25 @@ def fit_stage(
     pool: Pool, stage: int, quantizer: Quantizer, width: int, steps: int, generator: torch.Generator
 ) -> StageTables:
     """Count the pairs of a stage, train its network, and round it."""
-    k, levels = quantizer.codebook_size, quantizer.levels or 0
+    k, rows = quantizer.codebook_size, quantizer.levels or 1
     assert k
     own = pool.pairs[stage, pool.at]
     features = torch.stack([pair_features(quantizer, s) for s in range(stage + 1)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator.initial_seed()))
-        network = ContextNetwork(features, width, k, levels)
+        network = ContextNetwork(features, width, k, rows)
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / WARMUP, 1) * (1 - i / steps))
     for _ in range(steps):
         positions = torch.randint(len(own), (POSITIONS,), generator=generator)
         level, code = own[positions] // k, own[positions] % k
         level_logits, code_logits = network(pool.around(stage, positions), level)
-        loss = F.cross_entropy(code_logits * LN2, code)
-        if levels:
-            loss = loss + F.cross_entropy(level_logits * LN2, level)
+        loss = F.cross_entropy(level_logits * LN2, level) + F.cross_entropy(code_logits * LN2, code)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    shares = torch.bincount(own, minlength=max(levels, 1) * k).view(-1, k) + 1
+    shares = torch.bincount(own, minlength=rows * k).view(-1, k) + 1
     return rounded(network, shares, *code_vectors(quantizer, stage))
 
 
@@ -209,8 +209,8 @@ def rounded(network: ContextNetwork, shares: Tensor, vectors: np.ndarray, gains:
             gains=gains,
             near=to_int16(network.near.weight.T, weight),
             near_bias=to_int16(network.near.bias, UNIT),
-            level_out=to_int16(network.level_out.weight.T, weight),
-            level_bias=to_int16(network.level_out.bias, UNIT),
+            level_out=to_int16(network.level_out.weight.T, weight)[:, : len(gains)],
+            level_bias=to_int16(network.level_out.bias, UNIT)[: len(gains)],
             joint=to_int16(network.joint.weight.T, weight),
             joint_bias=to_int16(network.joint_bias.weight, UNIT),
             code_out=to_int16(network.code_out.weight.T, weight),
