@@ -188,7 +188,7 @@ class CodecSettings:
 
     Args:
         stages: of a model with several codes a position, use only the first so many; all if not given.
-        gain_step: use only every so manieth of the model's gain levels, 1 to 16.
+        gain_step: use one of every so many neighbouring gain levels, 1 to 16. Coarser than lambda, and worse for the bits.
         rate_weight: lambda; choose codes and levels by their error and lambda times their bits. In squared units of
             what is quantized; 0 takes the nearest.
         target_bpp: the best quality in at most so many bits a pixel, by stages and lambda.

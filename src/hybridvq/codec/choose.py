@@ -19,13 +19,16 @@ class Chooser:
     where the contextual ones will code it: those depend on choices not yet made. VQ-VAE is the case of one stage and
     one level of 1. Nothing of it has to be known to decode.
 
+    With a lambda of 0 the code is the model's own and the level the nearest kept: a code that another level would suit
+    better is a rare one at this level, and costs more than it mends.
+
     Source: Chou, Lookabaugh and Gray 1989, "Entropy-constrained vector quantization".
 
     Args:
         quantizer: `vector`, or `gain-shape` with levels, in evaluation mode.
         tables: of the same model.
         stages: how many of its stages to use.
-        gain_step: use every so manieth level.
+        gain_step: use one of every so many neighbouring levels, see `kept_levels`.
         rate_weight: lambda, in squared units of what is quantized a bit.
 
     Raises:
@@ -33,7 +36,7 @@ class Chooser:
     """
 
     def __init__(self, quantizer: Quantizer, tables: Tables, stages: int, gain_step: int, rate_weight: float) -> None:
-        self.quantizer, self.stages = quantizer, stages
+        self.quantizer, self.rate_weight = quantizer, rate_weight
         device = next(quantizer.buffers()).device
         self.levels = torch.from_numpy(kept_levels(tables.levels or 1, gain_step)).to(device)
         self._vectors = [self._of_stage(s) for s in range(stages)]
@@ -57,13 +60,20 @@ class Chooser:
         inner = self.quantizer.in_code_space(z)
         r, codes, levels = flatten(inner), [], []
         for vectors, costs in zip(self._vectors, self._costs, strict=True):
-            pair = nearest_code(r, vectors, costs)
+            pair = nearest_code(r, vectors, costs) if self.rate_weight else self._nearest(r, vectors)
             k = len(vectors) // len(self.levels)
             codes.append(pair % k)
             levels.append(self.levels[pair // k])
             r = r - vectors[pair]
         gains = grid(torch.stack(levels, 1), inner) if self.quantizer.levels else None
         return Tokens(codes=grid(torch.stack(codes, 1), inner), gains=gains)
+
+    def _nearest(self, r: Tensor, vectors: Tensor) -> Tensor:
+        """The pair (N,) of each row of r (N, D): the direction first, then its nearest kept level."""
+        assert isinstance(self.quantizer, GainShapeQuantizer)
+        k = self.quantizer.directions.search(r)
+        of_levels = vectors.unflatten(0, (len(self.levels), -1))[:, k]  # (L', N, D)
+        return (r - of_levels).square().sum(2).argmin(0) * len(self.quantizer.directions.weight) + k
 
     def power(self) -> float:
         """The mean square length of the vectors of the first stage, the natural unit of lambda."""

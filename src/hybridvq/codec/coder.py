@@ -96,7 +96,7 @@ class TokenCoder:
     Args:
         tables: see `load_tables`.
         contextual: use the contextual tables; False for the static ones.
-        gain_step: only every so manieth gain level occurs, see `kept_levels`; the others take no probability.
+        gain_step: one of every so many gain levels occurs, see `kept_levels`; the others take no probability.
     """
 
     def __init__(self, tables: Tables, contextual: bool = True, gain_step: int = 1) -> None:

@@ -99,8 +99,8 @@ class StageTables:
 
 
 def kept_levels(levels: int, gain_step: int) -> np.ndarray:
-    """The levels in use, of L, where only every so manieth is: as many left out below the first as above the last."""
-    return np.arange((levels - 1) % gain_step // 2, levels, gain_step)
+    """The levels in use, of L: the middle one of every `gain_step` neighbours."""
+    return np.minimum(np.arange(0, levels, gain_step) + gain_step // 2, levels - 1)
 
 
 def counts_of_kept(counts: np.ndarray, kept: np.ndarray) -> np.ndarray:
