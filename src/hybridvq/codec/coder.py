@@ -14,7 +14,7 @@ import numpy as np
 from constriction import stream as streaming
 
 from hybridvq.codec.integers import SCALE
-from hybridvq.codec.tables import NEIGHBOURS, Tables
+from hybridvq.codec.tables import CONTEXTUAL, NEIGHBOURS, Tables
 from hybridvq.errors import CodecError
 
 Positions = tuple[np.ndarray, np.ndarray]
@@ -95,11 +95,11 @@ class TokenCoder:
 
     Args:
         tables: see `load_tables`.
-        contextual: use the contextual tables; False for the static ones.
+        mode: CONTEXTUAL, or STATIC, which takes more bits and less time.
     """
 
-    def __init__(self, tables: Tables, contextual: bool = True) -> None:
-        self.tables, self.contextual = tables, contextual
+    def __init__(self, tables: Tables, mode: int = CONTEXTUAL) -> None:
+        self.tables, self.mode = tables, mode
 
     def encode(self, codes: np.ndarray, levels: np.ndarray | None) -> list[bytes]:
         """A stream for each stage.
@@ -147,7 +147,7 @@ class TokenCoder:
         """Pass all symbols through a port for each stage, at each position its level before its code."""
         out_codes = np.zeros((len(ports), *grid), np.int64)
         out_levels = np.zeros_like(out_codes) if self.tables.levels else None
-        seen = Seen(self.tables, len(ports), grid) if self.contextual else None
+        seen = Seen(self.tables, len(ports), grid) if self.mode == CONTEXTUAL else None
         for s, port in enumerate(ports):
             stage = self.tables.of_stages[s]
             for at in wavefronts(*grid) if seen else runs(*grid):

@@ -20,6 +20,7 @@ from hybridvq.writing import write_whole
 
 FILE = "codec.safetensors"
 FORMAT = 1
+STATIC, CONTEXTUAL = 0, 1  # which of the tables a file is coded with
 NEIGHBOURS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))  # (dy, dx); the coder's order visits them before
 
 
@@ -166,11 +167,15 @@ def vars_of(stage: StageTables) -> dict[str, np.ndarray]:
     return {field.name: getattr(stage, field.name) for field in fields(stage)}
 
 
-def load_tables(folder: Path) -> Tables:
+def load_tables(folder: Path, model: str | None = None) -> Tables:
     """The tables that `hybridvq fit-codec` wrote into a model folder.
 
+    Args:
+        folder: where codec.safetensors is.
+        model: SHA-256 of the weights that the tables must be of, in hexadecimal; None to accept any.
+
     Raises:
-        CodecError: there are none, or they cannot be used.
+        CodecError: there are none, or they cannot be used, or they are of other weights.
     """
     path = folder / FILE
     if not path.is_file():
@@ -179,10 +184,16 @@ def load_tables(folder: Path) -> Tables:
         with safe_open(path, "np") as file:
             described = json.loads(file.metadata()["codec"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return to_tables(described, arrays)
+        tables = to_tables(described, arrays)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CodecError(f"{path} cannot be used ({reason}); run `hybridvq fit-codec` again") from error
+    if model not in (None, tables.model):
+        raise CodecError(
+            f"{path} was fitted to weights with SHA-256 {tables.model[:16]}, and the model's have {model[:16]}; run "
+            "`hybridvq fit-codec` again"
+        )
+    return tables
 
 
 def to_tables(described: Mapping[str, int | str], arrays: Mapping[str, np.ndarray]) -> Tables:
