@@ -3,9 +3,10 @@
     python -m benchmarks.fuzz docs/results/fuzz/fuzz.json [--files 100000] [--seed 0]
 
 From the files of small images with different models come: every truncation, flipped bits, random bytes, files spliced
-of two, headers whose fields have extreme values under a valid checksum, random streams under a valid checksum, and headers
-that claim images far larger than their streams can hold. Without a valid checksum a file may only be refused, or decode to
-the tokens it was made of; with one, it may decode to any tokens of the right number and range. Every file has ten seconds.
+of two, headers whose fields have extreme values under a valid checksum, random streams under a valid checksum, and
+headers that claim images far larger than their streams can hold. Without a valid checksum a file may only be refused,
+or decode to the tokens it was made of; with one, it may decode to any tokens of the right number and range. Every file
+has ten seconds.
 """
 
 import argparse

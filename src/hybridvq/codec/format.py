@@ -85,8 +85,8 @@ def check_model(header: Header, tables: Tables, name: str = "this file") -> None
     model, digest = ids_of(tables)
     if header.model != model:
         raise CodecError(
-            f"{name} was made by the model {header.model.hex()}, and this one is {model.hex()} (SHA-256 of the weights); "
-            "give the model that made it"
+            f"{name} was made by the model {header.model.hex()}, and this one is {model.hex()} (the SHA-256 of its "
+            "weights); give the model that made it"
         )
     if header.tables != digest:
         raise CodecError(
@@ -256,9 +256,9 @@ def check_fields(header: Header, sizes: Sequence[int], max_pixels: int, name: st
         )
     h, w = header.grid
     symbols = (header.codebook_size > 1) + (levels is not None)
-    least, most = h * w / POSITIONS_PER_BYTE - FLUSH_BYTES, symbols * SYMBOL_BYTES * h * w + FLUSH_BYTES
+    most = symbols * SYMBOL_BYTES * h * w + FLUSH_BYTES
     for size in sizes:
-        if size > most or (symbols and size < least):
+        if size > most or (symbols and h * w > POSITIONS_PER_BYTE * (size + FLUSH_BYTES)):
             raise CodecError(f"{name} has a stream of {size} bytes for {h}x{w} positions, which no image needs")
 
 
