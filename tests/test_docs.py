@@ -3,9 +3,13 @@
 import re
 from pathlib import Path
 
+import numpy as np
+
 import tiny
 from hybridvq import Tokenizer
 from hybridvq.cli import main
+from hybridvq.codec import fit_tables
+from hybridvq.tokenizer import weight_hash
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -18,6 +22,18 @@ def test_the_layer_page_runs():
     blocks = python_blocks("layer.md")
     assert len(blocks) == 2
     exec("\n".join(blocks), {})
+
+
+def test_the_format_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = tiny.model("gain-shape")
+    model = Tokenizer(settings.dim, settings.downsampling, settings.quantizer, settings.options)
+    model.save_pretrained("runs/mine/model")
+    folder = Path("runs/mine/model")
+    tokens = np.zeros((1, 1, 4, 4), int)
+    fit_tables([(tokens, tokens)], model, weight_hash(folder), width=8, steps=1).save(folder)
+    (block,) = python_blocks("format.md")
+    exec(block, {})
 
 
 def test_the_tokenizing_page_runs(tmp_path, monkeypatch):

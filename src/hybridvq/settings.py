@@ -188,7 +188,7 @@ class CodecSettings:
 
     Args:
         stages: of a model with several codes a position, use only the first so many; all if not given.
-        gain_step: use one of every so many neighbouring gain levels, 1 to 16. Coarser than lambda, and worse for the bits.
+        gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda.
         rate_weight: lambda; choose codes and levels by their error and lambda times their bits. In squared units of
             what is quantized; 0 takes the nearest.
         target_bpp: the best quality in at most so many bits a pixel, by stages and lambda.
@@ -197,7 +197,7 @@ class CodecSettings:
     """
 
     stages: int | None = None
-    gain_step: int = 1
+    gain_step: int = 0
     rate_weight: float = 0.0
     target_bpp: float | None = None
     target_psnr: float | None = None
@@ -206,8 +206,8 @@ class CodecSettings:
     def __post_init__(self) -> None:
         if self.stages is not None and self.stages < 1:
             raise ConfigError(f"stages is {self.stages}; an image needs at least 1")
-        if not 1 <= self.gain_step <= 16:
-            raise ConfigError(f"gain_step is {self.gain_step}; it must be 1 to 16")
+        if not 0 <= self.gain_step <= 15:
+            raise ConfigError(f"gain_step is {self.gain_step}; it must be 0 to 15")
         if not 0 <= self.rate_weight < math.inf:
             raise ConfigError(f"rate_weight is {self.rate_weight}; it cannot be negative")
         for key in ("target_bpp", "target_psnr"):

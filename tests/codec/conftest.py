@@ -1,4 +1,5 @@
 import pytest
+
 from codec import models
 
 

@@ -33,7 +33,7 @@ def save_codec(folder: Path, name: str = "gain-shape", f: int = 4, stages: int =
     with torch.inference_mode():
         tokens = model.encode(batches[0])
     arrays = (tokens.codes.numpy(), None if tokens.gains is None else tokens.gains.numpy())
-    fit_tables([arrays], model, weight_hash(folder), width=8, steps=20).save(folder)
+    fit_tables([arrays], model, weight_hash(folder), width=8, steps=60).save(folder)
     return folder
 
 

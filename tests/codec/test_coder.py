@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from codec import small
-from hybridvq.codec import TokenCoder
+from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder
 from hybridvq.codec.coder import runs, wavefronts
 from hybridvq.codec.integers import EXP2, LIMIT, SCALE, exact_product, softmax_counts, to_counts
 from hybridvq.codec.tables import NEIGHBOURS
@@ -18,11 +18,11 @@ from hybridvq.errors import CodecError
 GRIDS = [(1, 1), (1, 9), (8, 1), (2, 3), (11, 7)]
 
 
-@pytest.mark.parametrize("contextual", [False, True])
+@pytest.mark.parametrize("mode", [STATIC, CONTEXTUAL])
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize(("k", "levels", "stages"), [(1, 2, 1), (2, None, 1), (16, 4, 1), (16, 2, 3), (300, 9, 2)])
-def test_round_trip(k, levels, stages, grid, contextual):
-    coder = TokenCoder(small.tables(k, levels, stages), contextual)
+def test_round_trip(k, levels, stages, grid, mode):
+    coder = TokenCoder(small.tables(k, levels, stages), mode)
     codes, gains = small.tokens(*grid, k, levels, stages)
     streams = coder.encode(codes, gains)
     for present in range(1, stages + 1):
@@ -41,22 +41,22 @@ def test_a_codebook_of_one_costs_nothing():
     assert coder.decode([b""], (5, 4))[0].tolist() == np.zeros((1, 5, 4)).tolist()
 
 
-@pytest.mark.parametrize("contextual", [False, True])
-def test_the_cost_is_that_of_an_independent_model(contextual):
+@pytest.mark.parametrize("mode", [STATIC, CONTEXTUAL])
+def test_the_cost_is_that_of_an_independent_model(mode):
     """-log2 of the softmax in floats, position by position, with the neighbours looked up one by one."""
     tables = small.tables(stages=2)
     codes, gains = small.tokens(6, 5, stages=2)
-    expected = [sum(reference_bits(tables, codes, gains, s, contextual)) for s in range(2)]
-    np.testing.assert_allclose(TokenCoder(tables, contextual).cost_bits(codes, gains), expected, rtol=0.003)
+    expected = [sum(reference_bits(tables, codes, gains, s, mode)) for s in range(2)]
+    np.testing.assert_allclose(TokenCoder(tables, mode).cost_bits(codes, gains), expected, rtol=0.003)
 
 
-def reference_bits(tables, codes, gains, s, contextual):
+def reference_bits(tables, codes, gains, s, mode):
     stage = tables.of_stages[s]
     weights = {name: getattr(stage, name) / 1024 for name in ("near", "level_out", "joint", "code_out")}
     joint = stage.shares / stage.shares.sum()
     for y, x in np.ndindex(codes.shape[1:]):
         level, code = gains[s, y, x], codes[s, y, x]
-        if not contextual:
+        if mode == STATIC:
             yield -np.log2(joint[level, code])
             continue
         places = [(s, y + dy, x + dx) for dy, dx in NEIGHBOURS] + [(t, y, x) for t in range(s)]
@@ -83,9 +83,9 @@ def surprise(logits, symbol):
     return -np.log2((1 - 1 / 256) * powers[symbol] / powers.sum() + 1 / 256 / len(logits))
 
 
-@pytest.mark.parametrize("contextual", [False, True])
-def test_files_are_as_long_as_the_cost(contextual):
-    coder = TokenCoder(small.tables(64, 8), contextual)
+@pytest.mark.parametrize("mode", [STATIC, CONTEXTUAL])
+def test_files_are_as_long_as_the_cost(mode):
+    coder = TokenCoder(small.tables(64, 8), mode)
     codes, gains = small.tokens(40, 50, 64, 8)
     ideal, real = coder.cost_bits(codes, gains)[0], 8 * len(coder.encode(codes, gains)[0])
     assert abs(real - ideal) < 0.002 * ideal + 32
@@ -187,9 +187,9 @@ ENCODE = """
 import sys
 import numpy as np
 from codec import small
-from hybridvq.codec import TokenCoder
-for contextual in (False, True):
-    coder = TokenCoder(small.tables(64, 8, 2, dim=5, width=40), contextual)
+from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder
+for mode in (STATIC, CONTEXTUAL):
+    coder = TokenCoder(small.tables(64, 8, 2, dim=5, width=40), mode)
     for stream in coder.encode(*small.tokens(12, 14, 64, 8, 2)):
         print(stream.hex())
 """
@@ -203,7 +203,7 @@ def test_other_threads_and_kernels_make_the_same_bytes(threads, kernel):
     environment |= {"OPENBLAS_CORETYPE": kernel} if kernel else {}
     run = subprocess.run([sys.executable, "-c", ENCODE], env=environment, capture_output=True, text=True, check=True)
     expected = []
-    for contextual in (False, True):
-        coder = TokenCoder(small.tables(64, 8, 2, dim=5, width=40), contextual)
+    for mode in (STATIC, CONTEXTUAL):
+        coder = TokenCoder(small.tables(64, 8, 2, dim=5, width=40), mode)
         expected += [stream.hex() for stream in coder.encode(*small.tokens(12, 14, 64, 8, 2))]
     assert run.stdout.split() == expected

@@ -10,7 +10,7 @@ import tiny
 from bulk.conftest import save_model
 from hybridvq import Tokenizer
 from hybridvq.cli import main
-from hybridvq.codec import TokenCoder, fit_tables, load_tables
+from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder, fit_tables, load_tables
 from hybridvq.errors import CodecError
 from hybridvq.tokenizer import weight_hash
 
@@ -43,7 +43,7 @@ def test_context_pays(name):
     assert (tables.model, tables.codebook_size, tables.stages) == ("ab" * 32, 12, 1)
     test, test_levels = copied(2, 1, 1)
     test_levels = test_levels[0] if name == "gain-shape" else None
-    static, contextual = (TokenCoder(tables, context).cost_bits(test[0], test_levels)[0] for context in (False, True))
+    static, contextual = (TokenCoder(tables, mode).cost_bits(test[0], test_levels)[0] for mode in (STATIC, CONTEXTUAL))
     positions = 12 * 12
     assert static / positions == pytest.approx(np.log2(12) + (np.log2(3) if name == "gain-shape" else 0), rel=0.03)
     assert contextual < 0.75 * static

@@ -6,29 +6,17 @@ from dataclasses import replace
 import pytest
 
 from codec import small
-from hybridvq.codec import STATIC, Header, TokenCoder, describe, read, truncate, write
+from hybridvq.codec import STATIC, TokenCoder, check_model, describe, header_of, read, truncate, write
 from hybridvq.codec.format import CHECKSUM_BYTES, checksum, varint
 from hybridvq.errors import CodecError
 
 TABLES = small.tables(stages=3)
-HEADER = Header(
-    bytes.fromhex(TABLES.model)[:8],
-    TABLES.digest[:4],
-    height=30,
-    width=23,
-    factor=4,
-    codebook_size=16,
-    levels=4,
-    stages=3,
-    mode=STATIC,
-    colour=5,
-    gain_step=2,
-)
+HEADER = header_of(TABLES, 30, 23, 4, mode=STATIC, colour=5, gain_step=2)
 
 
 @pytest.fixture(scope="module")
 def streams():
-    return TokenCoder(TABLES, contextual=False).encode(*small.tokens(8, 6, stages=3))
+    return TokenCoder(TABLES, STATIC).encode(*small.tokens(8, 6, stages=3))
 
 
 @pytest.fixture(scope="module")
@@ -150,3 +138,18 @@ def test_checks_come_after_the_checksum(file):
         read(sealed(bytes(body)))
     with pytest.raises(CodecError, match="checksum"):
         read(bytes(body) + file[-CHECKSUM_BYTES:])
+
+
+def test_the_model_that_made_it():
+    check_model(HEADER, TABLES)
+    other = replace(TABLES, model="00" * 32)
+    with pytest.raises(
+        CodecError, match=r"photo.hvq was made by the model 5e5e5e5e5e5e5e5e, and this one is 0000000000000000"
+    ):
+        check_model(HEADER, other, "photo.hvq")
+    with pytest.raises(
+        CodecError, match=f"the tables {TABLES.digest[:4].hex()} of this model, and these are [0-9a-f]{{8}};"
+    ):
+        check_model(HEADER, small.tables(stages=3, seed=2))
+    with pytest.raises(CodecError, match="contradicts"):
+        check_model(replace(HEADER, levels=8), TABLES)

@@ -73,3 +73,10 @@ def test_tables_that_cannot_be(tmp_path, change, message):
         CodecError, match=f"codec.safetensors cannot be used.*{message}.*run `hybridvq fit-codec` again"
     ):
         load_tables(tmp_path)
+
+
+def test_tables_of_other_weights(tmp_path):
+    small.tables().save(tmp_path)
+    assert load_tables(tmp_path, small.MODEL).digest == small.tables().digest
+    with pytest.raises(CodecError, match="SHA-256 5e5e5e5e5e5e5e5e, and the model's have abababababababab; run"):
+        load_tables(tmp_path, "ab" * 32)

@@ -20,8 +20,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hybridvq.codec.coder import TokenCoder
-from hybridvq.codec.format import CONTEXTUAL, STATIC, Header, Part, describe, read, truncate, write
-from hybridvq.codec.tables import StageTables, Tables, load_tables
+from hybridvq.codec.format import Header, Part, check_model, describe, header_of, read, truncate, write
+from hybridvq.codec.tables import CONTEXTUAL, STATIC, StageTables, Tables, load_tables
 
 if TYPE_CHECKING:
     from hybridvq.codec.fit import fit_tables
@@ -39,10 +39,12 @@ __all__ = [
     "StageTables",
     "Tables",
     "TokenCoder",
+    "check_model",
     "compress",
     "decompress",
     "describe",
     "fit_tables",
+    "header_of",
     "load_tables",
     "read",
     "truncate",

@@ -28,7 +28,7 @@ class Chooser:
         quantizer: `vector`, or `gain-shape` with levels, in evaluation mode.
         tables: of the same model.
         stages: how many of its stages to use.
-        gain_step: use one of every so many neighbouring levels, see `kept_levels`.
+        gain_step: leave out so many levels between two, see `kept_levels`.
         rate_weight: lambda, in squared units of what is quantized a bit.
 
     Raises:

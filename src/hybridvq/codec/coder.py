@@ -14,7 +14,7 @@ import numpy as np
 from constriction import stream as streaming
 
 from hybridvq.codec.integers import SCALE
-from hybridvq.codec.tables import NEIGHBOURS, Tables, counts_of_kept, kept_levels
+from hybridvq.codec.tables import CONTEXTUAL, NEIGHBOURS, Tables, counts_of_kept, kept_levels
 from hybridvq.errors import CodecError
 
 Positions = tuple[np.ndarray, np.ndarray]
@@ -95,12 +95,12 @@ class TokenCoder:
 
     Args:
         tables: see `load_tables`.
-        contextual: use the contextual tables; False for the static ones.
-        gain_step: one of every so many gain levels occurs, see `kept_levels`; the others take no probability.
+        mode: CONTEXTUAL, or STATIC, which takes more bits and less time.
+        gain_step: as in `Header`; levels left out take no probability, see `kept_levels`.
     """
 
-    def __init__(self, tables: Tables, contextual: bool = True, gain_step: int = 1) -> None:
-        self.tables, self.contextual = tables, contextual
+    def __init__(self, tables: Tables, mode: int = CONTEXTUAL, gain_step: int = 0) -> None:
+        self.tables, self.mode = tables, mode
         self.kept = kept_levels(tables.levels or 1, gain_step)
 
     def encode(self, codes: np.ndarray, levels: np.ndarray | None) -> list[bytes]:
@@ -149,7 +149,7 @@ class TokenCoder:
         """Pass all symbols through a port for each stage, at each position its level before its code."""
         out_codes = np.zeros((len(ports), *grid), np.int64)
         out_levels = np.zeros_like(out_codes) if self.tables.levels else None
-        seen = Seen(self.tables, len(ports), grid) if self.contextual else None
+        seen = Seen(self.tables, len(ports), grid) if self.mode == CONTEXTUAL else None
         for s, port in enumerate(ports):
             stage = self.tables.of_stages[s]
             for at in wavefronts(*grid) if seen else runs(*grid):

@@ -10,12 +10,12 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hybridvq.codec.tables import CONTEXTUAL, Tables
 from hybridvq.errors import CodecError
 
 MAGIC = b"HVQ"
 VERSION = 1
 MODEL_BYTES, TABLES_BYTES, CHECKSUM_BYTES = 8, 4, 8
-STATIC, CONTEXTUAL = 0, 1
 MODES = ("static", "contextual")
 MAX_SIDE = 2**32 - 1
 MAX_PIXELS = 2**28
@@ -60,6 +60,46 @@ class Header:
     def grid(self) -> tuple[int, int]:
         """(h, w): the positions that cover the image."""
         return -(-self.height // self.factor), -(-self.width // self.factor)
+
+
+def header_of(
+    tables: Tables, height: int, width: int, factor: int, *, mode: int = CONTEXTUAL, colour: int = 0, gain_step: int = 0
+) -> Header:
+    """The header of an image of height x width pixels whose tokens `tables` codes; for the rest see `Header`."""
+    return Header(
+        *ids_of(tables),
+        height,
+        width,
+        factor,
+        tables.codebook_size,
+        tables.levels,
+        tables.stages,
+        mode,
+        colour,
+        gain_step,
+    )
+
+
+def check_model(header: Header, tables: Tables, name: str = "this file") -> None:
+    """Raise CodecError unless a file was made with `tables`, and so with their model."""
+    model, digest = ids_of(tables)
+    if header.model != model:
+        raise CodecError(
+            f"{name} was made by the model {header.model.hex()}, and this one is {model.hex()} (the SHA-256 of its "
+            "weights); give the model that made it"
+        )
+    if header.tables != digest:
+        raise CodecError(
+            f"{name} was made with the tables {header.tables.hex()} of this model, and these are {digest.hex()}; give "
+            "the codec.safetensors that it was made with"
+        )
+    if (header.codebook_size, header.levels, header.stages) != (tables.codebook_size, tables.levels, tables.stages):
+        raise CodecError(f"{name} contradicts the model that it names; it was not made by hybridvq")
+
+
+def ids_of(tables: Tables) -> tuple[bytes, bytes]:
+    """How a file names a model and its tables."""
+    return bytes.fromhex(tables.model)[:MODEL_BYTES], tables.digest[:TABLES_BYTES]
 
 
 @dataclass(frozen=True)
@@ -216,9 +256,9 @@ def check_fields(header: Header, sizes: Sequence[int], max_pixels: int, name: st
         )
     h, w = header.grid
     symbols = (header.codebook_size > 1) + (levels is not None)
-    least, most = h * w / POSITIONS_PER_BYTE - FLUSH_BYTES, symbols * SYMBOL_BYTES * h * w + FLUSH_BYTES
+    most = symbols * SYMBOL_BYTES * h * w + FLUSH_BYTES
     for size in sizes:
-        if size > most or (symbols and size < least):
+        if size > most or (symbols and h * w > POSITIONS_PER_BYTE * (size + FLUSH_BYTES)):
             raise CodecError(f"{name} has a stream of {size} bytes for {h}x{w} positions, which no image needs")
 
 

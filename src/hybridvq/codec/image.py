@@ -11,7 +11,7 @@ from PIL import Image
 from hybridvq.codec import format, tiles
 from hybridvq.codec.choose import Chooser
 from hybridvq.codec.coder import TokenCoder
-from hybridvq.codec.tables import FILE, Tables, load_tables
+from hybridvq.codec.tables import Tables, load_tables
 from hybridvq.codec.targets import Attempt, Target, meet
 from hybridvq.data import to_rgb
 from hybridvq.errors import CodecError, ConfigError, ShapeError
@@ -35,12 +35,10 @@ class Codec:
     Attributes:
         tokenizer: its tokens are codes, and gains on levels or none.
         tables: the probabilities of these tokens.
-        model: the SHA-256 of the tokenizer's weights, which files name.
     """
 
     tokenizer: Tokenizer
     tables: Tables
-    model: bytes
 
     @classmethod
     def load(cls, model: str | Path, device: str | torch.device | None = None) -> "Codec":
@@ -52,7 +50,7 @@ class Codec:
         """
         folder = model_folder(model)
         tokenizer = load_tokenizer(folder).to(device or default_device())
-        return cls(tokenizer, load_tables(folder), bytes.fromhex(weight_hash(folder)))
+        return cls(tokenizer, load_tables(folder, weight_hash(folder)))
 
     def compress(self, image: tiles.Pixels, settings: CodecSettings | None = None) -> bytes:
         """The file of an image of any size from 1x1.
@@ -71,7 +69,7 @@ class Codec:
         stages = settings.stages or self.tables.stages
         if stages > self.tables.stages:
             raise ConfigError(f"stages is {stages}, and the model has {self.tables.stages}; use no more than that")
-        if settings.gain_step > 1 and not self.tables.levels:
+        if settings.gain_step and not self.tables.levels:
             raise ConfigError(f"gain_step is {settings.gain_step}, and the model has no gain levels; leave it out")
         grey = is_grey(image)
 
@@ -102,9 +100,10 @@ class Codec:
             CodecError: this is no whole file of this model and these tables.
         """
         header, streams = format.read(data, name, max_pixels or format.MAX_PIXELS)
-        self._check(header, name)
-        coder = TokenCoder(self.tables, header.mode == format.CONTEXTUAL, header.gain_step + 1)
-        codes, levels = coder.decode(streams, header.grid)
+        format.check_model(header, self.tables, name)
+        if header.factor != self.tokenizer.downsampling or header.colour not in (COLOUR, GREY):
+            raise CodecError(f"{name} says what this version cannot follow of its model's images; update hybridvq")
+        codes, levels = TokenCoder(self.tables, header.mode, header.gain_step).decode(streams, header.grid)
         tokens = Tokens(*(None if a is None else torch.from_numpy(a)[None] for a in (codes, levels)))
         grey = header.colour == GREY
         image = Image.new("L" if grey else "RGB", (header.width, header.height))
@@ -119,7 +118,7 @@ class Codec:
             yield top, left, to_pixels(mean)[0, ..., 0].numpy() if grey else to_pixels(x_hat)[0].numpy()
 
     def _tokens(self, image: tiles.Pixels, stages: int, gain_step: int, rate_weight: float) -> Tokens:
-        if gain_step > 1 or rate_weight:
+        if gain_step or rate_weight:
             chooser = Chooser(self.tokenizer.quantizer, self.tables, stages, gain_step, rate_weight)
             return tiles.encode(self.tokenizer, image, chooser)
         tokens = tiles.encode(self.tokenizer, image)
@@ -128,23 +127,13 @@ class Codec:
 
     def _file(self, image: tiles.Pixels, tokens: Tokens, settings: CodecSettings, grey: bool) -> bytes:
         assert tokens.codes is not None
-        contextual = settings.mode == "contextual"
-        coder = TokenCoder(self.tables, contextual, settings.gain_step)
-        streams = coder.encode(tokens.codes[0].numpy(), None if tokens.gains is None else tokens.gains[0].numpy())
+        mode, gain_step = format.MODES.index(settings.mode), settings.gain_step
+        gains = None if tokens.gains is None else tokens.gains[0].numpy()
+        streams = TokenCoder(self.tables, mode, gain_step).encode(tokens.codes[0].numpy(), gains)
         height, width = tiles.size_of(image)
-        header = format.Header(
-            model=self.model[: format.MODEL_BYTES],
-            tables=self.tables.digest[: format.TABLES_BYTES],
-            height=height,
-            width=width,
-            factor=self.tokenizer.downsampling,
-            codebook_size=self.tables.codebook_size,
-            levels=self.tables.levels,
-            stages=self.tables.stages,
-            mode=format.CONTEXTUAL if contextual else format.STATIC,
-            colour=GREY if grey else COLOUR,
-            gain_step=settings.gain_step - 1,
-        )
+        colour = GREY if grey else COLOUR
+        f = self.tokenizer.downsampling
+        header = format.header_of(self.tables, height, width, f, mode=mode, colour=colour, gain_step=gain_step)
         return format.write(header, streams)
 
     def _psnr_db(self, image: tiles.Pixels, tokens: Tokens, grey: bool) -> float:
@@ -156,26 +145,6 @@ class Codec:
             shown = pixels[..., None] if grey else pixels
             squares += int(((original.astype(np.int32) - shown) ** 2).sum(dtype=np.int64))
         return psnr_db(squares / (3 * height * width) / 127.5**2)
-
-    def _check(self, header: format.Header, name: str) -> None:
-        """Raise CodecError unless a file is of this model and its tables."""
-        if header.model != self.model[: format.MODEL_BYTES]:
-            raise CodecError(
-                f"{name} was made by the model whose weights hash to {header.model.hex()}, and this one's to "
-                f"{self.model[: format.MODEL_BYTES].hex()}; give the model that made it"
-            )
-        if header.tables != self.tables.digest[: format.TABLES_BYTES]:
-            raise CodecError(
-                f"{name} was made with the tables {header.tables.hex()}, and the model's are now "
-                f"{self.tables.digest[: format.TABLES_BYTES].hex()}; put back the {FILE} that it was made with"
-            )
-        ours = (self.tokenizer.downsampling, self.tables.codebook_size, self.tables.levels, self.tables.stages)
-        if (header.factor, header.codebook_size, header.levels, header.stages) != ours:
-            raise CodecError(f"{name} names this model but contradicts its sizes; get another copy of it")
-        if header.colour not in (COLOUR, GREY):
-            raise CodecError(
-                f"{name} has the colour policy {header.colour}, which this version does not know; update it"
-            )
 
 
 def compress(image: tiles.Pixels, model: str | Path | Codec, settings: CodecSettings | None = None) -> bytes:

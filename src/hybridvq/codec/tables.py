@@ -20,6 +20,7 @@ from hybridvq.writing import write_whole
 
 FILE = "codec.safetensors"
 FORMAT = 1
+STATIC, CONTEXTUAL = 0, 1  # which of the tables a file is coded with
 NEIGHBOURS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))  # (dy, dx); the coder's order visits them before
 
 
@@ -99,8 +100,9 @@ class StageTables:
 
 
 def kept_levels(levels: int, gain_step: int) -> np.ndarray:
-    """The levels in use, of L: the middle one of every `gain_step` neighbours."""
-    return np.minimum(np.arange(0, levels, gain_step) + gain_step // 2, levels - 1)
+    """The levels in use, of L: the middle one of each run of gain_step + 1; all of them at 0."""
+    run = gain_step + 1
+    return np.minimum(np.arange(0, levels, run) + run // 2, levels - 1)
 
 
 def counts_of_kept(counts: np.ndarray, kept: np.ndarray) -> np.ndarray:
@@ -149,7 +151,7 @@ class Tables:
             digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
         return digest.digest()
 
-    def static_bits(self, stage: int, gain_step: int = 1) -> np.ndarray:
+    def static_bits(self, stage: int, gain_step: int = 0) -> np.ndarray:
         """What the static tables spend on each pair of a kept level and a code, (L', K) float64."""
         tables, kept = self.of_stages[stage], kept_levels(self.levels or 1, gain_step)
         levels, codes = counts_of_kept(tables.level_counts(None, 1), kept), tables.code_counts(None, kept)
@@ -182,11 +184,15 @@ def vars_of(stage: StageTables) -> dict[str, np.ndarray]:
     return {field.name: getattr(stage, field.name) for field in fields(stage)}
 
 
-def load_tables(folder: Path) -> Tables:
+def load_tables(folder: Path, model: str | None = None) -> Tables:
     """The tables that `hybridvq fit-codec` wrote into a model folder.
 
+    Args:
+        folder: where codec.safetensors is.
+        model: SHA-256 of the weights that the tables must be of, in hexadecimal; None to accept any.
+
     Raises:
-        CodecError: there are none, or they cannot be used.
+        CodecError: there are none, or they cannot be used, or they are of other weights.
     """
     path = folder / FILE
     if not path.is_file():
@@ -195,10 +201,16 @@ def load_tables(folder: Path) -> Tables:
         with safe_open(path, "np") as file:
             described = json.loads(file.metadata()["codec"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return to_tables(described, arrays)
+        tables = to_tables(described, arrays)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CodecError(f"{path} cannot be used ({reason}); run `hybridvq fit-codec` again") from error
+    if model not in (None, tables.model):
+        raise CodecError(
+            f"{path} was fitted to weights with SHA-256 {tables.model[:16]}, and the model's have {model[:16]}; run "
+            "`hybridvq fit-codec` again"
+        )
+    return tables
 
 
 def to_tables(described: Mapping[str, int | str], arrays: Mapping[str, np.ndarray]) -> Tables:

@@ -36,7 +36,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     for name in ("images", "steps"):
         if arguments[name] < 1:
             raise ConfigError(f"{name} is {arguments[name]}; it must be at least 1")
-    from hybridvq.codec import TokenCoder, fit_tables
+    from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder, fit_tables
     from hybridvq.codec.fit import check_codable
     from hybridvq.codec.tables import FILE
     from hybridvq.data import open_images
@@ -60,8 +60,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     )
     tables.save(folder)
     held_out = list(batches_of_tokens(tokenizer, test))
-    for name, contextual in (("static", False), ("contextual", True)):
-        print(f"{name} tables: {bits_a_position(TokenCoder(tables, contextual), held_out):.2f} bits a position")
+    for name, mode in (("static", STATIC), ("contextual", CONTEXTUAL)):
+        print(f"{name} tables: {bits_a_position(TokenCoder(tables, mode), held_out):.2f} bits a position")
     print(f"measured on {len(test)} held-out images; tables: {folder / FILE}")
 
 
