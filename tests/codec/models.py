@@ -12,7 +12,7 @@ from hybridvq.codec import fit_tables
 from hybridvq.data import EvalBatches
 from hybridvq.tokenizer import weight_hash
 
-STEPS = 40
+STEPS = 80
 
 
 def save_codec(folder: Path, name: str = "gain-shape", f: int = 4, stages: int = 1, seed: int = 0) -> Path:
@@ -21,7 +21,7 @@ def save_codec(folder: Path, name: str = "gain-shape", f: int = 4, stages: int =
     torch.manual_seed(seed)
     model = Tokenizer(settings.dim, f, settings.quantizer, settings.options).train()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    batches = EvalBatches(tiny.images("train", 32), 64)
+    batches = EvalBatches(tiny.images("train", 32), 32)
     for step in range(STEPS):
         x = batches[step % len(batches)]
         made = model(x)
@@ -31,9 +31,9 @@ def save_codec(folder: Path, name: str = "gain-shape", f: int = 4, stages: int =
         optimizer.step()
     model.eval().save_pretrained(folder)
     with torch.inference_mode():
-        tokens = model.encode(batches[0])
-    arrays = (tokens.codes.numpy(), None if tokens.gains is None else tokens.gains.numpy())
-    fit_tables([arrays], model, weight_hash(folder), width=8, steps=60).save(folder)
+        made = [model.encode(batches[i]) for i in range(4)]
+    tokens = [(t.codes.numpy(), None if t.gains is None else t.gains.numpy()) for t in made]
+    fit_tables(tokens, model, weight_hash(folder), width=8, steps=60).save(folder)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from hybridvq.errors import ConfigError
 
@@ -50,14 +51,12 @@ def meet(target: Target, attempt: Callable[[int, float], Attempt], stages: int, 
     met: Attempt | None = None
     for s in range(1, stages + 1):
         nearest = attempt(s, 0.0)
-        if target.is_met(nearest) is not target.is_rate:
-            weighed = raise_weight(target, lambda weight, s=s: attempt(s, weight), unit)  # type: ignore[misc]
-            if found := weighed or (nearest if target.is_met(nearest) else met):
-                return found
-            break
-        if target.is_rate:
+        if target.is_met(nearest):
             met = nearest
-    if met:
+        if target.is_met(nearest) is not target.is_rate:
+            met = raise_weight(target, partial(attempt, s), unit) or met
+            break
+    if met is not None:
         return met
     ends = sorted(target.of(a) for a in (attempt(1, unit * 2 ** LOG2_WEIGHTS[1]), attempt(stages, 0.0)))
     name, what = ("target_bpp", "bits a pixel") if target.is_rate else ("target_psnr", "dB")
