@@ -14,7 +14,7 @@ WEIGHTS = (0.06, 0.03, 0.015, 0.008, 0.004, 0.0)  # lambda over the mean square 
 
 
 def ours(model: str) -> Iterator[Rival]:
-    """A model's curves: with each kind of tables, its first stages alone, then all of them with less and less lambda."""
+    """A model's curve with each kind of tables: its first stages alone, then all with less and less lambda."""
     codec = Codec.load(model, "cpu")
     unit = Chooser(codec.tokenizer.quantizer, codec.tables, 1, 0, 0.0).power()
     for mode in ("contextual", "static"):

@@ -72,8 +72,8 @@ class Rival:
 
     name: str
     title: str
-    at: Callable[[int], PhotoCodec]
-    qualities: tuple[int, ...]
+    at: Callable[[Any], PhotoCodec]
+    qualities: tuple[Any, ...]
     available: bool = True
 
 

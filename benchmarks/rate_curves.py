@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from PIL import features
 
+from benchmarks.ours import ours
 from benchmarks.photos import RIVALS, Rival, fingerprint, measure, read_photographs
 from benchmarks.rate_page import write_page
 from hybridvq.compare.comparison import hardware
@@ -61,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--out", default="docs/results/codec", help="folder of the result")
     made.add_argument("--limit", type=int, help="measure only so many, evenly spread")
     made.add_argument("--rivals", nargs="*", choices=[rival.name for rival in RIVALS], help="all if not given")
-    made.add_argument("--models", nargs="*", default=[], help="runs with tables, measured at each of their dials")
+    made.add_argument("--models", nargs="*", default=[], help="runs with tables, each measured at several settings")
     made.add_argument("--page", action="store_true", help="measure nothing, write the page of the result")
     return made
 
@@ -79,9 +80,11 @@ def codecs(arguments: argparse.Namespace) -> Iterator[Rival]:
                 yield rival
             else:
                 print(f"{rival.title} is left out: nothing installed here writes it", flush=True)
+    for model in arguments.models:
+        yield from ours(model)
 
 
-def progress(rival: Rival) -> Iterator[int]:
+def progress(rival: Rival) -> Iterator[Any]:
     for quality in rival.qualities:
         print(f"{rival.title}, quality {quality}", flush=True)
         yield quality

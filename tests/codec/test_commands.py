@@ -26,7 +26,7 @@ def images(tmp_path, monkeypatch):
 def complaint(capsys):
     def run(words):
         assert main(words.split()) == 2
-        out, err = capsys.readouterr()
+        err = capsys.readouterr().err
         assert re.fullmatch(r"hybridvq: [^\n]+\n", err)
         return err
 
@@ -69,13 +69,7 @@ def test_info_accounts_for_every_byte(images, folder, codec, capsys):
     out = capsys.readouterr().out
     sizes = [int(size.replace(",", "")) for size in re.findall(r"([\d,]+) bytes", out)]
     assert sum(sizes[:-1]) == sizes[-1] == len(data)
-    for said in (
-        "30x41 pixels, 8x11 positions",
-        "K = 120, L = 4",
-        "1 of 1 stages",
-        codec.tables.model[:16],
-        "4x4 pixels",
-    ):
+    for said in ("30x41 pixels, 8x11 positions", "K = 120, L = 4, 1 of 1 stages", codec.tables.model[:16]):
         assert said in out
 
 
