@@ -131,10 +131,12 @@ def test_float_products_of_integers_are_exact():
     assert (exact_product(extreme, extreme.T) == 5000 * LIMIT**2).all()
 
 
+@pytest.mark.parametrize("most", [1, 3, 100])
 @pytest.mark.parametrize("grid", GRIDS)
-def test_wavefronts_visit_neighbours_first(grid):
+def test_wavefronts_visit_neighbours_first(grid, most):
     visited = set()
-    for y, x in wavefronts(*grid):
+    for y, x in wavefronts(*grid, most):
+        assert 1 <= len(y) <= most
         front = set(zip(y.tolist(), x.tolist(), strict=True))
         for row, column in front:
             for dy, dx in NEIGHBOURS:
@@ -143,7 +145,7 @@ def test_wavefronts_visit_neighbours_first(grid):
         assert not front & visited
         visited |= front
     assert visited == set(np.ndindex(grid))
-    assert [place for y, x in runs(*grid) for place in zip(y, x, strict=True)] == list(np.ndindex(grid))
+    assert [place for y, x in runs(*grid, most) for place in zip(y, x, strict=True)] == list(np.ndindex(grid))
 
 
 def test_a_stage_and_what_follows_do_not_change_what_came_before():
