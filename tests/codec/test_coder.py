@@ -91,6 +91,14 @@ def test_files_are_as_long_as_the_cost(mode):
     assert abs(real - ideal) < 0.002 * ideal + 32
 
 
+def test_the_type_of_the_tokens_does_not_matter():
+    coder, (codes, gains) = TokenCoder(small.tables()), small.tokens(9, 7)
+    expected = coder.encode(codes, gains)
+    for dtype in ("u1", ">i4", "<u2", ">i8"):
+        assert coder.encode(codes.astype(dtype), np.asfortranarray(gains.astype(dtype))) == expected
+        np.testing.assert_array_equal(coder.cost_bits(codes.astype(dtype), gains), coder.cost_bits(codes, gains))
+
+
 def test_counts_sum_to_the_coder_s_own_scale():
     weights = small.integers(1, 0, 1000, (50, 37))
     weights[0] = 0
