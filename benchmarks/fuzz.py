@@ -11,9 +11,7 @@ has ten seconds.
 
 import argparse
 import random
-import resource
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import write_result
+from benchmarks.timing import forget_peak, peak_mib, write_result
 from hybridvq import CodecError, Tokenizer
 from hybridvq.codec import (
     CONTEXTUAL,
@@ -200,15 +198,12 @@ def ring(*_: object) -> None:
     raise HangError
 
 
-def peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform == "linux" else 2**20)
-
-
 def fuzz(count: int, seed: int) -> dict[str, Any]:
     """Counts of what became of `count` files by their kind, the longest time and the memory that they took."""
     signal.signal(signal.SIGALRM, ring)
     originals, counts, longest = make_originals(seed), {kind: Counter() for kind in KINDS}, 0.0
     assert all(guarded(original.file, "good", originals) == "the same tokens" for original in originals)
+    forget_peak()
     before, bad = peak_mib(), []
     for kind, data in files(originals, count, seed):
         start = time.perf_counter()

@@ -76,7 +76,7 @@ def test_help(command, capsys):
     assert "site-packages" not in out
     assert os.sep + "recipes" not in out
     options = {
-        None: ["train", "evaluate", "reconstruct", "tokenize", "compare", "--version", "examples:"],
+        None: ["train", "evaluate", "reconstruct", "tokenize", "fit-codec", "compare", "--version", "examples:"],
         "train": [
             "--recipe", "--data", "--size", "--skip_unreadable", "--out", "--seed", "--resume", "--eval_images",
             "--print_recipe", "--title", "--group", "--description", "--model.dim", "--model.downsampling",

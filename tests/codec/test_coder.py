@@ -91,6 +91,14 @@ def test_files_are_as_long_as_the_cost(mode):
     assert abs(real - ideal) < 0.002 * ideal + 32
 
 
+def test_the_type_of_the_tokens_does_not_matter():
+    coder, (codes, gains) = TokenCoder(small.tables()), small.tokens(9, 7)
+    expected = coder.encode(codes, gains)
+    for dtype in ("u1", ">i4", "<u2", ">i8"):
+        assert coder.encode(codes.astype(dtype), np.asfortranarray(gains.astype(dtype))) == expected
+        np.testing.assert_array_equal(coder.cost_bits(codes.astype(dtype), gains), coder.cost_bits(codes, gains))
+
+
 def test_counts_sum_to_the_coder_s_own_scale():
     weights = small.integers(1, 0, 1000, (50, 37))
     weights[0] = 0
@@ -131,10 +139,12 @@ def test_float_products_of_integers_are_exact():
     assert (exact_product(extreme, extreme.T) == 5000 * LIMIT**2).all()
 
 
+@pytest.mark.parametrize("most", [1, 3, 100])
 @pytest.mark.parametrize("grid", GRIDS)
-def test_wavefronts_visit_neighbours_first(grid):
+def test_wavefronts_visit_neighbours_first(grid, most):
     visited = set()
-    for y, x in wavefronts(*grid):
+    for y, x in wavefronts(*grid, most):
+        assert 1 <= len(y) <= most
         front = set(zip(y.tolist(), x.tolist(), strict=True))
         for row, column in front:
             for dy, dx in NEIGHBOURS:
@@ -143,7 +153,7 @@ def test_wavefronts_visit_neighbours_first(grid):
         assert not front & visited
         visited |= front
     assert visited == set(np.ndindex(grid))
-    assert [place for y, x in runs(*grid) for place in zip(y, x, strict=True)] == list(np.ndindex(grid))
+    assert [place for y, x in runs(*grid, most) for place in zip(y, x, strict=True)] == list(np.ndindex(grid))
 
 
 def test_a_stage_and_what_follows_do_not_change_what_came_before():

@@ -19,6 +19,7 @@ CASES = {  # K, L, S, mode, height, width
     "contextual": (16, 4, 1, CONTEXTUAL, 33, 48),
     "codes-alone": (300, None, 1, CONTEXTUAL, 40, 21),
     "stages": (64, 8, 3, CONTEXTUAL, 24, 37),
+    "pieces": (1024, 2, 1, STATIC, 140, 144),  # more positions than are coded together
     "one-position": (1024, 8, 1, CONTEXTUAL, 1, 1),
 }
 

@@ -22,16 +22,16 @@ Positions = tuple[np.ndarray, np.ndarray]
 
 WORD_BYTES = 4
 MARGIN = 2  # as far as NEIGHBOURS reach
-RUN = 1024  # positions coded together where none waits for another
+COUNTS = 2**20  # of a piece, positions whose levels and then codes are coded together; part of the format
 ROWS = streaming.model.Categorical(perfect=False)
 
 
 class Port(Protocol):
     """Where symbols go to or come from, each with its row of counts (N, n) that sum to SCALE - n.
 
-    constriction gives symbol i of a row the share (floor(C_i f) + i - floor(C_{i-1} f) - (i-1)) / 2^24, where C are
-    running sums and f = (2^24 - n) / C_n. With this sum f is 1, all C are integers below 2^24, which float32 holds
-    exactly, and the share is (count_i + 1) / 2^24, without any rounding.
+    constriction gives symbol i its range from (floor(f C_i) + i) / 2^24 to (floor(f C_{i+1}) + i + 1) / 2^24,
+    where C_i is the sum of the counts before i and f = (2^24 - n) / C_n. With this sum f is 1, every C_i is an integer
+    below 2^24, which float32 holds exactly, and the share is (count_i + 1) / 2^24: nothing is rounded.
     """
 
     def __call__(self, counts: np.ndarray, known: np.ndarray | None, /) -> np.ndarray:
@@ -146,13 +146,14 @@ class TokenCoder:
     def _walk(
         self, ports: Sequence[Port], grid: tuple[int, int], codes: np.ndarray | None, levels: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Pass all symbols through a port for each stage, at each position its level before its code."""
+        """Pass all symbols through a port for each stage, of each piece the levels before the codes."""
         out_codes = np.zeros((len(ports), *grid), np.int64)
         out_levels = np.zeros_like(out_codes) if self.tables.levels else None
         seen = Seen(self.tables, len(ports), grid) if self.mode == CONTEXTUAL else None
+        most = max(1, COUNTS // max(self.tables.codebook_size, self.tables.levels or 1))
         for s, port in enumerate(ports):
             stage = self.tables.of_stages[s]
-            for at in wavefronts(*grid) if seen else runs(*grid):
+            for at in wavefronts(*grid, most) if seen else runs(*grid, most):
                 hidden = stage.hidden(seen.around(s, at)) if seen else None
                 level = np.zeros(len(at[0]), np.int64)
                 if out_levels is not None:
@@ -212,18 +213,19 @@ class Seen:
         return np.concatenate([*near, *self._planes[:stage, y, x]], 1)
 
 
-def wavefronts(h: int, w: int) -> Iterator[Positions]:
-    """Positions with equal x + 2 y, in rising order: the neighbours of all of them lie in earlier ones."""
+def wavefronts(h: int, w: int, most: int) -> Iterator[Positions]:
+    """Positions by x + 2 y and then by y, at most `most` at a time: the neighbours of each lie in earlier fronts."""
     for front in range(w + 2 * (h - 1)):
-        y = np.arange(max(0, (front - w + 2) // 2), min(h - 1, front // 2) + 1)
-        if len(y):
+        first, last = max(0, (front - w + 2) // 2), min(h - 1, front // 2)
+        for start in range(first, last + 1, most):
+            y = np.arange(start, min(start + most, last + 1))
             yield y, front - 2 * y
 
 
-def runs(h: int, w: int) -> Iterator[Positions]:
-    """All positions in row-major order, some at a time."""
-    for start in range(0, h * w, RUN):
-        yield np.divmod(np.arange(start, min(start + RUN, h * w)), w)
+def runs(h: int, w: int, most: int) -> Iterator[Positions]:
+    """All positions in row-major order, at most `most` at a time."""
+    for start in range(0, h * w, most):
+        yield np.divmod(np.arange(start, min(start + most, h * w)), w)
 
 
 def grid_of(codes: np.ndarray) -> tuple[int, int]:

@@ -40,7 +40,7 @@ class Header:
         levels: L, or None where the tokens have no gains.
         stages: S of the model; the file may hold fewer.
         mode: STATIC or CONTEXTUAL, which of the tables the streams were coded with.
-        colour: what became of the image's colours before it was encoded, 0 to 15.
+        colour: what became of the image's colours before it was encoded, 0 to 15; see `image.COLOUR` and `image.GREY`.
         gain_step: how many of the model's gain levels are left out between two that are used, 0 to 15; 0 uses all.
     """
 
