@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from skimage.data import chelsea
 
 import tiny
 from hybridvq import Codec, Tokenizer
@@ -12,12 +13,13 @@ from hybridvq.codec import fit_tables
 from hybridvq.data import EvalBatches
 from hybridvq.tokenizer import weight_hash
 
-STEPS = 80
+STEPS = 60
 
 
 def save_codec(folder: Path, name: str = "gain-shape", f: int = 4, stages: int = 1, seed: int = 0) -> Path:
     """A model folder as `train` and `fit-codec` leave it."""
-    settings = tiny.model(name, **({"stages": stages} if stages > 1 else {}))
+    options = {"code_dim": 3, "normalize": True, "beta": 0.0}
+    settings = tiny.model(name, **(options | {"stages": stages} if name == "gain-shape" else options))
     torch.manual_seed(seed)
     model = Tokenizer(settings.dim, f, settings.quantizer, settings.options).train()
     optimizer = torch.optim.Adam(model.parameters(), 3e-3)
@@ -38,11 +40,9 @@ def save_codec(folder: Path, name: str = "gain-shape", f: int = 4, stages: int =
 
 
 @cache
-def noise(height: int, width: int) -> np.ndarray:
-    """Smooth colours and some noise: neither one token over and over nor all at random."""
-    y, x = np.mgrid[:height, :width]
-    waves = np.stack([np.sin(x / 9 + y / 17), np.cos(x / 13), np.sin(y / 7)], 2)
-    return (127.5 + 90 * waves + np.random.default_rng(0).normal(0, 12, waves.shape)).clip(0, 255).astype(np.uint8)
+def photo(height: int, width: int) -> np.ndarray:
+    """The top left of a photograph of a cat, (H, W, 3) uint8, up to 300x451."""
+    return np.ascontiguousarray(chelsea()[:height, :width])
 
 
 def load(folder: Path) -> Codec:

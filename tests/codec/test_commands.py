@@ -16,9 +16,9 @@ def images(tmp_path, monkeypatch):
     """A folder with a colour and a grey image in it, and one beside it; the current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in" / "deep").mkdir(parents=True)
-    Image.fromarray(models.noise(30, 41)).save("in/colour.png")
-    Image.fromarray(models.noise(17, 64)[..., 0]).save("in/deep/grey.png")
-    Image.fromarray(models.noise(8, 8)).save("alone.bmp")
+    Image.fromarray(models.photo(30, 41)).save("in/colour.png")
+    Image.fromarray(models.photo(17, 64)[..., 0]).save("in/deep/grey.png")
+    Image.fromarray(models.photo(8, 8)).save("alone.bmp")
     return tmp_path
 
 
@@ -43,7 +43,7 @@ def test_there_and_back(images, folder, codec, capsys):
         r"alone.bmp: \d+ bytes, \d+\.\d{3} bits a pixel -> files/alone.hvq\n",
         out,
     )
-    assert (images / "files" / "colour.hvq").read_bytes() == codec.compress(models.noise(30, 41))
+    assert (images / "files" / "colour.hvq").read_bytes() == codec.compress(models.photo(30, 41))
     assert main(["decompress", "files", "--model", str(folder), "-o", "back"]) == 0
     assert "files/grey.hvq: 17x64 pixels -> back/grey.png\n" in capsys.readouterr().out
     assert sorted(path.name for path in (images / "back").iterdir()) == ["alone.png", "colour.png", "grey.png"]
@@ -56,14 +56,14 @@ def test_one_file_to_one_file(images, folder, codec, capsys):
     words = ["--model", str(folder), "--mode", "static", "--gain-step", "1", "--rate-weight", "0.05"]
     assert main(["compress", "alone.bmp", "-o", "a/b.hvq", *words]) == 0
     settings = CodecSettings(mode="static", gain_step=1, rate_weight=0.05)
-    assert (images / "a" / "b.hvq").read_bytes() == codec.compress(models.noise(8, 8), settings)
+    assert (images / "a" / "b.hvq").read_bytes() == codec.compress(models.photo(8, 8), settings)
     assert main(["decompress", "a/b.hvq", "-o", "c.png", "--model", str(folder)]) == 0
     assert (images / "c.png").is_file()
     assert capsys.readouterr().err == ""
 
 
 def test_info_accounts_for_every_byte(images, folder, codec, capsys):
-    data = codec.compress(models.noise(30, 41))
+    data = codec.compress(models.photo(30, 41))
     (images / "a.hvq").write_bytes(data)
     assert main(["info", "a.hvq"]) == 0
     out = capsys.readouterr().out
@@ -110,8 +110,8 @@ def test_unreadable_images(images, folder, capsys, complaint):
 def test_wrong_words(images, folder, codec, complaint, words, message):
     (images / "empty").mkdir()
     (images / "in2").mkdir()
-    Image.fromarray(models.noise(4, 4)).save("in2/colour.jpg")
-    data = codec.compress(models.noise(8, 8))
+    Image.fromarray(models.photo(4, 4)).save("in2/colour.jpg")
+    data = codec.compress(models.photo(8, 8))
     (images / "a.hvq").write_bytes(data)
     (images / "cut.hvq").write_bytes(data[:-3])
     before = sorted(images.rglob("*"))

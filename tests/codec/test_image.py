@@ -25,7 +25,7 @@ def tokens_of(codec: Codec, data: bytes):
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_what_comes_back_is_the_decoded_tokens(codec, height, width, mode):
     """The independent reference: padded by numpy, through the tokenizer whole, cut and rounded."""
-    pixels, f = models.noise(height, width), codec.tokenizer.downsampling
+    pixels, f = models.photo(height, width), codec.tokenizer.downsampling
     data = codec.compress(pixels, CodecSettings(mode=mode))
     padded = np.pad(pixels, ((0, -height % f), (0, -width % f), (0, 0)), mode="reflect")
     x = torch.from_numpy(padded).permute(2, 0, 1)[None] / 127.5 - 1
@@ -41,7 +41,7 @@ def test_what_comes_back_is_the_decoded_tokens(codec, height, width, mode):
 
 
 def test_models_without_gains(vector):
-    pixels = models.noise(30, 50)
+    pixels = models.photo(30, 50)
     data = vector.compress(pixels)
     assert read(data)[0].levels is None
     assert vector.decompress(data).size == (50, 30)
@@ -50,14 +50,14 @@ def test_models_without_gains(vector):
 
 
 def test_the_two_functions_take_a_folder_or_a_codec(folder, codec):
-    pixels = models.noise(9, 11)
+    pixels = models.photo(9, 11)
     data = compress(Image.fromarray(pixels), folder)
     assert data == compress(pixels, codec)
     np.testing.assert_array_equal(decompress(data, folder), decompress(data, codec))
 
 
 def test_large_images_are_computed_in_tiles(codec, monkeypatch):
-    pixels = models.noise(100, 75)
+    pixels = models.photo(100, 75)
     whole = codec.compress(pixels)
     monkeypatch.setattr("hybridvq.codec.tiles.TILE_PIXELS", 32)
     assert codec.compress(pixels) == whole
@@ -67,7 +67,7 @@ def test_large_images_are_computed_in_tiles(codec, monkeypatch):
 
 
 def test_a_grey_image_comes_back_grey(codec):
-    grey = models.noise(40, 50)[..., 0]
+    grey = models.photo(40, 50)[..., 0]
     files = {codec.compress(image) for image in (Image.fromarray(grey), np.stack([grey] * 3, 2))}
     assert len(files) == 1, "grey is what the pixels are, whatever holds them"
     image = codec.decompress(files.pop())
@@ -82,20 +82,20 @@ def test_a_grey_image_comes_back_grey(codec):
 def test_other_modes_become_rgb_as_data_says(codec, mode, tmp_path):
     from hybridvq.data import read_image
 
-    rgb = Image.fromarray(models.noise(20, 30))
+    rgb = Image.fromarray(models.photo(20, 30))
     if mode == "I;16":
-        image = Image.fromarray(models.noise(20, 30)[..., 0].astype(np.uint16) * 257)
+        image = Image.fromarray(models.photo(20, 30)[..., 0].astype(np.uint16) * 257)
     else:
         image = rgb.convert(mode)
     if mode in ("RGBA", "LA"):
-        image.putalpha(Image.fromarray(models.noise(20, 30)[..., 1]))
+        image.putalpha(Image.fromarray(models.photo(20, 30)[..., 1]))
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     image.save(path)
     assert codec.compress(image) == codec.compress(read_image(path))
 
 
 def test_a_photograph_on_its_side(codec):
-    image = Image.fromarray(models.noise(20, 30))
+    image = Image.fromarray(models.photo(20, 30))
     exif = image.getexif()
     exif[0x0112] = 6
     turned = codec.decompress(codec.compress(image))
@@ -115,7 +115,7 @@ def test_wrong_images(codec):
 
 
 def test_fewer_stages_are_the_first_of_all(staged):
-    pixels = models.noise(64, 48)
+    pixels = models.photo(64, 48)
     whole = staged.compress(pixels)
     sizes, errors = [], []
     for stages in (1, 2, 3):
@@ -131,7 +131,7 @@ def test_fewer_stages_are_the_first_of_all(staged):
 
 @pytest.mark.parametrize("mode", ["static", "contextual"])
 def test_fewer_gain_levels_take_fewer_bits(staged, mode):
-    pixels = models.noise(96, 96)
+    pixels = models.photo(96, 96)
     sizes = []
     for gain_step, kept in ((0, {0, 1, 2, 3}), (1, {1, 3}), (2, {1, 3}), (3, {2})):
         data = staged.compress(pixels, CodecSettings(gain_step=gain_step, mode=mode))
@@ -144,7 +144,7 @@ def test_fewer_gain_levels_take_fewer_bits(staged, mode):
 
 def test_no_gain_step_without_gains(vector):
     with pytest.raises(ConfigError, match="gain_step is 1, and the model has no gain levels"):
-        vector.compress(models.noise(8, 8), CodecSettings(gain_step=1))
+        vector.compress(models.photo(8, 8), CodecSettings(gain_step=1))
 
 
 def test_the_weighed_choice_is_the_exhaustive_one(staged):
@@ -153,7 +153,7 @@ def test_the_weighed_choice_is_the_exhaustive_one(staged):
     from hybridvq.quantizers.base import flatten
 
     quantizer, weight = staged.tokenizer.quantizer, 0.2
-    x = torch.from_numpy(models.noise(16, 16)).permute(2, 0, 1)[None] / 127.5 - 1
+    x = torch.from_numpy(models.photo(16, 16)).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.inference_mode():
         z = staged.tokenizer.encoder(x)
         tokens = Chooser(quantizer, staged.tables, 3, 1, weight)(z)
@@ -180,11 +180,11 @@ def test_the_weighed_choice_is_the_exhaustive_one(staged):
 
 
 def test_a_larger_weight_takes_fewer_bits_and_errs_more(codec):
-    pixels = models.noise(96, 96)
+    pixels = models.photo(96, 96)
     files = [codec.compress(pixels, CodecSettings(rate_weight=w, mode="static")) for w in (1e-9, 0.1, 1.0, 1e6)]
     sizes, errors = [len(f) for f in files], [psnr(codec.decompress(f), pixels) for f in files]
     assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] > 2 * sizes[-1]
+    assert sizes[0] > 1.5 * sizes[-1]
     assert errors[0] > errors[-1]
 
 
@@ -193,7 +193,7 @@ def test_a_larger_weight_takes_fewer_bits_and_errs_more(codec):
 
 @pytest.mark.parametrize("mode", ["static", "contextual"])
 def test_a_target_rate(staged, mode):
-    pixels = models.noise(128, 128)
+    pixels = models.photo(128, 128)
 
     def rate(**settings) -> float:
         return 8 * len(staged.compress(pixels, CodecSettings(mode=mode, **settings))) / 128**2
@@ -208,15 +208,14 @@ def test_a_target_rate(staged, mode):
 
 
 def test_a_target_quality(codec):
-    pixels = models.noise(128, 128)
+    pixels = models.photo(128, 128)
 
     def quality(**settings) -> float:
         return psnr(codec.decompress(codec.compress(pixels, CodecSettings(mode="static", **settings))), pixels)
 
-    least, most = quality(rate_weight=1e6), quality()
-    target = (least + most) / 2
-    assert target <= quality(target_psnr=target) < (target + most) / 2
-    assert quality(target_psnr=1.0) <= least, "the fewest bits are enough"
+    most = quality()
+    assert most - 0.5 <= quality(target_psnr=most - 0.5) < most - 0.25
+    assert quality(target_psnr=1.0) < most - 2, "few bits are enough"
     with pytest.raises(ConfigError, match=r"target_psnr 60 is out of reach: .* to .* dB; choose one between"):
         quality(target_psnr=60)
 
@@ -242,7 +241,7 @@ def test_wrong_settings(words, message):
 
 
 def test_files_of_another_model_or_other_tables(codec, staged, tmp_path):
-    data = codec.compress(models.noise(8, 8))
+    data = codec.compress(models.photo(8, 8))
     with pytest.raises(CodecError, match=r"cat.hvq was made by the model .*; give the model that made it"):
         staged.decompress(data, "cat.hvq")
     header, streams = read(data)
@@ -262,7 +261,7 @@ def test_a_model_without_tables(tmp_path, codec):
 
 
 def test_images_larger_than_believed(codec):
-    data = codec.compress(models.noise(20, 20))
+    data = codec.compress(models.photo(20, 20))
     with pytest.raises(CodecError, match="raise max_pixels"):
         codec.decompress(data, max_pixels=399)
     assert codec.decompress(data, max_pixels=400).size == (20, 20)
