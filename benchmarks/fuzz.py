@@ -41,8 +41,8 @@ from hybridvq.codec.format import MAGIC, MAX_PIXELS, VERSION, checksum, pack, va
 LIMIT_SECONDS = 10
 LIMIT_MIB = 256  # that all files together may add to the peak of memory
 BELIEVED_PIXELS = 2**12  # of a forged file that is decoded at all
-PAGE = """What the reader of [compressed files](../../format.md) makes of files that it should not trust. "Some tokens" are
-those of a forged file with a valid checksum, in the number and range that its header says; no checksum can tell them."""
+PAGE = """What the reader of [compressed files](../../format.md) makes of files that it should not trust. "Some tokens"
+are those of a forged file with a valid checksum, in the number and range that its header says: no checksum can tell."""
 KINDS = ("truncated", "flipped", "random", "spliced", "forged header", "forged streams", "bomb")
 SIDES = (0, 1, 2, 3, 63, 64, 65, 127, 128, 2**16, 2**28, 2**31, 2**32 - 1, 2**32, 2**62)
 EXTREMES: dict[str, tuple[Any, ...]] = {
