@@ -64,6 +64,10 @@ def damage(folder, content=None, metadata=None, **arrays):
         ({"code_bias": np.zeros(16, np.float32)}, "code_bias is float32"),
         ({"near": np.zeros((3, 8), np.int16)}, r"near is int16 \(3, 8\)"),
         ({"near_bias": np.zeros((), np.int16)}, ""),
+        ({"vectors": np.zeros((), np.int16)}, ""),
+        ({"metadata": {"stages": 0}}, "0 stages"),
+        ({"metadata": {"model": "5e"}}, "the model 5e"),
+        ({"metadata": {"model": "photo"}}, "hex"),
         ({"shares": np.zeros((4, 16), np.uint32)}, "shares"),
     ],
 )

@@ -14,14 +14,13 @@ import numpy as np
 from constriction import stream as streaming
 
 from hybridvq.codec.integers import SCALE
-from hybridvq.codec.tables import CONTEXTUAL, NEIGHBOURS, Tables, counts_of_kept, kept_levels
+from hybridvq.codec.tables import CONTEXTUAL, MARGIN, NEIGHBOURS, Tables, counts_of_kept, kept_levels
 from hybridvq.errors import CodecError
 
 Positions = tuple[np.ndarray, np.ndarray]
 """(y, x) of some positions, (N,) each."""
 
 WORD_BYTES = 4
-MARGIN = 2  # as far as NEIGHBOURS reach
 COUNTS = 2**20  # of a piece, positions whose levels and then codes are coded together; part of the format
 ROWS = streaming.model.Categorical(perfect=False)
 

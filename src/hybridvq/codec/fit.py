@@ -6,6 +6,7 @@ Floats end here: what is coded with is what the rounding left.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import log
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.codec.integers import LIMIT, UNIT_LOG2, WEIGHT_LOG2
-from hybridvq.codec.tables import NEIGHBOURS, StageTables, Tables, described
+from hybridvq.codec.tables import MARGIN, NEIGHBOURS, StageTables, Tables, described
 from hybridvq.errors import CodecError
 from hybridvq.quantizers import GainShapeQuantizer, Quantizer, VectorQuantizer
 from hybridvq.quantizers.levels import GainLevels
@@ -25,8 +26,6 @@ POSITIONS = 2048  # of a training step
 LEARNING_RATE = 2e-3
 WARMUP = 50
 UNIT = 1 << UNIT_LOG2
-MARGIN = 2  # as far as NEIGHBOURS reach
-LN2 = 0.6931471805599453
 
 Batch = tuple[np.ndarray, np.ndarray | None]
 """codes (B, S, h, w) and gain levels of the same shape, or None."""
@@ -58,11 +57,8 @@ def fit_tables(
     check_codable(quantizer)
     assert quantizer.codebook_size
     pool = pooled(batches, quantizer.codebook_size, quantizer.levels or 1)
-    stages = []
-    for s in range(quantizer.stages):
-        generator = torch.Generator().manual_seed(seed + s)
-        stages.append(fit_stage(pool, s, quantizer, width, steps, generator))
-    return Tables(model, quantizer.codebook_size, quantizer.levels, tuple(stages))
+    stages = tuple(fit_stage(pool, s, quantizer, width, steps, seed) for s in range(quantizer.stages))
+    return Tables(model, quantizer.codebook_size, quantizer.levels, stages)
 
 
 def check_codable(quantizer: Quantizer) -> None:
@@ -145,24 +141,23 @@ def rectified(x: Tensor) -> Tensor:
     return x.clamp(0, LIMIT / UNIT)
 
 
-def fit_stage(
-    pool: Pool, stage: int, quantizer: Quantizer, width: int, steps: int, generator: torch.Generator
-) -> StageTables:
+def fit_stage(pool: Pool, stage: int, quantizer: Quantizer, width: int, steps: int, seed: int) -> StageTables:
     """Count the pairs of a stage, train its network, and round it."""
     k, rows = quantizer.codebook_size, quantizer.levels or 1
     assert k
     own = pool.pairs[stage, pool.at]
     features = torch.stack([pair_features(quantizer, s) for s in range(stage + 1)])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator.initial_seed()))
+        torch.manual_seed(seed)
         network = ContextNetwork(features, width, k, rows)
+    draw = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / WARMUP, 1) * (1 - i / steps))
     for _ in range(steps):
-        positions = torch.randint(len(own), (POSITIONS,), generator=generator)
+        positions = torch.randint(len(own), (POSITIONS,), generator=draw)
         level, code = own[positions] // k, own[positions] % k
         level_logits, code_logits = network(pool.around(stage, positions), level)
-        loss = F.cross_entropy(level_logits * LN2, level) + F.cross_entropy(code_logits * LN2, code)
+        loss = F.cross_entropy(level_logits * log(2), level) + F.cross_entropy(code_logits * log(2), code)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -114,8 +114,8 @@ class Codec:
     def pieces(self, tokens: Tokens, height: int, width: int, grey: bool) -> Iterator[tuple[int, int, np.ndarray]]:
         """The decoded image in pieces: the top, the left, and the pixels (., ., 3) or (., .) uint8 of each."""
         for top, left, x_hat in tiles.decode(self.tokenizer, tokens, height, width):
-            mean = x_hat.mean(1, keepdim=True).expand_as(x_hat)
-            yield top, left, to_pixels(mean)[0, ..., 0].numpy() if grey else to_pixels(x_hat)[0].numpy()
+            pixels = to_pixels(x_hat.mean(1, keepdim=True))[..., 0] if grey else to_pixels(x_hat)
+            yield top, left, pixels[0].numpy()
 
     def _tokens(self, image: tiles.Pixels, stages: int, gain_step: int, rate_weight: float) -> Tokens:
         if gain_step or rate_weight:

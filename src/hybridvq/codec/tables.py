@@ -22,6 +22,7 @@ FILE = "codec.safetensors"
 FORMAT = 1
 STATIC, CONTEXTUAL = 0, 1  # which of the tables a file is coded with
 NEIGHBOURS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))  # (dy, dx); the coder's order visits them before
+MARGIN = 2  # as far as they reach
 
 
 @dataclass(frozen=True)
@@ -202,7 +203,7 @@ def load_tables(folder: Path, model: str | None = None) -> Tables:
             described = json.loads(file.metadata()["codec"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tables = to_tables(described, arrays)
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CodecError(f"{path} cannot be used ({reason}); run `hybridvq fit-codec` again") from error
     if model not in (None, tables.model):
@@ -214,20 +215,23 @@ def load_tables(folder: Path, model: str | None = None) -> Tables:
 
 
 def to_tables(described: Mapping[str, int | str], arrays: Mapping[str, np.ndarray]) -> Tables:
-    """Tables from what a file holds; raises ValueError or KeyError where that does not fit together."""
+    """Tables from what a file holds; raises ValueError or LookupError where that does not fit together."""
     if described["format"] != FORMAT:
         raise ValueError(f"format {described['format']}; this version reads {FORMAT}")
     k, levels, stages = (int(described[key]) for key in ("codebook_size", "levels", "stages"))
     names = [field.name for field in fields(StageTables)]
     of_stages = tuple(StageTables(**{name: arrays[f"{s}.{name}"] for name in names}) for s in range(stages))
     for s, stage in enumerate(of_stages):
-        check_shapes(stage, k, levels, len(NEIGHBOURS) + s)
-    return Tables(str(described["model"]), k, levels or None, of_stages)
+        check_shapes(stage, k, levels, of_stages[0].vectors.shape[-1], len(NEIGHBOURS) + s)
+    model = str(described["model"])
+    if stages < 1 or len(bytes.fromhex(model)) != hashlib.sha256().digest_size:
+        raise ValueError(f"{stages} stages of the model {model}")
+    return Tables(model, k, levels or None, of_stages)
 
 
-def check_shapes(stage: StageTables, k: int, levels: int, context: int) -> None:
-    """Raise ValueError unless the arrays of a stage have the types and shapes of its K, L and number of neighbours."""
-    dim, width, rows = stage.vectors.shape[-1], len(stage.near_bias), max(levels, 1)
+def check_shapes(stage: StageTables, k: int, levels: int, dim: int, context: int) -> None:
+    """Raise ValueError unless the arrays of a stage have the types and shapes of K, L, D and its neighbours."""
+    width, rows = len(stage.near_bias), max(levels, 1)
     shapes = {
         "shares": (rows, k),
         "vectors": (k, dim),
