@@ -55,16 +55,22 @@ def peak_memory_mib(make: Callable[[], Callable[[], object]]) -> float:
 
 def _growth_mib(make: Callable[[], Callable[[], object]]) -> float:
     torch.set_num_threads(1)
-    if LINUX:
-        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
-    before = _peak_mib()
+    forget_peak()  # of the imports
+    before = peak_mib()
     call = make()
     call()
     call()
-    return _peak_mib() - before
+    return peak_mib() - before
 
 
-def _peak_mib() -> float:
+def forget_peak() -> None:
+    """Let `peak_mib` count from here; only Linux can."""
+    if LINUX:
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_mib() -> float:
+    """The most memory that this process has held, in MiB."""
     if not LINUX:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     # Not getrusage, whose peak begins with that of the process that started this one.

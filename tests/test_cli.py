@@ -76,7 +76,7 @@ def test_help(command, capsys):
     assert "site-packages" not in out
     assert os.sep + "recipes" not in out
     options = {
-        None: ["train", "evaluate", "reconstruct", "tokenize", "compare", "--version", "examples:"],
+        None: ["train", "evaluate", "reconstruct", "tokenize", "fit-codec", "compare", "--version", "examples:"],
         "train": [
             "--recipe", "--data", "--size", "--skip_unreadable", "--out", "--seed", "--resume", "--eval_images",
             "--print_recipe", "--title", "--group", "--description", "--model.dim", "--model.downsampling",
@@ -90,6 +90,13 @@ def test_help(command, capsys):
             "model", "--data", "--split", "--size", "--skip_unreadable", "--out", "--workers", "--shard_images",
             "--batch_size", "--engine", "--address", "default: 2048",
         ],
+        "fit-codec": ["model", "--data", "--size", "--images", "--steps", "--seed", "default: 2048"],
+        "compress": [
+            "images", "--model", "--out", "--stages", "--gain_step", "--rate_weight", "--target_bpp", "--target_psnr",
+            "--mode", "contextual", "--skip_unreadable", "default: compressed",
+        ],
+        "decompress": ["files", "--model", "--out", "--max_pixels", "default: decompressed"],
+        "info": ["file"],
         "compare": [
             "--config", "--print_config", "--data", "--size", "--skip_unreadable", "--recipes", "--seeds",
             "--first_seed_only", "--steps", "--batch_size", "--eval_images", "--eval_every", "--overrides", "--jobs",

@@ -3,10 +3,15 @@
 import re
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 import tiny
 from data.conftest import noise
 from hybridvq import Tokenizer
 from hybridvq.cli import main
+from hybridvq.codec import fit_tables
+from hybridvq.tokenizer import weight_hash
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -19,6 +24,41 @@ def test_the_layer_page_runs():
     blocks = python_blocks("layer.md")
     assert len(blocks) == 2
     exec("\n".join(blocks), {})
+
+
+def test_the_format_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = tiny.model("gain-shape")
+    model = Tokenizer(settings.dim, settings.downsampling, settings.quantizer, settings.options)
+    model.save_pretrained("runs/mine/model")
+    folder = Path("runs/mine/model")
+    tokens = np.zeros((1, 1, 4, 4), int)
+    fit_tables([(tokens, tokens)], model, weight_hash(folder), width=8, steps=1).save(folder)
+    (block,) = python_blocks("format.md")
+    exec(block, {})
+
+
+def test_the_compressing_page_runs(tmp_path, monkeypatch):
+    """After the page's own commands, on photographs, with a small model in place of the one it names."""
+    text = (DOCS / "compressing.md").read_text()
+    commands = re.findall(r"^    hybridvq (.*)$", text, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["fit-codec", "compress", "decompress", "info"]
+    monkeypatch.chdir(tmp_path)
+    settings = tiny.model("gain-shape")
+    model = Tokenizer(settings.dim, settings.downsampling, settings.quantizer, settings.options)
+    model.save_pretrained("runs/mine/model")
+    Image.new("RGB", (13, 9), "teal").save("photo.jpg")
+    Path("path/to/folder").mkdir(parents=True)
+    Image.new("L", (20, 10)).save("path/to/folder/grey.png")
+    fit, *others = commands
+    assert (
+        main([*fit.replace("path/to/images", "photos").split(), "--size", "16", "--images", "8", "--steps", "2"]) == 0
+    )
+    for command in others:
+        assert main(command.split()) == 0
+    assert sorted(path.name for path in Path("decompressed").iterdir()) == ["grey.png", "photo.png"]
+    (block,) = python_blocks("compressing.md")
+    exec(block, {})
 
 
 def test_the_tokenizing_page_runs(tmp_path, monkeypatch):

@@ -62,14 +62,16 @@ def test_two_images_of_one_name(tmp_path):
 def test_an_original_is_not_overwritten(tmp_path):
     path = draw(tmp_path / "out" / "a.png")
     before = path.read_bytes()
-    with pytest.raises(ConfigError, match=r"a\.png would be written over the image .*a\.png; choose another --out"):
+    with pytest.raises(
+        ConfigError, match=r"a\.png would be written over the file .*a\.png, which is read; choose another --out"
+    ):
         reconstructed(tmp_path, path)
     assert path.read_bytes() == before
 
 
 def test_missing_and_empty_sources(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no images; give image files"):
+    with pytest.raises(DataError, match=r"empty holds no image files; give image files"):
         reconstructed(tmp_path, tmp_path / "empty")
     with pytest.raises(DataError, match=r"there is no file or folder .*nowhere"):
         reconstructed(tmp_path, tmp_path / "nowhere")

@@ -32,6 +32,7 @@ ALLOWED = {
     "generation": {
         "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
     },
+    "codec": {"errors", "settings", "metrics", "data", "quantizers", "tokenizer", "evaluation", "files", "writing"},
     "training": {
         "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
         "evaluation", "writing",
@@ -41,9 +42,8 @@ ALLOWED = {
     },
     "report": {"errors", "metrics", "writing"},
     "commands": {
-        "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "bulk", "training",
-        "priors", "generation",
-        "compare", "report", "writing"
+        "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors", "codec",
+        "generation", "bulk", "training", "compare", "report", "writing"
     },
     "cli": {"_version", "commands", "errors", "launch", "recipe"},
 }  # fmt: skip
@@ -105,18 +105,27 @@ def test_reading_tokens_is_light():
     assert not loaded_after("from hybridvq import load_tokens") & {"lightning", "datasets", "matplotlib", "ray"}
 
 
+def test_decoding_tokens_is_light():
+    loaded = loaded_after("from hybridvq.codec import TokenCoder, load_tables, read")
+    assert not loaded & {"torch", "lightning", "datasets", "matplotlib", "skimage", "sklearn"}
+
+
+def test_fitting_tables_is_light():
+    assert not loaded_after("from hybridvq.codec import fit_tables") & {"lightning", "datasets", "matplotlib"}
+
+
 def test_the_command_line_starts_without_torch():
     assert "torch" not in loaded_after("import hybridvq.cli")
 
 
 def test_public_names():
     assert sorted(hybridvq.__all__) == [
-        "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer", "GaussianQuantizer",
-        "HybridVQError", "IdentityQuantizer", "ModelError", "PixelCNNPrior", "Prior", "ProjectedQuantizer",
-        "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens", "TrainingError",
-        "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer", "compare", "evaluate",
-        "load_prior", "load_recipe", "load_tokenizer", "load_tokens", "open_images", "tokenize", "train",
-        "write_report",
+        "Codec", "CodecError", "CodecSettings", "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer",
+        "GaussianQuantizer", "HybridVQError", "IdentityQuantizer", "ModelError", "PixelCNNPrior", "Prior",
+        "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens",
+        "TrainingError", "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer",
+        "compare", "compress", "decompress", "evaluate", "load_prior", "load_recipe", "load_tokenizer", "load_tokens",
+        "open_images", "tokenize", "train", "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
         if name not in ("compare", "write_report"):

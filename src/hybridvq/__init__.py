@@ -13,6 +13,7 @@ from hybridvq._version import __version__
 
 # Loaded on first use, so that the command line and its help do not wait for torch.
 _HOMES = {
+    "CodecError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
     "HybridVQError": "errors",
@@ -39,6 +40,10 @@ _HOMES = {
     "load_prior": "priors",
     "evaluate": "evaluation",
     "open_images": "data",
+    "Codec": "codec",
+    "compress": "codec",
+    "decompress": "codec",
+    "CodecSettings": "settings",
     "load_tokens": "bulk",
     "tokenize": "bulk",
     "load_recipe": "recipe",

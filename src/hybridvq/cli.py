@@ -8,7 +8,19 @@ from typing import Protocol
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from hybridvq._version import __version__
-from hybridvq.commands import compare, evaluate, reconstruct, sample, tokenize, train, train_prior
+from hybridvq.commands import (
+    compare,
+    compress,
+    decompress,
+    evaluate,
+    fit_codec,
+    info,
+    reconstruct,
+    sample,
+    tokenize,
+    train,
+    train_prior,
+)
 from hybridvq.commands.arguments import new_parser, underscored
 from hybridvq.errors import DataError, HybridVQError, LostProcessError
 from hybridvq.launch import is_first
@@ -20,6 +32,8 @@ EXAMPLES = """examples:
   hybridvq evaluate runs/vector --data my/photos               measure it on held-out images
   hybridvq reconstruct runs/vector cat.jpg --out out           send an image through tokens and back
   hybridvq tokenize runs/vector --data my/photos --out tokens  write the tokens of a data set to parquet files
+  hybridvq fit-codec runs/vector --data my/photos              fit the tables that its tokens are compressed with
+  hybridvq compress cat.jpg --model runs/vector --out cat.hvq  compress an image with it
 
 `hybridvq COMMAND --help` lists a command's options, which may be written with dashes or underscores.
 """
@@ -42,6 +56,10 @@ COMMANDS: dict[str, Command] = {
     "tokenize": tokenize,
     "train-prior": train_prior,
     "sample": sample,
+    "fit-codec": fit_codec,
+    "compress": compress,
+    "decompress": decompress,
+    "info": info,
     "compare": compare,
 }
 

@@ -5,6 +5,7 @@
     ├── DataError         a data set or image that cannot be read
     ├── ShapeError        a tensor whose shape does not fit the model
     ├── ModelError        a saved model or checkpoint that cannot be loaded
+    ├── CodecError        a compressed file that cannot be read, or tokens that cannot be compressed
     └── TrainingError     a run that had to stop (a loss that is not finite, a full disk)
         └── LostProcessError   because another of its processes had stopped
 
@@ -31,6 +32,10 @@ class ShapeError(HybridVQError, ValueError):
 
 class ModelError(HybridVQError):
     """A saved model or checkpoint cannot be loaded."""
+
+
+class CodecError(HybridVQError):
+    """A compressed file cannot be read, or tokens cannot be compressed."""
 
 
 class TrainingError(HybridVQError):

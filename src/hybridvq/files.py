@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,20 +55,20 @@ def reconstruct_files(
         yield reconstruct_file(tokenizer, path, pixels, written)
 
 
-def targets(files: Iterable[Path], out: Path) -> dict[Path, Path]:
-    """Where each image is written.
+def targets(files: Iterable[Path], out: Path, ending: str = ".png") -> dict[Path, Path]:
+    """Where what is made of each file is written: into the folder `out`, under its own name with another ending.
 
     Raises:
-        ConfigError: two would be written to one file, or one over an image that is read.
+        ConfigError: two would be written to one file, or one over a file that is read.
     """
     taken: dict[Path, Path] = {}
     sources = {path.resolve(): path for path in files}
     for path in sources.values():
-        written = out / f"{path.stem}.png"
+        written = out / f"{path.stem}{ending}"
         if written in taken:
             raise ConfigError(f"{path} and {taken[written]} would both be written to {written}; rename one of them")
         if written.resolve() in sources:
-            raise ConfigError(f"{path} would be written over the image {written}; choose another --out")
+            raise ConfigError(f"{path} would be written over the file {written}, which is read; choose another --out")
         taken[written] = path
     return {path: written for written, path in taken.items()}
 
@@ -79,7 +79,7 @@ def reconstruct_file(tokenizer: Tokenizer, path: Path, pixels: np.ndarray, writt
     padded = pad_to_multiple(x, tokenizer.downsampling)
     x_hat, bits = reconstruct(tokenizer, padded)
     x_hat = x_hat[..., : x.shape[2], : x.shape[3]].cpu()
-    save_png(to_pixels(x_hat)[0].numpy(), written)
+    save_png(Image.fromarray(to_pixels(x_hat)[0].numpy()), written)
     mse = float(F.mse_loss(x_hat, x))
     return ReconstructedFile(path, written, psnr_db(mse), bits / (x.shape[2] * x.shape[3]))
 
@@ -90,17 +90,26 @@ def image_files(sources: Iterable[str | Path]) -> list[Path]:
     Raises:
         DataError: a source does not exist, or holds no image.
     """
+    return files_in(sources, image_extensions(), "image")
+
+
+def files_in(sources: Iterable[str | Path], endings: Collection[str], kind: str) -> list[Path]:
+    """Files as they are given, folders as the files in them with one of the endings, which make them of a `kind`.
+
+    Raises:
+        DataError: a source does not exist, or holds none.
+    """
     files: list[Path] = []
     for source in map(Path, sources):
         if source.is_dir():
-            found = sorted(p for p in source.rglob("*") if p.is_file() and p.suffix.lower() in image_extensions())
+            found = sorted(p for p in source.rglob("*") if p.is_file() and p.suffix.lower() in endings)
             if not found:
-                raise DataError(f"{source} holds no images; give image files or a folder of them")
+                raise DataError(f"{source} holds no {kind} files; give {kind} files or a folder of them")
             files += found
         elif source.exists():
             files.append(source)
         else:
-            raise DataError(f"there is no file or folder {source}; give image files or a folder of them")
+            raise DataError(f"there is no file or folder {source}; give {kind} files or a folder of them")
     return files
 
 
@@ -110,15 +119,24 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
 
 
-def save_png(pixels: np.ndarray, path: Path) -> None:
-    """Write (H, W, 3) uint8 as PNG.
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write an image as PNG.
 
     Raises:
         ConfigError: the folder cannot be written.
     """
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, format="PNG")
+    image.save(content, format="PNG")
+    save(content.getbuffer(), path)
+
+
+def save(content: bytes | memoryview, path: Path) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
     try:
-        write_whole(path, content.getbuffer())
+        write_whole(path, content)
     except OSError as error:
         raise ConfigError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from error

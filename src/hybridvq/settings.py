@@ -248,3 +248,43 @@ class Plan:
             "training.eval_every": self.eval_every or max(1, self.steps // 20),
         }
         return common | self.overrides
+
+
+@dataclass
+class CodecSettings:
+    """How an image is compressed.
+
+    Args:
+        stages: of a model with several codes a position, use only the first so many; all if not given.
+        gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda.
+        rate_weight: lambda; choose codes and levels by their error and lambda times their bits. In squared units of
+            what is quantized; 0 takes the nearest.
+        target_bpp: the best quality in at most so many bits a pixel, by stages and lambda.
+        target_psnr: the fewest bits with at least so many decibels, by stages and lambda.
+        mode: contextual probabilities take fewer bits, static ones less time.
+    """
+
+    stages: int | None = None
+    gain_step: int = 0
+    rate_weight: float = 0.0
+    target_bpp: float | None = None
+    target_psnr: float | None = None
+    mode: Literal["static", "contextual"] = "contextual"
+
+    def __post_init__(self) -> None:
+        if self.stages is not None and self.stages < 1:
+            raise ConfigError(f"stages is {self.stages}; an image needs at least 1")
+        if not 0 <= self.gain_step <= 15:
+            raise ConfigError(f"gain_step is {self.gain_step}; it must be 0 to 15")
+        if not 0 <= self.rate_weight < math.inf:
+            raise ConfigError(f"rate_weight is {self.rate_weight}; it cannot be negative")
+        for key in ("target_bpp", "target_psnr"):
+            value = getattr(self, key)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{key} is {value}; it must be positive")
+        if self.target_bpp is not None and self.target_psnr is not None:
+            raise ConfigError("target_bpp and target_psnr cannot both be met; give one of them")
+        if self.rate_weight and (self.target_bpp or self.target_psnr):
+            raise ConfigError("a target chooses rate_weight itself; give one of them")
+        if self.mode not in ("static", "contextual"):
+            raise ConfigError(f"mode is {self.mode!r}; use 'static' or 'contextual'")

@@ -3,9 +3,9 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
@@ -14,6 +14,8 @@ from hybridvq.settings import DataSettings
 
 if TYPE_CHECKING:
     from hybridvq.data import Images, Stream
+
+T = TypeVar("T")
 
 EVAL_BATCH = 64
 FLAGS = {
@@ -40,6 +42,15 @@ def underscored(word: str) -> str:
 
 def add_model_argument(parser: ArgumentParser) -> None:
     parser.add_argument("model", type=str, help="a folder that `hybridvq train` wrote, or a hub id")
+
+
+def add_codec_argument(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        type=str,
+        required=True,
+        help="a folder that `hybridvq train` wrote and `hybridvq fit-codec` completed, or a hub id",
+    )
 
 
 def add_data_arguments(parser: ArgumentParser) -> None:
@@ -129,6 +140,15 @@ def open_test_side(data: DataSettings, limit: int | None) -> "Images":
         return open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable, limit=limit)
     assert limit is not None
     return open_stream(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable).take(limit)
+
+
+def progress(files: Collection[T], doing: str) -> Iterator[T]:
+    """The files one by one, with a bar above what is printed where errors go to a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    yield from track(files, doing, console=console, disable=not console.is_terminal)
 
 
 def list_skipped(skipped: Sequence[str]) -> None:

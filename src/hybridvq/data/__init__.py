@@ -5,7 +5,7 @@ data string ─┬─open_images──► Images ──TrainBatches | EvalBatche
 """
 
 from hybridvq.data.batches import EpochOrder, EvalBatches, TrainBatches
-from hybridvq.data.decode import MAX_PIXELS, read_image
+from hybridvq.data.decode import MAX_PIXELS, open_image, read_image, to_rgb
 from hybridvq.data.images import MEMORY_BUDGET, Images, Split
 from hybridvq.data.photos import PHOTOGRAPHS
 from hybridvq.data.sources import PHOTOS, open_images
@@ -24,7 +24,9 @@ __all__ = [
     "Stream",
     "StreamLoader",
     "TrainBatches",
+    "open_image",
     "open_images",
     "open_stream",
     "read_image",
+    "to_rgb",
 ]

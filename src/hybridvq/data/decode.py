@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from hybridvq.errors import DataError
 
@@ -48,11 +48,35 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, too large, or not an image that can be decoded.
     """
+    return np.array(open_image(path))
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """As `read_image`, as an RGB image of Pillow.
+
+    Raises:
+        DataError: the file is missing, too large, or not an image that can be decoded.
+    """
     try:
         with without_warnings():
-            return np.array(decode(Path(path)))
+            return decode(Path(path))
     except UnreadableError as error:
         raise DataError(f"{path} cannot be read as an image ({error}); give another file") from None
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image that Pillow has opened or made, as RGB under the policy of this module; the given one stays as it is.
+
+    Raises:
+        DataError: it cannot be read, or its pixels have no known range.
+    """
+    try:
+        with without_warnings():
+            return _to_rgb(_upright(image))
+    except UnreadableError as error:
+        raise DataError(f"the image cannot be read ({error}); give another one") from None
+    except OSError as error:
+        raise DataError(f"the image cannot be read ({_reason(error)}); give another one") from error
 
 
 def decode(source: bytes | Path) -> Image.Image:
@@ -65,8 +89,7 @@ def decode(source: bytes | Path) -> Image.Image:
         with Image.open(_handle(source), formats=_formats()) as image:
             _check_pixels(image.width * image.height, f"{image.width}x{image.height} pixels")
             image.load()
-            _turn_upright(image)
-            return _to_rgb(image)
+            return _to_rgb(_upright(image))
     except UnreadableError:
         raise
     # A damaged file makes Pillow raise nearly anything: OSError, SyntaxError, struct.error, KeyError.
@@ -132,12 +155,15 @@ def _check_pixels(pixels: int, described: str) -> None:
         raise UnreadableError(f"{described}, over the limit of {MAX_PIXELS // 10**6} megapixels")
 
 
-def _turn_upright(image: Image.Image) -> None:
+def _upright(image: Image.Image) -> Image.Image:
     try:
-        ImageOps.exif_transpose(image, in_place=True)
+        # Without the tag exif_transpose would copy the image.
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image
+        return ImageOps.exif_transpose(image)
     # A damaged EXIF block says nothing about the pixels, which have been read by now.
     except Exception:
-        return
+        return image
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -148,7 +174,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _from_16_bits(values: np.ndarray) -> Image.Image:

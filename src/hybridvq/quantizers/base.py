@@ -102,10 +102,14 @@ class Quantizer(nn.Module, ABC):
             shape = f"(batch, {self.dim}, height, width)"
             raise ShapeError(f"z has shape {tuple(z.shape)}; this quantizer takes {shape}")
         with torch.autocast(z.device.type, enabled=False):
-            z = self.unit_power(self.to_code(z.float()))
+            z = self.in_code_space(z)
             inner = self.quantize(z)
             error = F.mse_loss(inner.z_hat.detach(), z.detach())
             return Quantized(self.from_code(inner.z_hat), inner.tokens, inner.losses, error)
+
+    def in_code_space(self, z: Tensor) -> Tensor:
+        """What is quantized of z (B, D, h, w): (B, code_dim, h, w) float32."""
+        return self.unit_power(self.to_code(z.float()))
 
     def dequantize(self, tokens: Tokens) -> Tensor:
         """z_hat (B, D, h, w) float32 from tokens alone.

@@ -109,12 +109,16 @@ class GainShapeQuantizer(Quantizer):
         if tokens.codes is None or tokens.gains is None:
             raise ConfigError("these tokens lack codes or gains; they were not made by a gain-shape quantizer")
         z_hat = torch.zeros((), device=tokens.codes.device)
-        for s in range(self.stages):
+        for s in range(tokens.codes.shape[1]):  # the first stages alone give a coarser z_hat
             gains = tokens.gains[:, s]
             if self.levels:
                 gains = self._levels_of(s)(gains)
             z_hat = z_hat + gains[..., None] * self.directions(tokens.codes[:, s])
         return z_hat.movedim(-1, 1)
+
+    def values(self, stage: int) -> Tensor:
+        """q, the gains that the levels of a stage stand for, (L,); there must be levels."""
+        return self._levels_of(stage).values
 
     @torch.no_grad()
     def _pursue(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

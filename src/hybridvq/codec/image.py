@@ -1,0 +1,183 @@
+"""Images to `.hvq` files and back."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from hybridvq.codec import format, tiles
+from hybridvq.codec.choose import Chooser
+from hybridvq.codec.coder import TokenCoder
+from hybridvq.codec.tables import Tables, load_tables
+from hybridvq.codec.targets import Attempt, Target, meet
+from hybridvq.data import to_rgb
+from hybridvq.errors import CodecError, ConfigError, ShapeError
+from hybridvq.evaluation import default_device, to_pixels
+from hybridvq.metrics import psnr_db
+from hybridvq.quantizers import Tokens
+from hybridvq.settings import CodecSettings
+from hybridvq.tokenizer import Tokenizer, load_tokenizer, model_folder, weight_hash
+
+COLOUR, GREY = 0, 1  # the header's `colour`
+STRIP = 256  # rows that are looked at together for colours
+
+
+@dataclass(frozen=True)
+class Codec:
+    """A tokenizer and what its tokens are coded with.
+
+        image ──tiles.encode──► tokens ──TokenCoder──► streams ──format.write──► bytes      compress
+        image ◄──tiles.decode── tokens ◄──TokenCoder── streams ◄──format.read─── bytes      decompress
+
+    Attributes:
+        tokenizer: its tokens are codes, and gains on levels or none.
+        tables: the probabilities of these tokens.
+    """
+
+    tokenizer: Tokenizer
+    tables: Tables
+
+    @classmethod
+    def load(cls, model: str | Path, device: str | torch.device | None = None) -> "Codec":
+        """The codec of a run, a model folder or a hub id, on the device given or the best there is.
+
+        Raises:
+            ModelError: there is no such model.
+            CodecError: the model has no tables; `hybridvq fit-codec` makes them.
+        """
+        folder = model_folder(model)
+        tokenizer = load_tokenizer(folder).to(device or default_device())
+        return cls(tokenizer, load_tables(folder, weight_hash(folder)))
+
+    def compress(self, image: tiles.Pixels, settings: CodecSettings | None = None) -> bytes:
+        """The file of an image of any size from 1x1.
+
+        Args:
+            image: (H, W, 3) uint8, or a Pillow image of any mode, which becomes RGB as `hybridvq.data.decode` says. One
+                whose channels are all equal is grey, and comes back grey.
+            settings: how; all stages and levels, and the nearest of them, if not given.
+
+        Raises:
+            ShapeError: the array has another shape or type.
+            DataError: the Pillow image has pixels of unknown range.
+            ConfigError: the model has no such setting, or a target is out of reach.
+        """
+        image, settings = as_rgb(image), settings or CodecSettings()
+        stages = settings.stages or self.tables.stages
+        if stages > self.tables.stages:
+            raise ConfigError(f"stages is {stages}, and the model has {self.tables.stages}; use no more than that")
+        if settings.gain_step and not self.tables.levels:
+            raise ConfigError(f"gain_step is {settings.gain_step}, and the model has no gain levels; leave it out")
+        grey = is_grey(image)
+
+        def attempt(stages: int, rate_weight: float) -> Attempt:
+            tokens = self._tokens(image, stages, settings.gain_step, rate_weight)
+            data = self._file(image, tokens, settings, grey)
+            height, width = tiles.size_of(image)
+            return Attempt(data, 8 * len(data) / (height * width), lambda: self._psnr_db(image, tokens, grey))
+
+        value = settings.target_bpp or settings.target_psnr
+        if value is None:
+            return attempt(stages, settings.rate_weight).data
+        unit = Chooser(self.tokenizer.quantizer, self.tables, 1, settings.gain_step, 0.0).power()
+        return meet(Target(value, settings.target_bpp is not None), attempt, stages, unit).data
+
+    def decompress(self, data: bytes, name: str = "this file", max_pixels: int | None = None) -> Image.Image:
+        """The image of a file, as a Pillow image of mode RGB, or L if it was grey.
+
+        Its tokens are those that were compressed, exactly. Its pixels may differ by 1 between machines, where a sum of
+        floats is rounded another way.
+
+        Args:
+            data: what `compress` returned.
+            name: what errors call it.
+            max_pixels: the largest image that is believed; 2^28 if not given.
+
+        Raises:
+            CodecError: this is no whole file of this model and these tables.
+        """
+        header, streams = format.read(data, name, max_pixels or format.MAX_PIXELS)
+        format.check_model(header, self.tables, name)
+        if header.factor != self.tokenizer.downsampling or header.colour not in (COLOUR, GREY):
+            raise CodecError(f"{name} says what this version cannot follow of its model's images; update hybridvq")
+        codes, levels = TokenCoder(self.tables, header.mode, header.gain_step).decode(streams, header.grid)
+        tokens = Tokens(*(None if a is None else torch.from_numpy(a)[None] for a in (codes, levels)))
+        grey = header.colour == GREY
+        image = Image.new("L" if grey else "RGB", (header.width, header.height))
+        for top, left, pixels in self.pieces(tokens, header.height, header.width, grey):
+            image.paste(Image.fromarray(pixels), (left, top))
+        return image
+
+    def pieces(self, tokens: Tokens, height: int, width: int, grey: bool) -> Iterator[tuple[int, int, np.ndarray]]:
+        """The decoded image in pieces: the top, the left, and the pixels (., ., 3) or (., .) uint8 of each."""
+        for top, left, x_hat in tiles.decode(self.tokenizer, tokens, height, width):
+            pixels = to_pixels(x_hat.mean(1, keepdim=True))[..., 0] if grey else to_pixels(x_hat)
+            yield top, left, pixels[0].numpy()
+
+    def _tokens(self, image: tiles.Pixels, stages: int, gain_step: int, rate_weight: float) -> Tokens:
+        if gain_step or rate_weight:
+            chooser = Chooser(self.tokenizer.quantizer, self.tables, stages, gain_step, rate_weight)
+            return tiles.encode(self.tokenizer, image, chooser)
+        tokens = tiles.encode(self.tokenizer, image)
+        assert tokens.codes is not None
+        return Tokens(tokens.codes[:, :stages], None if tokens.gains is None else tokens.gains[:, :stages])
+
+    def _file(self, image: tiles.Pixels, tokens: Tokens, settings: CodecSettings, grey: bool) -> bytes:
+        assert tokens.codes is not None
+        mode, gain_step = format.MODES.index(settings.mode), settings.gain_step
+        gains = None if tokens.gains is None else tokens.gains[0].numpy()
+        streams = TokenCoder(self.tables, mode, gain_step).encode(tokens.codes[0].numpy(), gains)
+        height, width = tiles.size_of(image)
+        colour = GREY if grey else COLOUR
+        f = self.tokenizer.downsampling
+        header = format.header_of(self.tables, height, width, f, mode=mode, colour=colour, gain_step=gain_step)
+        return format.write(header, streams)
+
+    def _psnr_db(self, image: tiles.Pixels, tokens: Tokens, grey: bool) -> float:
+        """PSNR of what `decompress` gives of tokens, a piece at a time."""
+        height, width = tiles.size_of(image)
+        squares = 0
+        for top, left, pixels in self.pieces(tokens, height, width, grey):
+            original = tiles.cut(image, top, left, top + pixels.shape[0], left + pixels.shape[1])
+            shown = pixels[..., None] if grey else pixels
+            squares += int(((original.astype(np.int32) - shown) ** 2).sum(dtype=np.int64))
+        return psnr_db(squares / (3 * height * width) / 127.5**2)
+
+
+def compress(image: tiles.Pixels, model: str | Path | Codec, settings: CodecSettings | None = None) -> bytes:
+    """As `Codec.compress`, of the codec given or that of a run, a model folder or a hub id."""
+    return (model if isinstance(model, Codec) else Codec.load(model)).compress(image, settings)
+
+
+def decompress(data: bytes, model: str | Path | Codec) -> Image.Image:
+    """As `Codec.decompress`, of the codec given or that of a run, a model folder or a hub id."""
+    return (model if isinstance(model, Codec) else Codec.load(model)).decompress(data)
+
+
+def as_rgb(image: tiles.Pixels) -> tiles.Pixels:
+    """An RGB image of a Pillow image; an array as it is.
+
+    Raises:
+        ShapeError: the array is not (H, W, 3) uint8, or has no pixel.
+        DataError: the Pillow image has pixels of unknown range.
+    """
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise ShapeError(
+            f"the image is {image.dtype} of shape {image.shape}; give (height, width, 3) uint8, or a Pillow image"
+        )
+    return image
+
+
+def is_grey(image: tiles.Pixels) -> bool:
+    """Whether the three channels are equal everywhere; looks no further than the first strip where they are not."""
+    height, width = tiles.size_of(image)
+    for top in range(0, height, STRIP):
+        strip = tiles.cut(image, top, 0, min(top + STRIP, height), width)
+        if (strip[..., :2] != strip[..., 1:]).any():
+            return False
+    return True

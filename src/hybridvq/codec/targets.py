@@ -1,0 +1,86 @@
+"""The setting that meets a size or a quality, found by trying."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from hybridvq.errors import ConfigError
+
+LOG2_WEIGHTS = (-12.0, 6.0)  # lambda over the mean square of the vectors: nothing gives way, everything does
+HALVINGS = 9  # until lambda is known to a fortieth of its value
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An image as one setting compresses it: the file, its bits a pixel, and its PSNR, asked for where it is needed."""
+
+    data: bytes
+    rate_bpp: float
+    psnr_db: Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Target:
+    """At most so many bits a pixel, or at least so many decibels."""
+
+    value: float
+    is_rate: bool
+
+    def of(self, attempt: Attempt) -> float:
+        return attempt.rate_bpp if self.is_rate else attempt.psnr_db()
+
+    def is_met(self, attempt: Attempt) -> bool:
+        return self.of(attempt) <= self.value if self.is_rate else self.of(attempt) >= self.value
+
+
+def meet(target: Target, attempt: Callable[[int, float], Attempt], stages: int, unit: float) -> Attempt:
+    """The best attempt that meets the target: with the most quality if it is a rate, with the fewest bits if not.
+
+    More stages, and a smaller lambda, give more quality for more bits. So the stages are those that first give as much
+    of either as the target asks for, and lambda is raised until just that much is left.
+
+    Args:
+        target: what to meet.
+        attempt: tries a number of stages and a lambda.
+        stages: S, the most that can be used.
+        unit: the mean square of the vectors that are quantized.
+
+    Raises:
+        ConfigError: no setting meets it.
+    """
+    met: Attempt | None = None
+    for s in range(1, stages + 1):
+        nearest = attempt(s, 0.0)
+        if target.is_met(nearest):
+            met = nearest
+        if target.is_met(nearest) is not target.is_rate:
+            met = raise_weight(target, partial(attempt, s), unit) or met
+            break
+    if met is not None:
+        return met
+    ends = sorted(target.of(a) for a in (attempt(1, unit * 2 ** LOG2_WEIGHTS[1]), attempt(stages, 0.0)))
+    name, what = ("target_bpp", "bits a pixel") if target.is_rate else ("target_psnr", "dB")
+    raise ConfigError(
+        f"{name} {target.value:g} is out of reach: of this image the model makes files of {ends[0]:.3g} to "
+        f"{ends[1]:.3g} {what}; choose one between"
+    )
+
+
+def raise_weight(target: Target, attempt: Callable[[float], Attempt], unit: float) -> Attempt | None:
+    """The attempt with the lambda that just meets the target, by bisection; None where none does."""
+    low, high = LOG2_WEIGHTS
+    best = None
+    if target.is_rate:
+        best = attempt(unit * 2**high)
+        if not target.is_met(best):
+            return None
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        tried = attempt(unit * 2**middle)
+        if target.is_met(tried):
+            best = tried
+        if target.is_met(tried) is target.is_rate:
+            high = middle
+        else:
+            low = middle
+    return best

@@ -1,0 +1,40 @@
+"""`hybridvq compress`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from hybridvq.commands.arguments import add_codec_argument, add_flags, list_skipped, progress
+from hybridvq.errors import DataError
+from hybridvq.settings import CodecSettings
+
+SUMMARY = "Compress images to .hvq files."
+
+
+def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
+    parser.add_argument("images", type=str, nargs="+", help="image files, or folders of them")
+    add_codec_argument(parser)
+    parser.add_argument("-o", "--out", type=str, default="compressed", help="folder to write to, or one .hvq file")
+    parser.add_class_arguments(CodecSettings)
+    add_flags(parser, ["skip_unreadable"])
+
+
+def run(arguments: Namespace, words: Sequence[str]) -> None:
+    settings = CodecSettings(**{key: arguments[key] for key in CodecSettings.__dataclass_fields__})
+    from hybridvq.codec import Codec
+    from hybridvq.codec.files import compress_file, to_compress
+
+    files = to_compress(arguments.images, Path(arguments.out))
+    codec = Codec.load(arguments.model)
+    skipped: list[str] = []
+    for source, written in progress(files.items(), "compressing"):
+        try:
+            file = compress_file(codec, source, written, settings)
+        except DataError as error:
+            if not arguments.skip_unreadable:
+                raise
+            skipped.append(str(error))
+            continue
+        print(f"{source}: {file.size:,} bytes, {file.rate_bpp:.3f} bits a pixel -> {written}")
+    list_skipped(skipped)

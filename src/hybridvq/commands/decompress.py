@@ -1,0 +1,36 @@
+"""`hybridvq decompress`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from hybridvq.commands.arguments import add_codec_argument, progress
+from hybridvq.errors import ConfigError
+
+SUMMARY = "Turn .hvq files back into images."
+
+
+def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
+    parser.add_argument("files", type=str, nargs="+", help=".hvq files, or folders of them")
+    add_codec_argument(parser)
+    parser.add_argument("-o", "--out", type=str, default="decompressed", help="folder to write to, or one .png file")
+    parser.add_argument(
+        "--max_pixels",
+        type=int | None,
+        default=None,
+        help="the largest image that a file's header is believed to hold; 2^28 if not given",
+    )
+
+
+def run(arguments: Namespace, words: Sequence[str]) -> None:
+    if arguments.max_pixels is not None and arguments.max_pixels < 1:
+        raise ConfigError(f"--max-pixels is {arguments.max_pixels}; it must be at least 1")
+    from hybridvq.codec import Codec
+    from hybridvq.codec.files import decompress_file, to_decompress
+
+    files = to_decompress(arguments.files, Path(arguments.out))
+    codec = Codec.load(arguments.model)
+    for source, written in progress(files.items(), "decompressing"):
+        file = decompress_file(codec, source, written, arguments.max_pixels)
+        print(f"{source}: {file.height}x{file.width} pixels -> {written}")

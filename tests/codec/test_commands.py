@@ -1,0 +1,134 @@
+"""compress, decompress and info, from files to files, and one sentence for what can go wrong."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from codec import models
+from hybridvq import CodecSettings
+from hybridvq.cli import main
+
+
+@pytest.fixture
+def images(tmp_path, monkeypatch):
+    """A folder with a colour and a grey image in it, and one beside it; the current folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    Image.fromarray(models.photo(30, 41)).save("in/colour.png")
+    Image.fromarray(models.photo(17, 64)[..., 0]).save("in/deep/grey.png")
+    Image.fromarray(models.photo(8, 8)).save("alone.bmp")
+    return tmp_path
+
+
+@pytest.fixture
+def complaint(capsys):
+    def run(words):
+        assert main(words.split()) == 2
+        err = capsys.readouterr().err
+        assert re.fullmatch(r"hybridvq: [^\n]+\n", err)
+        return err
+
+    return run
+
+
+def test_there_and_back(images, folder, codec, capsys):
+    assert main(["compress", "in", "alone.bmp", "--model", str(folder), "-o", "files"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert re.fullmatch(
+        r"in/colour.png: \d+ bytes, \d+\.\d{3} bits a pixel -> files/colour.hvq\n"
+        r"in/deep/grey.png: \d+ bytes, \d+\.\d{3} bits a pixel -> files/grey.hvq\n"
+        r"alone.bmp: \d+ bytes, \d+\.\d{3} bits a pixel -> files/alone.hvq\n",
+        out,
+    )
+    assert (images / "files" / "colour.hvq").read_bytes() == codec.compress(models.photo(30, 41))
+    assert main(["decompress", "files", "--model", str(folder), "-o", "back"]) == 0
+    assert "files/grey.hvq: 17x64 pixels -> back/grey.png\n" in capsys.readouterr().out
+    assert sorted(path.name for path in (images / "back").iterdir()) == ["alone.png", "colour.png", "grey.png"]
+    with Image.open("back/grey.png") as grey, Image.open("back/colour.png") as colour:
+        assert (grey.mode, grey.size) == ("L", (64, 17))
+        np.testing.assert_array_equal(colour, codec.decompress((images / "files" / "colour.hvq").read_bytes()))
+
+
+def test_one_file_to_one_file(images, folder, codec, capsys):
+    words = ["--model", str(folder), "--mode", "static", "--gain-step", "1", "--rate-weight", "0.05"]
+    assert main(["compress", "alone.bmp", "-o", "a/b.hvq", *words]) == 0
+    settings = CodecSettings(mode="static", gain_step=1, rate_weight=0.05)
+    assert (images / "a" / "b.hvq").read_bytes() == codec.compress(models.photo(8, 8), settings)
+    assert main(["decompress", "a/b.hvq", "-o", "c.png", "--model", str(folder)]) == 0
+    assert (images / "c.png").is_file()
+    assert capsys.readouterr().err == ""
+
+
+def test_info_accounts_for_every_byte(images, folder, codec, capsys):
+    data = codec.compress(models.photo(30, 41))
+    (images / "a.hvq").write_bytes(data)
+    assert main(["info", "a.hvq"]) == 0
+    out = capsys.readouterr().out
+    sizes = [int(size.replace(",", "")) for size in re.findall(r"([\d,]+) bytes", out)]
+    assert sum(sizes[:-1]) == sizes[-1] == len(data)
+    for said in ("30x41 pixels, 8x11 positions", "K = 120, L = 4, 1 of 1 stages", codec.tables.model[:16]):
+        assert said in out
+
+
+def test_unreadable_images(images, folder, capsys, complaint):
+    (images / "in" / "bad.png").write_bytes(b"junk")
+    assert "in/bad.png cannot be read as an image (not an image)" in complaint(f"compress in --model {folder}")
+    assert list((images / "compressed").glob("*") if (images / "compressed").exists() else []) == []
+    assert main(["compress", "in", "--model", str(folder), "--skip-unreadable"]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert err.startswith("left out 1 unreadable images:\n  in/bad.png")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("compress alone.bmp", "arguments are required: compress.model"),
+        ("compress nowhere.png --model MODEL", "there is no file or folder nowhere.png; give image files"),
+        ("compress empty --model MODEL", "empty holds no image files"),
+        ("compress alone.bmp --model nowhere", "there is no model folder nowhere"),
+        ("compress alone.bmp --model MODEL --stages 2", "stages is 2, and the model has 1"),
+        ("compress alone.bmp --model MODEL --target-bpp 1 --target-psnr 30", "cannot both be met"),
+        ("compress alone.bmp --model MODEL --target-bpp 0.01", "target_bpp 0.01 is out of reach"),
+        ("compress alone.bmp --model MODEL --mode best", "mode"),
+        ("compress in alone.bmp --model MODEL -o one.hvq", "one.hvq is one file, and there are 3 to write"),
+        ("compress in in2 --model MODEL", "would both be written to compressed/colour.hvq"),
+        ("compress alone.bmp --model MODEL -o alone.bmp", "alone.bmp/alone.hvq cannot be written"),
+        ("decompress in --model MODEL", "in holds no .hvq files; give .hvq files or a folder of them"),
+        ("decompress alone.bmp --model MODEL", "alone.bmp is not an .hvq file"),
+        ("decompress a.hvq --model MODEL --max-pixels 10", "raise max_pixels"),
+        ("decompress a.hvq --model MODEL --max-pixels 0", "--max-pixels is 0"),
+        ("decompress cut.hvq --model MODEL", "cut.hvq is cut off"),
+        ("info nowhere.hvq", "nowhere.hvq cannot be read or written (No such file or directory)"),
+        ("info in", "in cannot be read or written (Is a directory)"),
+        ("info cut.hvq", "cut.hvq is cut off"),
+    ],
+)
+def test_wrong_words(images, folder, codec, complaint, words, message):
+    (images / "empty").mkdir()
+    (images / "in2").mkdir()
+    Image.fromarray(models.photo(4, 4)).save("in2/colour.jpg")
+    data = codec.compress(models.photo(8, 8))
+    (images / "a.hvq").write_bytes(data)
+    (images / "cut.hvq").write_bytes(data[:-3])
+    before = sorted(images.rglob("*"))
+    assert message in complaint(words.replace("MODEL", str(folder)))
+    assert sorted(images.rglob("*")) == before, "nothing is left behind"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+def test_an_interrupted_write_leaves_nothing(images, folder, monkeypatch, error, capsys):
+    (images / "out").mkdir()
+    (images / "out" / "alone.hvq").write_bytes(b"the old one")
+
+    def stop(descriptor):
+        raise error
+
+    monkeypatch.setattr("os.fsync", stop)
+    assert main(["compress", "alone.bmp", "--model", str(folder), "-o", "out"]) in (2, 130)
+    assert [path.name for path in (images / "out").iterdir()] == ["alone.hvq"]
+    assert (images / "out" / "alone.hvq").read_bytes() == b"the old one"
+    assert capsys.readouterr().err

@@ -1,0 +1,125 @@
+"""Tiles give what the whole image gives: the same tokens, and the same pixels to rounding."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.data import chelsea
+from torch import nn
+
+from hybridvq import Tokenizer
+from hybridvq.codec import tiles
+from hybridvq.networks import Decoder, Encoder
+from hybridvq.quantizers import Tokens
+
+CODES = {"codebook_size": 64, "levels": 4, "stages": 2}
+
+
+def tokenizer(f: int, dim: int = 8, quantizer: str = "gain-shape", **options) -> Tokenizer:
+    """Random weights with batch norms that do something, so that an error at a border shows."""
+    torch.manual_seed(0)
+    made = Tokenizer(dim, f, quantizer, CODES | options if quantizer == "gain-shape" else options)
+    for module in made.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            module.bias.data.normal_()
+    return made.eval()
+
+
+def photo(height: int, width: int) -> np.ndarray:
+    return np.ascontiguousarray(np.pad(chelsea(), ((0, 400), (0, 400), (0, 0)), mode="wrap")[:height, :width])
+
+
+def whole(model: Tokenizer, pixels: np.ndarray) -> tuple[Tokens, torch.Tensor]:
+    """The independent reference: numpy's reflection, and the networks on all of it."""
+    height, width, _ = pixels.shape
+    f = model.downsampling
+    padded = np.pad(pixels, ((0, -height % f), (0, -width % f), (0, 0)), mode="reflect")
+    x = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.inference_mode():
+        tokens = model.encode(x)
+        return tokens, model.decode(tokens)[..., :height, :width]
+
+
+def put_together(parts, height: int, width: int) -> torch.Tensor:
+    out = torch.full((1, 3, height, width), torch.nan)
+    for top, left, x_hat in parts:
+        place = (..., slice(top, top + x_hat.shape[2]), slice(left, left + x_hat.shape[3]))
+        assert out[place].isnan().all(), "no pixel is given twice"
+        out[place] = x_hat
+    return out
+
+
+SIZES = [(1, 1), (1, 5), (3, 2), (64, 64), (65, 67), (7, 300), (210, 130)]
+
+
+@pytest.mark.parametrize("tile_pixels", [1, 24, 64])
+@pytest.mark.parametrize("f", [4, 8])
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_tiles_are_the_whole_image(height, width, f, tile_pixels):
+    if tile_pixels == 1 and height * width > 2000:
+        tile_pixels = 2 * f
+    model, pixels = tokenizer(f), photo(height, width)
+    expected, x_hat = whole(model, pixels)
+    tokens = tiles.encode(model, pixels, tile_pixels=tile_pixels)
+    assert torch.equal(tokens.codes, expected.codes)
+    assert torch.equal(tokens.gains, expected.gains)
+    decoded = put_together(tiles.decode(model, tokens, height, width, tile_pixels), height, width)
+    torch.testing.assert_close(decoded, x_hat, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("f", [2, 4, 8, 16])
+def test_the_reach_is_what_a_cut_changes_and_no_more(f):
+    """Positions and pixels that differ once the image or the grid is cut in two, by experiment."""
+    encoder, decoder = tokenizer(f).encoder, tokenizer(f).decoder
+    x, z = torch.randn(1, 3, 16, 32 * f).double(), torch.randn(1, 8, 4, 32).double()
+    for network, inputs, at in ((encoder.double(), x, 16 * f), (decoder.double(), z, 16)):
+        with torch.inference_mode():
+            complete = network(inputs)
+            left, right = network(inputs[..., :at]), network(inputs[..., at:])
+        cut = left.shape[3]
+        changed = [
+            ((left - complete[..., :cut]).abs().amax((0, 1, 2)).flip(0) > 1e-12),
+            ((right - complete[..., cut:]).abs().amax((0, 1, 2)) > 1e-12),
+        ]
+        for side in changed:
+            assert int(side.nonzero().max()) + 1 == tiles.reach(network)
+
+
+@pytest.mark.parametrize("f", [4, 8])
+def test_a_margin_of_one_position_less_would_not_do(f, monkeypatch):
+    model, pixels = tokenizer(f), photo(96, 96)
+    expected, x_hat = whole(model, pixels)
+    true_reach = tiles.reach
+    monkeypatch.setattr(tiles, "reach", lambda network: true_reach(network) - f)
+    decoded = put_together(tiles.decode(model, expected, 96, 96, 32), 96, 96)
+    assert (decoded - x_hat).abs().max() > 1e-4
+
+
+def test_reach_counts_the_layers():
+    assert (tiles.reach(Encoder(4, 4)), tiles.reach(Encoder(4, 8))) == (3, 3)
+    assert (tiles.reach(Decoder(4, 4)), tiles.reach(Decoder(4, 8))) == (11, 23)
+
+
+def test_a_pillow_image_is_its_array():
+    model, pixels = tokenizer(4), photo(50, 70)
+    a = tiles.encode(model, pixels, tile_pixels=16)
+    b = tiles.encode(model, Image.fromarray(pixels), tile_pixels=16)
+    assert torch.equal(a.codes, b.codes)
+
+
+def test_quantizers_without_gains_and_other_choices():
+    model, pixels = tokenizer(4, quantizer="vector", codebook_size=32), photo(30, 41)
+    tokens = tiles.encode(model, pixels, tile_pixels=16)
+    assert torch.equal(tokens.codes, whole(model, pixels)[0].codes)
+    assert tokens.gains is None
+    zeros = tiles.encode(model, pixels, lambda z: Tokens(codes=torch.zeros(1, 1, *z.shape[2:]).long()), 16)
+    assert zeros.codes.shape == tokens.codes.shape
+    assert not zeros.codes.any()
+
+
+def test_the_model_is_left_in_the_mode_it_was_in():
+    model = tokenizer(4).train()
+    tiles.encode(model, photo(9, 9))
+    assert model.training
