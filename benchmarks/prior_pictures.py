@@ -4,8 +4,8 @@
 
 Writes SET-TOKENIZER-samples.png: reconstructions of held-out images, then samples of every prior, each above the
 training image with the smallest squared error to it; and SET-TOKENIZER-gains.png: images decoded with all gains scaled.
-With --drawn-only the first shows samples alone, and of the nearest images only the error, and the second is left out: for
-sets whose images may not be shown.
+With --drawn-only the first shows samples alone, with the error of the nearest image as a number, and the second is left
+out: for sets whose images may not be shown.
 """
 
 import argparse
