@@ -1,23 +1,88 @@
-"""The code in the documentation runs as it stands."""
+"""The code in the documentation runs as it stands, its command lines parse, and its links lead somewhere."""
 
 import re
+import shlex
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pytest
+from jsonargparse import ArgumentError
 from PIL import Image
 
 import tiny
 from data.conftest import noise
 from hybridvq import Tokenizer
-from hybridvq.cli import main
+from hybridvq.cli import COMMANDS, build_parser, main
 from hybridvq.codec import fit_tables
+from hybridvq.commands.arguments import underscored
+from hybridvq.quantizers import QUANTIZERS
 from hybridvq.tokenizer import weight_hash
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), *DOCS.rglob("*.md")])
+PROGRAM = re.compile(r"(?:^|[\s/])hybridvq |-m hybridvq\.cli ")
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
 def python_blocks(page):
-    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    return blocks(page, "python")
+
+
+def outside_blocks(text):
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+def links(page):
+    return re.findall(
+        r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`|^    .*$", "", outside_blocks(page.read_text()), flags=re.M)
+    )
+
+
+def anchors(page):
+    """What GitHub calls the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def command_lines(text):
+    """The words after `hybridvq` in every line of a text's indented code, continued lines joined."""
+    lines = re.findall(r"^    (.*)$", outside_blocks(text).replace("\\\n", " "), re.MULTILINE)
+    found = [(PROGRAM.search(line), line) for line in lines]
+    return [shlex.split(line[match.end() :], comments=True) for match, line in found if match]
+
+
+COMMAND_LINES = [(page, words) for page in PAGES for words in command_lines(page.read_text())]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page):
+    for link in links(page):
+        if not re.match(r"\w+:", link):
+            path, _, heading = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), link
+            assert not heading or heading in anchors(target), link
+
+
+@pytest.mark.parametrize(("page", "words"), COMMAND_LINES, ids=lambda value: getattr(value, "stem", None))
+def test_command_lines_parse(page, words, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = [underscored(word) for word in words]
+    build_parser(words).parse_args(words)
+
+
+def test_every_command_is_found_and_wrong_ones_do_not_parse():
+    assert {words[0] for _, words in COMMAND_LINES} == set(COMMANDS)
+    text = "    torchrun --nnodes 2 \\\n        -m hybridvq.cli train --recipe vector --speed 9  # not an option\n"
+    assert command_lines(text) == [["train", "--recipe", "vector", "--speed", "9"]]
+    with pytest.raises(ArgumentError, match="speed"):
+        build_parser(["train"]).parse_args(command_lines(text)[0])
 
 
 def test_the_layer_page_runs():
@@ -94,3 +159,41 @@ def test_the_generating_page_runs(tmp_path, monkeypatch):
     blocks = python_blocks("generating.md")
     assert len(blocks) == 1
     exec("\n".join(blocks), {})
+
+
+def test_the_adding_page_runs(tmp_path, monkeypatch):
+    """Its files and command lines, in a folder of their own, with little to train on."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(QUANTIZERS, "fsq", None)  # taken out again at the end
+    quantizer, tests, program = python_blocks("adding-a-quantizer.md")
+    (recipe,) = blocks("adding-a-quantizer.md", "yaml")
+    for name, content in {"fsq.py": quantizer, "test_fsq.py": tests, "fsq.yaml": recipe}.items():
+        (tmp_path / name).write_text(content)
+    try:
+        for name, test in vars(import_module("test_fsq")).items():
+            if name.startswith("test_"):
+                test()
+        exec(program, {})
+        text = (DOCS / "adding-a-quantizer.md").read_text()
+        lines = re.findall(r"^    python fsq.py (.*)$", text, re.MULTILINE)
+        train, evaluate, compare = (line.split() for line in lines)
+        little = "--model.dim 8 --training.steps 4 --training.batch_size 4 --eval-images 8 --size 16"
+        assert main([*train, *little.split()]) == 0
+        assert main([*evaluate, "--limit", "8"]) == 0
+        build_parser(compare).parse_args(compare)
+    finally:
+        for name in ("fsq", "test_fsq"):
+            sys.modules.pop(name, None)
+
+
+def test_numbers_on_the_choosing_page_are_published():
+    """Each error, and each time as a multiple of another, is in one of the tables that the page links to."""
+    page = DOCS / "choosing.md"
+    text = page.read_text()
+    published = {number for link in links(page) for number in re.findall(r"\d+\.\d+", (DOCS / link).read_text())}
+    errors = set(re.findall(r"\b0\.0\d{3,}\b", text))
+    times = set(re.findall(r"(\d\.\d\d) times", text))
+    assert len(errors) > 15
+    assert len(times) > 5
+    assert errors | times <= published
