@@ -1,11 +1,14 @@
 """Streams: what is read, how it is shared out and shuffled, what is held out."""
 
+import gc
 import itertools
 import pickle
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -181,3 +184,33 @@ def test_images_stay_encoded_until_they_are_shown(tmp_path: Path) -> None:
     stream = opened(write_set(tmp_path, "parquet", [6]))
     contents = {example["bytes"] for example in stream.examples(0, 0, 0, 1)}
     assert contents == {encoded(number) for number in range(6)}
+
+
+def test_a_shard_is_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards_module, "_PIECES", 1)
+    generator = np.random.default_rng(0)
+    path = write_parquet(tmp_path / "one.parquet", (generator.bytes(20_000) for _ in range(1000)), group=50)
+    start = pa.total_allocated_bytes()
+    held = [pa.total_allocated_bytes() - start for _ in opened(path).examples(0, 0, 0, 1)]
+    assert len(held) == 1000
+    assert 0 < max(held) < 10e6 < path.stat().st_size / 2
+
+
+def test_footers_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are let go at once: the garbage collector may take long to come by."""
+    footers, read = [], shards_module.read_footer
+
+    def noted(file: Path) -> object:
+        footer = read(file)
+        footers.append(weakref.ref(footer))
+        return footer
+
+    monkeypatch.setattr(shards_module, "read_footer", noted)
+    folder = write_set(tmp_path, "parquet", [9, 8, 7])
+    gc.disable()
+    try:
+        stream = opened(folder)
+        assert [footer() for footer in footers] == [None] * 3
+    finally:
+        gc.enable()
+    assert sorted(part(stream)) == list(range(24))

@@ -143,8 +143,10 @@ def read_footer(file: Path) -> Any:
 def image_column(file: Path, footer: Any) -> str:
     """Return the name of a file's column of encoded images; raises DataError."""
     import pyarrow
+    import pyarrow.parquet
 
-    schema = footer.schema.to_arrow_schema()
+    # Not footer.schema, which refers back to its footer and so keeps it until the next garbage collection.
+    schema = pyarrow.parquet.ParquetSchema(footer).to_arrow_schema()
     name = next((name for name in IMAGE_COLUMNS if name in schema.names), None)
     if name is None:
         raise DataError(f"{file} has the columns {schema.names}; name its column of images 'image' or 'img'")

@@ -174,8 +174,9 @@ def _parquet_rows(shards: list[_Span]) -> Iterator[Row]:
     for file, column, first, last, start, before in shards:
         row, groups = start, list(range(first, last))
         try:
-            # Without a buffer a whole row group, which may be a whole file, would be read at once.
-            with pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER) as opened:
+            # Without a buffer a whole row group, which may be a whole file, would be read at once; with pre_buffer
+            # all row groups of the span would be kept in memory until its end.
+            with pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as opened:
                 for batch in opened.iter_batches(_ROWS, row_groups=groups, columns=[column], use_threads=False):
                     for value in batch.column(0):
                         content = value.as_py()
