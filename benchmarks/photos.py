@@ -17,7 +17,7 @@ from hybridvq.data import read_image
 from hybridvq.files import image_files
 from hybridvq.metrics import psnr_db
 
-SIMILARITY_IMAGES = 50  # that MS-SSIM is measured on, which takes longer than the codecs
+SIMILARITY_IMAGES = 50  # at least, that MS-SSIM is measured on, which takes longer than the codecs
 SMALLEST_SIDE = 176  # MS-SSIM halves the sides four times, and its window of 11 pixels must fit then
 
 
@@ -107,9 +107,8 @@ def fingerprint(photographs: Sequence[np.ndarray]) -> str:
 def measure(codec: PhotoCodec, photographs: Sequence[np.ndarray]) -> dict[str, float]:
     """One point of a curve: means over images, but bits and processor seconds over all pixels together.
 
-    MS-SSIM is that of SIMILARITY_IMAGES of them, evenly spread.
+    MS-SSIM is that of some of them, see `judged`.
     """
-    every = max(1, len(photographs) // SIMILARITY_IMAGES)
     mse, similarity, file_bytes, payload_bytes, encode_s, decode_s = [], [], 0, 0, 0.0, 0.0
     for i, pixels in enumerate(photographs):
         start = time.process_time()
@@ -122,7 +121,7 @@ def measure(codec: PhotoCodec, photographs: Sequence[np.ndarray]) -> dict[str, f
         file_bytes += len(data)
         payload_bytes += codec.payload(data)
         mse.append(squared_error(decoded, pixels))
-        if i % every == 0:
+        if i in judged(len(photographs)):
             similarity.append(ms_ssim(decoded, pixels))
     pixel_count = sum(pixels.shape[0] * pixels.shape[1] for pixels in photographs)
     return {
@@ -134,6 +133,11 @@ def measure(codec: PhotoCodec, photographs: Sequence[np.ndarray]) -> dict[str, f
         "encode_megapixels_per_second": pixel_count / encode_s / 1e6,
         "decode_megapixels_per_second": pixel_count / decode_s / 1e6,
     }
+
+
+def judged(images: int) -> range:
+    """The images, by number, that MS-SSIM is measured on: some 50 to 100 of many, evenly spread."""
+    return range(0, images, max(1, images // SIMILARITY_IMAGES))
 
 
 def squared_error(a: np.ndarray, b: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.bjontegaard import Curve, bd_rate
-from benchmarks.photos import SIMILARITY_IMAGES
+from benchmarks.photos import SMALLEST_SIDE, judged
 from hybridvq.report.figures import INK, empty_figure, plain_axes, to_svg
 from hybridvq.report.result import Recipe
 from hybridvq.report.style import MISSING, Look, looks
@@ -26,10 +26,11 @@ def write_page(result: dict[str, Any], out: Path) -> None:
     photographs = result["photographs"]
     parts = [
         "# Bits against quality: photographs",
-        f"{photographs['name']} ({photographs['images']} images, {photographs['megapixels']:.1f} megapixels).",
+        f"{photographs['name']}: the {photographs['images']} of them whose sides are at least {SMALLEST_SIDE} pixels, "
+        f"{photographs['megapixels']:.1f} megapixels.",
         "![PSNR and MS-SSIM over bits a pixel](rate.svg)",
         delta_table(curves),
-        points_table(curves),
+        points_table(curves, len(judged(photographs["images"]))),
         how_it_was_made(result),
     ]
     write_whole(out / "README.md", ("\n\n".join(parts) + "\n").encode())
@@ -82,14 +83,14 @@ def harmonic_mean(speeds: list[float]) -> float:
     return len(speeds) / sum(1 / speed for speed in speeds)
 
 
-def points_table(curves: list[dict[str, Any]]) -> str:
+def points_table(curves: list[dict[str, Any]], similarity_images: int) -> str:
     lines = [
         "## Every point",
         "",
         "Bits a pixel: all bytes of the files over all pixels, and without their headers (of JPEG every marker "
         "segment, tables included; of WebP 30 bytes; of AVIF all outside `mdat`; of JPEG XL nothing, whose codestream "
         "has a few bytes of them). PSNR: the mean over images, and that of the mean squared error. MS-SSIM: of RGB, "
-        f"the mean over {SIMILARITY_IMAGES} images.",
+        f"the mean over {similarity_images} images, evenly spread.",
         "",
         "| codec | quality | bits a pixel | without headers | PSNR, dB | of the mean MSE | MS-SSIM |",
         "|---|--:|--:|--:|--:|--:|--:|",

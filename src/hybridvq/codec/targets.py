@@ -53,7 +53,7 @@ def meet(target: Target, attempt: Callable[[int, float], Attempt], stages: int, 
         nearest = attempt(s, 0.0)
         if target.is_met(nearest):
             met = nearest
-        if target.is_met(nearest) is not target.is_rate:
+        if target.is_met(nearest) != target.is_rate:
             met = raise_weight(target, partial(attempt, s), unit) or met
             break
     if met is not None:
@@ -79,7 +79,7 @@ def raise_weight(target: Target, attempt: Callable[[float], Attempt], unit: floa
         tried = attempt(unit * 2**middle)
         if target.is_met(tried):
             best = tried
-        if target.is_met(tried) is target.is_rate:
+        if target.is_met(tried) == target.is_rate:
             high = middle
         else:
             low = middle
