@@ -169,4 +169,4 @@ def write_images(images: Tensor, names: Sequence[str], grid: np.ndarray, out: Pa
     """
     files = {f"{name}.png": pixels for name, pixels in zip(names, to_pixels(images).numpy(), strict=True)}
     for name, pixels in {**files, "grid.png": grid}.items():
-        save_png(pixels, out / name)
+        save_png(Image.fromarray(pixels), out / name)
