@@ -53,9 +53,9 @@ def commands(name: str, plan: dict[str, Any], data: str, out: Path) -> list[tupl
             words = ["tokenize", str(run), *images, "--split", part, "--out", str(tokens / part)]
             made.append((tokens / part / "tokens.json", words))
         for prior, settings in priors.items():
-            words = ["train-prior", str(run), "--tokens", str(tokens), "--prior", settings.pop("prior", prior)]
-            words += [*options(settings), "--out", str(folder / prior), "--resume"]
-            made.append((folder / prior / "model", words))
+            own = {"prior": prior} | plan["common"] | settings
+            words = ["train-prior", str(run), "--tokens", str(tokens), *options(own)]
+            made.append((folder / prior / "model", [*words, "--out", str(folder / prior), "--resume"]))
     return made
 
 
