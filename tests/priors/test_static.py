@@ -57,7 +57,6 @@ def test_a_code_that_never_comes_has_the_gains_of_its_stage():
     _, mean, log_deviation = made.gain_table[0, 4]
     assert mean.item() == pytest.approx(0, abs=1e-5)
     assert log_deviation.exp().item() == pytest.approx(1, abs=2e-3)
-    assert made.space.gain_range == (given.gains.min().item(), given.gains.max().item())
 
 
 def test_fitting_raises_the_likelihood_of_what_it_was_fitted_to():

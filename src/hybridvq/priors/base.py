@@ -11,7 +11,6 @@ along it.
 """
 
 import inspect
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -102,13 +101,9 @@ class Prior(nn.Module, ABC):
 
     @property
     def space(self) -> TokenSpace:
-        """What tokens are, with the range of float gains once they have been fitted."""
-        head = self.gain_head
-        low, high = head.extremes.tolist() if head is not None else (math.inf, -math.inf)
-        values = None if head is None else head.level_values
-        return TokenSpace(
-            self.codebook_size, self.stages, self.kind, values, self.vectors, (low, high) if low <= high else None
-        )
+        """What tokens are."""
+        values = None if self.gain_head is None else self.gain_head.level_values
+        return TokenSpace(self.codebook_size, self.stages, self.kind, values, self.vectors)
 
     @property
     def options(self) -> dict[str, Any]:

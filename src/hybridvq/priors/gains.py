@@ -32,7 +32,6 @@ class GainHead(nn.Module, ABC):
     level_values: Tensor | None  # (S, L)
     mean: Tensor  # (S,)
     deviation: Tensor  # (S,)
-    extremes: Tensor  # (2,), the lowest and highest float gain seen; +inf and -inf before any
 
     def __init__(self, space: TokenSpace, outputs: int) -> None:
         super().__init__()
@@ -41,7 +40,6 @@ class GainHead(nn.Module, ABC):
         self.register_buffer("level_values", None if values is None else values.clone())
         self.register_buffer("mean", torch.zeros(space.stages))
         self.register_buffer("deviation", torch.ones(space.stages))
-        self.register_buffer("extremes", torch.tensor(space.gain_range or (math.inf, -math.inf)))
         if values is not None:
             self.set_scale(values.mean(1), values.std(1, correction=0))
 
@@ -70,11 +68,9 @@ class GainHead(nn.Module, ABC):
 
     @torch.no_grad()
     def fit(self, gains: Tensor) -> None:
-        """Take location and scale of each stage from gains (B, S, h, w), and their range where they are floats."""
+        """Take location and scale of each stage from gains (B, S, h, w)."""
         values = torch.stack([self.values(gains[:, s], s).double().flatten() for s in range(gains.shape[1])])
         self.set_scale(values.mean(1), values.std(1, correction=0))
-        if self.level_values is None:
-            self.extremes.copy_(torch.stack(values.aminmax()))
 
     @torch.no_grad()
     def set_scale(self, mean: Tensor, deviation: Tensor) -> None:

@@ -22,7 +22,6 @@ class TokenSpace:
         gain: whether a code comes with no gain, with one of L levels, or with a float.
         level_values: (S, L) float32, the gain that each level stands for, ascending; None without levels.
         vectors: (K, C) float32, the codebook: unit directions, or codes of any length.
-        gain_range: the lowest and highest float gain seen, where that is known.
     """
 
     codebook_size: int
@@ -30,7 +29,6 @@ class TokenSpace:
     gain: Literal["none", "levels", "float"]
     level_values: Tensor | None
     vectors: Tensor
-    gain_range: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> "TokenSpace":

@@ -83,8 +83,6 @@ class StaticPrior(Prior):
             return
         mean, deviation = counts.moments_of_stage()
         self.gain_head.set_scale(mean, deviation)
-        if self.kind == "float":
-            self.gain_head.extremes.copy_(counts.extremes)
         if isinstance(self.gain_head, CategoricalHead):
             self.gain_table.copy_(counts.level_logits())
         else:
@@ -101,7 +99,6 @@ class Counts:
         self.codes = torch.zeros(shape, dtype=torch.float64)
         self.sums, self.squares = torch.zeros_like(self.codes), torch.zeros_like(self.codes)
         self.levels = torch.zeros(*shape, levels, dtype=torch.float64)
-        self.extremes = torch.tensor([torch.inf, -torch.inf])
 
     def add(self, tokens: Tokens) -> None:
         assert tokens.codes is not None
@@ -112,9 +109,6 @@ class Counts:
                 continue
             gains = tokens.gains[:, s].flatten()
             values = self.head.values(gains, s).cpu()
-            self.extremes = torch.stack(
-                [self.extremes[0].minimum(values.min()), self.extremes[1].maximum(values.max())]
-            )
             self.sums[s].index_add_(0, k.cpu(), values.double())
             self.squares[s].index_add_(0, k.cpu(), values.double().square())
             if self.levels.numel():
