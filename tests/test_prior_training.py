@@ -23,7 +23,7 @@ SMALL = {"transformer": {"width": 16, "layers": 1, "heads": 2}, "pixelcnn": {"wi
 
 def settings(prior="transformer", conditional=False, **training):
     schedule = {"steps": 20, "batch_size": 8, "eval_every": 5, "checkpoint_every": 10, "precision": "32-true"}
-    return PriorSettings(prior, SMALL[prior], conditional, PriorTrainingSettings(**(schedule | training)))
+    return PriorSettings(prior, dict(SMALL[prior]), conditional, PriorTrainingSettings(**(schedule | training)))
 
 
 def make_tokens(folder, name):
@@ -76,7 +76,10 @@ def test_the_first_loss_is_that_of_an_independent_sum(gain_shape, tmp_path):
 
 
 def test_a_resumed_run_ends_as_if_it_had_not_stopped(gain_shape, tmp_path, monkeypatch):
-    train(gain_shape, tmp_path / "whole")
+    """Dropout included."""
+    given = settings()
+    given.options["dropout"] = 0.2
+    train(gain_shape, tmp_path / "whole", given)
     from hybridvq.training.prior import PriorTraining
 
     original = PriorTraining.training_step
@@ -88,12 +91,12 @@ def test_a_resumed_run_ends_as_if_it_had_not_stopped(gain_shape, tmp_path, monke
 
     monkeypatch.setattr(PriorTraining, "training_step", fail)
     with pytest.raises(KeyboardInterrupt, match=r"interrupted at step 13; add --resume"):
-        train(gain_shape, tmp_path / "parts")
+        train(gain_shape, tmp_path / "parts", given)
     monkeypatch.setattr(PriorTraining, "training_step", original)
     assert read_checkpoint(tmp_path / "parts")["global_step"] == 10
-    train(gain_shape, tmp_path / "parts", resume=True)
+    train(gain_shape, tmp_path / "parts", given, resume=True)
     assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
-    _, history = train(gain_shape, tmp_path / "parts", resume=True)  # finished: trains nothing
+    _, history = train(gain_shape, tmp_path / "parts", given, resume=True)  # finished: trains nothing
     assert len(history.train_bits) == 20
 
 

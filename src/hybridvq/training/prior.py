@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -26,6 +27,7 @@ from hybridvq.training.module import StepSampler, Training, advice
 from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
 
 EVAL_BATCH = 64
+_DROPOUT = 2  # keeps these random numbers apart from others of the same seed, see `hybridvq.data.batches`
 TOKENIZER = "tokenizer"  # the folder, within a prior's, of the tokenizer whose tokens it models
 
 
@@ -104,6 +106,11 @@ class PriorTraining(Training):
         super().__init__()
         self.prior, self.settings, self.tokens, self.seed = prior, settings, tokens, seed
         self.last_bits = 0.0
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Let what dropout leaves out follow from the step, so that a resumed run leaves out the same."""
+        entropy = (self.seed, _DROPOUT, self.global_step, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         score = self.prior.score(*split(batch))
