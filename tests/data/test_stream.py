@@ -214,3 +214,9 @@ def test_footers_are_not_kept_in_memory(tmp_path: Path, monkeypatch: pytest.Monk
     finally:
         gc.enable()
     assert sorted(part(stream)) == list(range(24))
+
+
+def test_workers_read_after_the_process_that_started_them_has(tmp_path: Path) -> None:
+    stream = opened(write_set(tmp_path, "parquet", [9, 8, 7]), workers=2)
+    assert taken(stream) == list(range(24))
+    assert sorted(part(stream)) == list(range(24))

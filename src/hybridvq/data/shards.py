@@ -7,9 +7,11 @@ images stay encoded.
 import functools
 import hashlib
 import itertools
+import os
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -169,14 +171,11 @@ def _spans(file: Path, footer: Any, most: int, before: int) -> list[_Span]:
 
 
 def _parquet_rows(shards: list[_Span]) -> Iterator[Row]:
-    import pyarrow.parquet
-
     for file, column, first, last, start, before in shards:
         row, groups = start, list(range(first, last))
+        opened = _opened_parquet(file)
         try:
-            # Without a buffer a whole row group, which may be a whole file, would be read at once; with pre_buffer
-            # all row groups of the span would be kept in memory until its end.
-            with pyarrow.parquet.ParquetFile(file, buffer_size=_BUFFER, pre_buffer=False) as opened:
+            with opened:
                 for batch in opened.iter_batches(_ROWS, row_groups=groups, columns=[column], use_threads=False):
                     for value in batch.column(0):
                         content = value.as_py()
@@ -189,6 +188,25 @@ def _parquet_rows(shards: list[_Span]) -> Iterator[Row]:
                 f"{file} cannot be read after row {row} (damaged parquet data: {first_line(error)}); "
                 "download or write it again"
             ) from None
+
+
+def _opened_parquet(file: str) -> Any:
+    import pyarrow.parquet
+
+    footer = _footer_thread(os.getpid()).submit(read_footer, Path(file)).result()
+    # Without a buffer a whole row group, which may be a whole file, would be read at once; with pre_buffer all row
+    # groups of the span would be kept in memory until its end.
+    return pyarrow.parquet.ParquetFile(file, metadata=footer, buffer_size=_BUFFER, pre_buffer=False)
+
+
+@functools.cache
+def _footer_thread(process: int) -> ThreadPoolExecutor:
+    """The one thread of a process that reads footers; a forked process inherits none that runs.
+
+    A file is opened by any of the threads in which `datasets` reads, and malloc keeps the memory that was freed for
+    the thread that had asked for it: in the end each would have held as much as all footers that are open at once.
+    """
+    return ThreadPoolExecutor(1)
 
 
 def _tar_rows(shards: list[str]) -> Iterator[Row]:
