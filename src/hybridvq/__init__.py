@@ -38,6 +38,7 @@ _HOMES = {
     "build_prior": "priors",
     "load_prior": "priors",
     "evaluate": "evaluation",
+    "export_onnx": "export",
     "open_images": "data",
     "load_tokens": "bulk",
     "tokenize": "bulk",

@@ -8,7 +8,7 @@ from typing import Protocol
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from hybridvq._version import __version__
-from hybridvq.commands import compare, evaluate, reconstruct, sample, tokenize, train, train_prior
+from hybridvq.commands import compare, evaluate, export, reconstruct, sample, tokenize, train, train_prior
 from hybridvq.commands.arguments import new_parser, underscored
 from hybridvq.errors import DataError, HybridVQError, LostProcessError
 from hybridvq.launch import is_first
@@ -40,6 +40,7 @@ COMMANDS: dict[str, Command] = {
     "evaluate": evaluate,
     "reconstruct": reconstruct,
     "tokenize": tokenize,
+    "export": export,
     "train-prior": train_prior,
     "sample": sample,
     "compare": compare,
