@@ -90,6 +90,7 @@ def test_help(command, capsys):
             "model", "--data", "--split", "--size", "--skip_unreadable", "--out", "--workers", "--shard_images",
             "--batch_size", "--engine", "--address", "default: 2048",
         ],
+        "export": ["model", "--format", "--out", "onnx", "default: exported"],
         "compare": [
             "--config", "--print_config", "--data", "--size", "--skip_unreadable", "--recipes", "--seeds",
             "--first_seed_only", "--steps", "--batch_size", "--eval_images", "--eval_every", "--overrides", "--jobs",
@@ -260,6 +261,8 @@ def test_the_progress_bar_tells_the_time_left(tmp_path):
         ("evaluate", "the following arguments are required"),
         ("evaluate /no/where", "there is no model folder /no/where; give a folder"),
         ("reconstruct /no/where a.png", "there is no model folder /no/where"),
+        ("export /no/where", "there is no model folder /no/where"),
+        ("export /no/where --format nope", "format: Expected a"),
         ("compare", "compare needs recipes"),
         ("compare --recipes vector --steps 0", "steps is 0; it must be at least 1"),
         ("compare --recipes vector --jobs 0", "jobs is 0; it must be at least 1"),

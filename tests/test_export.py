@@ -146,7 +146,7 @@ def test_a_missing_extra_is_named(tmp_path, monkeypatch, name):
 
 
 def test_missing_models_are_named(tmp_path):
-    with pytest.raises(ModelError, match="there is no model folder ./nowhere"):
+    with pytest.raises(ModelError, match=r"there is no model folder \./nowhere"):
         export_onnx("./nowhere", tmp_path / "out")
 
 
@@ -180,5 +180,5 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 def test_a_place_that_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ConfigError, match="cannot be written .*; choose another --out"):
+    with pytest.raises(ConfigError, match=r"cannot be written .*; choose another --out"):
         write({}, {}, tmp_path / "file" / "out")

@@ -51,13 +51,13 @@ class Decode(nn.Module):
 
 
 def export_onnx(model: str | Path, out: str | Path) -> dict[str, Any]:
-    """Write encoder.onnx, decoder.onnx and export.json of `model` into the new folder `out`; returns what the last says.
+    """Write encoder.onnx, decoder.onnx and export.json into the new folder `out`; return what the last says.
 
     The encoder takes x (B, 3, f h, f w) float32 in [-1, 1], f being the downsampling factor, and gives the parts of
-    `Tokens` that the model has: codes (B, S, h, w) int64, gains (B, S, h, w) int64 levels or float32, or vectors
-    (B, D, h, w) float32. The decoder takes those and gives x_hat. B, h and w are free. Both computes what
-    `Tokenizer.encode` and `decode` do in evaluation, to the rounding of float32; the encoder holds one score for each
-    position and code, where ours holds a slab of them.
+    `Tokens` that the model has: codes (B, S, h, w) int64, gains (B, S, h, w) int64 levels or float32, vectors
+    (B, D, h, w) float32. The decoder takes those and gives x_hat. B, h and w are free. Both compute what
+    `Tokenizer.encode` and `decode` do in evaluation, to the rounding of float32; the encoder holds a score for each
+    position and code at once, where ours holds a slab of them.
 
     Raises:
         ConfigError: the extra `export` is not installed, `out` is not a new folder or cannot be written, or the model
@@ -93,7 +93,7 @@ def check_new(out: Path) -> None:
 
 
 def trace(tokenizer: Tokenizer) -> dict[str, Any]:
-    """An `onnx.ModelProto` for each of the two files."""
+    """An `onnx.ModelProto` for each of the two files; the tokenizer is of no other use afterwards (see `settle`)."""
     f = tokenizer.downsampling
     batch, h, w = (torch.export.Dim(name) for name in ("batch", "h", "w"))
     x = torch.zeros(EXAMPLE[0], 3, f * EXAMPLE[1], f * EXAMPLE[2])
@@ -148,7 +148,7 @@ def to_onnx(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the exporter's notes on itself from the terminal: renamed axes, torchvision's absence, its own deprecations."""
+    """Keep from the terminal what the exporter says of itself: renamed axes, no torchvision, its own deprecations."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -212,9 +212,10 @@ def write(protos: dict[str, Any], about: dict[str, Any], out: Path) -> None:
     from onnx.helper import set_model_props
 
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as place:
-            whole = Path(place) / out.name
+        parent = out.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=parent, prefix=".exporting-") as place:
+            whole = Path(place) / "whole"
             for name, proto in protos.items():
                 set_model_props(proto, {KEY: json.dumps(about)})
                 write_whole(whole / name, proto.SerializeToString())
