@@ -1,6 +1,6 @@
 """What tokens cost under each prior: bits a position on held-out images, for several tokenizers and sets of images.
 
-    python -m benchmarks.priors docs/results/priors.yaml --data cifar10=PATH_OR_HUB_ID imagenet-64=PATH_OR_HUB_ID
+    python -m benchmarks.priors docs/results/priors/plan.yaml --data cifar10=PATH_OR_HUB_ID imagenet-64=PATH_OR_HUB_ID
 
 Trains what the plan names and is not there yet, by the commands of `hybridvq`, each resumed where it was cut off:
 

@@ -90,6 +90,16 @@ def test_help(command, capsys):
             "model", "--data", "--split", "--size", "--skip_unreadable", "--out", "--workers", "--shard_images",
             "--batch_size", "--engine", "--address", "default: 2048",
         ],
+        "export": ["model", "--format", "--out", "onnx", "default: exported"],
+        "train-prior": [
+            "model", "--data", "--size", "--skip_unreadable", "--tokens", "--prior", "--options", "--conditional",
+            "--training.steps", "--training.patience", "--out", "--seed", "--resume", "--devices", "--num_nodes",
+            "--eval_images", "default: transformer",
+        ],
+        "sample": [
+            "prior", "--out", "--count", "--seed", "--labels", "--temperature", "--top_k", "--top_p", "--guidance",
+            "--shape", "--complete", "--keep", "--model", "default: samples",
+        ],
         "fit-codec": ["model", "--data", "--size", "--images", "--steps", "--seed", "default: 2048"],
         "compress": [
             "images", "--model", "--out", "--stages", "--gain_step", "--rate_weight", "--target_bpp", "--target_psnr",
@@ -267,6 +277,8 @@ def test_the_progress_bar_tells_the_time_left(tmp_path):
         ("evaluate", "the following arguments are required"),
         ("evaluate /no/where", "there is no model folder /no/where; give a folder"),
         ("reconstruct /no/where a.png", "there is no model folder /no/where"),
+        ("export /no/where", "there is no model folder /no/where"),
+        ("export /no/where --format nope", "format: Expected a"),
         ("compare", "compare needs recipes"),
         ("compare --recipes vector --steps 0", "steps is 0; it must be at least 1"),
         ("compare --recipes vector --jobs 0", "jobs is 0; it must be at least 1"),

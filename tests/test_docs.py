@@ -2,18 +2,20 @@
 
 import re
 import shlex
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from jsonargparse import ArgumentError
 from PIL import Image
 
 import tiny
 from data.conftest import noise
-from hybridvq import Tokenizer
+from hybridvq import Tokenizer, load_tokenizer
 from hybridvq.cli import COMMANDS, build_parser, main
 from hybridvq.codec import fit_tables
 from hybridvq.commands.arguments import underscored
@@ -197,3 +199,30 @@ def test_numbers_on_the_choosing_page_are_published():
     assert len(errors) > 15
     assert len(times) > 5
     assert errors | times <= published
+
+
+def test_the_export_page_runs(tmp_path, monkeypatch, capfd):
+    """The page's command, quietly, and its code in a process that has neither torch nor hybridvq."""
+    command = re.findall(r"^    hybridvq (export .*)$", (DOCS / "export.md").read_text(), re.MULTILINE)[0]
+    monkeypatch.chdir(tmp_path)
+    Tokenizer(8, 2, "gain-shape", {"codebook_size": 32, "levels": 4}).save_pretrained("runs/mine/model")
+    noise(1).resize((19, 14)).save("photo.jpg")
+    assert main(command.split()) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    tokens, image = "codes int64 (batch, 1, h, w), gains int64 (batch, 1, h, w)", "float32 (batch, 3, 2*h, 2*w)"
+    assert out.splitlines() == [
+        f"encoder.onnx: x {image} -> {tokens}",
+        f"decoder.onnx: {tokens} -> x_hat {image}",
+        "export: exported",
+    ]
+    blocks = python_blocks("export.md")
+    assert len(blocks) == 1
+    alone = "import sys; sys.modules |= dict.fromkeys(['torch', 'hybridvq'])\n"  # importing one raises
+    subprocess.run([sys.executable, "-c", alone + blocks[0]], check=True)
+    tokenizer = load_tokenizer("runs/mine")
+    x = torch.from_numpy(np.array(Image.open("photo.jpg"))[:14, :18]).movedim(-1, 0)[None] / 127.5 - 1
+    with torch.no_grad():
+        x_hat = tokenizer.decode(tokenizer.encode(x))[0].movedim(0, -1)
+    decoded = np.array(Image.open("photo-decoded.png")).astype(int)
+    assert np.abs(decoded - ((x_hat.numpy() + 1) * 127.5).round()).max() <= 1

@@ -25,6 +25,7 @@ ALLOWED = {
     "writing": set(),
     "data": {"errors"},
     "tokenizer": {"errors", "networks", "quantizers"},
+    "export": {"_version", "errors", "quantizers", "tokenizer", "writing"},
     "priors": {"errors", "metrics", "quantizers", "tokenizer"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
@@ -43,7 +44,7 @@ ALLOWED = {
     "report": {"errors", "metrics", "writing"},
     "commands": {
         "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors", "codec",
-        "generation", "bulk", "training", "compare", "report", "writing"
+        "export", "generation", "bulk", "training", "compare", "report", "writing"
     },
     "cli": {"_version", "commands", "errors", "launch", "recipe"},
 }  # fmt: skip
@@ -101,6 +102,11 @@ def test_loading_a_model_is_light():
     assert not loaded & {"lightning", "datasets", "matplotlib", "skimage", "sklearn"}
 
 
+def test_exporters_wait_for_an_export():
+    statement = "import hybridvq.cli, hybridvq.commands.export; from hybridvq import export_onnx, load_tokenizer"
+    assert not loaded_after(statement) & {"onnx", "onnxscript", "onnx_ir", "onnxruntime"}
+
+
 def test_reading_tokens_is_light():
     assert not loaded_after("from hybridvq import load_tokens") & {"lightning", "datasets", "matplotlib", "ray"}
 
@@ -124,8 +130,8 @@ def test_public_names():
         "GaussianQuantizer", "HybridVQError", "IdentityQuantizer", "ModelError", "PixelCNNPrior", "Prior",
         "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens",
         "TrainingError", "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer",
-        "compare", "compress", "decompress", "evaluate", "load_prior", "load_recipe", "load_tokenizer", "load_tokens",
-        "open_images", "tokenize", "train", "write_report",
+        "compare", "compress", "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer",
+        "load_tokens", "open_images", "tokenize", "train", "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
         if name not in ("compare", "write_report"):

@@ -105,7 +105,7 @@ def test_killed_at_any_moment_the_checkpoint_is_whole(tmp_path, processes):
         process.kill()
         process.join(60)
         state, written = read_checkpoint(tmp_path), (tmp_path / CHECKPOINT).stat().st_mtime_ns
-        history = state["callbacks"]["Recorder"]
+        history = state["callbacks"]["TokenizerRecorder"]
         assert len(history["train_mse"]) == state["global_step"]
         assert all(value.isfinite().all() for value in state["state_dict"].values())
         reached.append(state["global_step"])

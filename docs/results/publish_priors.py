@@ -108,10 +108,10 @@ def page(result: dict[str, Any], target: Path) -> str:
             h, w = part["grid"]
             parts.append(f"## {name}, {recipe}\n\n{part['images']:,} held-out images of {h}x{w} positions.")
             parts.append("\n".join(table(part)))
-    parts.append("## How it was made\n\n    python -m benchmarks.priors docs/results/priors.yaml --data ...")
+    parts.append("## How it was made\n\n    python -m benchmarks.priors docs/results/priors/plan.yaml --data ...")
     parts.append("    python docs/results/publish_priors.py runs/priors docs/results/priors")
     parts.append(
-        f"[priors.yaml](../priors.yaml) holds every setting. One seed; {result['hardware']['name']}, one thread a run, "
+        f"[plan.yaml](plan.yaml) holds every setting. One seed; {result['hardware']['name']}, one thread a run, "
         f"torch {result['torch']}. Bits are means over all positions of all held-out images, in float32."
     )
     for picture in sorted(target.glob("*.png")):

@@ -39,6 +39,7 @@ _HOMES = {
     "build_prior": "priors",
     "load_prior": "priors",
     "evaluate": "evaluation",
+    "export_onnx": "export",
     "open_images": "data",
     "Codec": "codec",
     "compress": "codec",
