@@ -19,12 +19,12 @@ from hybridvq.export import ABOUT, DECODER, ENCODER, KEY, check_new, parts_of, s
 HALF = 32
 GAIN_SHAPE = {"codebook_size": 100, "levels": 4}
 MODELS = {
-    "vector": (4, "vector", {"codebook_size": 2 * HALF, "code_dim": 3, "normalize": True}),
+    "vector": (2, "vector", {"codebook_size": 2 * HALF, "code_dim": 3, "normalize": True}),
     "projected": (2, "projected", {"codebook_size": 50, "learn": "ema"}),
     "gain-shape": (2, "gain-shape", GAIN_SHAPE),
-    "gain-shape-float": (2, "gain-shape", GAIN_SHAPE | {"levels": None, "stages": 2, "gradient": "rotation"}),
+    "gain-shape-float": (2, "gain-shape", GAIN_SHAPE | {"levels": None, "gradient": "rotation"}),
     "gain-shape-rate": (
-        8, "gain-shape", GAIN_SHAPE | {"stages": 2, "code_dim": 3, "normalize": True, "beta": 0.0, "rate_weight": 0.05}
+        4, "gain-shape", GAIN_SHAPE | {"stages": 2, "code_dim": 3, "normalize": True, "beta": 0.0, "rate_weight": 0.05}
     ),
     "identity": (2, "identity", {}),
     "gaussian": (2, "gaussian", {}),
