@@ -8,12 +8,13 @@ import functools
 import hashlib
 import itertools
 import os
+import posixpath
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from hybridvq.data.hub import encoded_column, loaded
@@ -172,7 +173,9 @@ def _spans(file: Path, footer: Any, most: int, before: int) -> list[_Span]:
 
 def _parquet_rows(shards: list[_Span]) -> Iterator[Row]:
     for file, column, first, last, start, before in shards:
-        row, groups = start, list(range(first, last))
+        # No path is made for each row: pathlib interns its parts, and Python's table of interned strings, made anew
+        # every so often, would leave holes in memory.
+        name, row, groups = Path(file).name, start, list(range(first, last))
         opened = _opened_parquet(file)
         try:
             with opened:
@@ -180,7 +183,7 @@ def _parquet_rows(shards: list[_Span]) -> Iterator[Row]:
                     for value in batch.column(0):
                         content = value.as_py()
                         content = content["bytes"] if isinstance(content, dict) else content
-                        yield {"name": f"{Path(file).name} row {row}", "key": str(before + row), "bytes": content}
+                        yield {"name": f"{name} row {row}", "key": str(before + row), "bytes": content}
                         row += 1
         # Damaged pages surface as ArrowInvalid, OSError or MemoryError, depending on the byte.
         except Exception as error:
@@ -211,9 +214,10 @@ def _footer_thread(process: int) -> ThreadPoolExecutor:
 
 def _tar_rows(shards: list[str]) -> Iterator[Row]:
     for file in shards:
-        with _opened_tar(Path(file)) as archive:
+        path = Path(file)
+        with _opened_tar(path) as archive:
             while (member := _next_image(archive)) is not None:
-                name = f"{Path(file).name}/{member.name}"
+                name = f"{path.name}/{member.name}"
                 try:
                     content = archive.extractfile(member)
                     data = content.read() if content else b""
@@ -240,7 +244,7 @@ def _next_image(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
         while (member := archive.next()) is not None:
             # Otherwise a description of every member stays in memory.
             archive.members = []  # type: ignore[attr-defined]
-            hidden = PurePosixPath(member.name).name.startswith(".")
+            hidden = posixpath.basename(member.name).startswith(".")
             if member.isfile() and not hidden and member.name.lower().endswith(TAR_MEMBERS):
                 return member
     except _TAR_ERRORS as error:
