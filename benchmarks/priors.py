@@ -72,12 +72,11 @@ def measure(folder: Path) -> dict[str, Any]:
     learned, held_out = (TokenArrays(load_tokens(folder / "tokens" / part)) for part in ("train", "test"))
     gains = learned.batch(slice(None)).get("gains")
     grids = gain_grids(gains) if gains is not None and gains.is_floating_point() else {}
+    folders = sorted(path.parents[1] for path in folder.glob("*/model/config.json") if path.parents[1].name != "run")
     priors = {}
-    for path in sorted(folder.glob("*/model/config.json")):
-        prior = load_prior(path.parent)
-        name = path.parent.parent.name
-        if name != "run":
-            priors[name] = measure_prior(prior, held_out, grids) | history(path.parent.parent)
+    for path in folders:
+        prior = load_prior(path)
+        priors[path.name] = measure_prior(prior, held_out, grids) | history(path)
     return {"images": len(held_out), "grid": list(prior.shape), "gain": prior.kind, "priors": priors}
 
 
