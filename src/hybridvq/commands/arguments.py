@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -102,6 +103,11 @@ def check_eval_images(arguments: Namespace) -> None:
     """Raise ConfigError unless some held-out images are measured."""
     if arguments.eval_images < 1:
         raise ConfigError(f"--eval-images is {arguments.eval_images}; it must be at least 1")
+
+
+def settings_of(kind: type[T], arguments: Namespace) -> T:
+    """The dataclass whose fields are all among the arguments."""
+    return kind(**{field.name: arguments[field.name] for field in fields(kind)})  # type: ignore[arg-type]
 
 
 def data_settings(arguments: Namespace) -> DataSettings:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_data_arguments, data_settings, list_skipped
+from hybridvq.commands.arguments import add_data_arguments, data_settings, list_skipped, settings_of
 from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
 from hybridvq.recipe import recipe_names
@@ -31,7 +31,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
-    plan = Plan(**{key: arguments[key] for key in Plan.__dataclass_fields__})
+    plan = settings_of(Plan, arguments)
     if find_processes().world_size > 1:
         raise ConfigError("compare trains on one device; start it without torchrun or srun, and --jobs runs at a time")
     from hybridvq.compare import compare

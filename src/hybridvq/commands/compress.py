@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_codec_argument, add_flags, list_skipped, progress
+from hybridvq.commands.arguments import add_codec_argument, add_flags, list_skipped, progress, settings_of
 from hybridvq.errors import DataError
 from hybridvq.settings import CodecSettings
 
@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
-    settings = CodecSettings(**{key: arguments[key] for key in CodecSettings.__dataclass_fields__})
+    settings = settings_of(CodecSettings, arguments)
     from hybridvq.codec import Codec
     from hybridvq.codec.files import compress_file, to_compress
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
+from hybridvq.commands.arguments import settings_of
 from hybridvq.errors import ConfigError
 from hybridvq.settings import SamplingSettings
 
@@ -52,17 +53,17 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         show_kept,
         write_images,
     )
-    from hybridvq.priors import load_prior, prior_folder
+    from hybridvq.priors import TOKENIZER, load_prior, prior_folder
     from hybridvq.tokenizer import load_tokenizer
 
     device, count, out = default_device(), arguments.count, Path(arguments.out)
-    model = arguments.model or prior_folder(arguments.prior) / "tokenizer"
+    model = arguments.model or prior_folder(arguments.prior) / TOKENIZER
     prior, tokenizer = load_prior(arguments.prior, model).to(device), load_tokenizer(model).to(device)
     h, w = arguments.shape or prior.shape
     prior.check_shape((h, w))
     classes: list[int | None] = [*label_numbers(arguments.labels, arguments.prior)] or [None]
     given = continue_picture(arguments.complete, arguments.keep, tokenizer, (h, w)) if arguments.complete else None
-    settings = SamplingSettings(**{key: arguments[key] for key in SamplingSettings.__dataclass_fields__})
+    settings = settings_of(SamplingSettings, arguments)
     labels = [label for label in classes for _ in range(count)]
     images = generate(prior, tokenizer, labels, (h, w), settings, arguments.seed, given)
     shown = torch.cat([show_kept(given, tokenizer), images]) if given else images

@@ -13,6 +13,7 @@ from hybridvq.commands.arguments import (
     check_eval_images,
     data_of_the_model,
     list_skipped,
+    settings_of,
 )
 from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
@@ -43,7 +44,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     check_eval_images(arguments)
-    settings = PriorSettings(**{key: arguments[key] for key in PriorSettings.__dataclass_fields__})
+    settings = settings_of(PriorSettings, arguments)
     processes = find_processes(arguments.devices, arguments.num_nodes)
     if processes.world_size > 1 and not arguments.tokens:
         raise ConfigError(
