@@ -28,7 +28,7 @@ class History:
 
     def images_per_second(self, batch_size: int) -> float:
         """Training speed; 0 if no step was timed."""
-        return speed(self, batch_size)
+        return self.timed_steps * batch_size / self.seconds if self.seconds else 0.0
 
 
 @dataclass
@@ -51,11 +51,3 @@ class PriorHistory:
     best_step: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     stopped: bool = False
-
-    def images_per_second(self, batch_size: int) -> float:
-        """Training speed; 0 if no step was timed."""
-        return speed(self, batch_size)
-
-
-def speed(history: History | PriorHistory, batch_size: int) -> float:
-    return history.timed_steps * batch_size / history.seconds if history.seconds else 0.0
