@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hybridvq.data import read_image
+from hybridvq.data import open_image
+from hybridvq.data.batches import to_tensor
 from hybridvq.data.decode import fit
 from hybridvq.errors import ConfigError
 from hybridvq.evaluation import to_pixels
@@ -129,10 +130,9 @@ def continue_picture(path: str | Path, keep: Keep, tokenizer: Tokenizer, shape: 
     """
     f, device = tokenizer.downsampling, next(tokenizer.parameters()).device
     height, width = f * shape[0], f * shape[1]
-    pixels = fit(Image.fromarray(read_image(path)), max(height, width))
+    pixels = fit(open_image(path), max(height, width))
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
-    cut = torch.from_numpy(pixels[top : top + height, left : left + width].copy())
-    x = cut.movedim(-1, 0)[None].to(device).float() / 127.5 - 1
+    x = to_tensor(pixels[None, top : top + height, left : left + width].copy()).to(device)
     return Given(tokenizer.encode(x), kept_positions(keep, shape))
 
 

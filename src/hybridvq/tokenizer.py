@@ -159,9 +159,8 @@ def model_folder(model: str | Path) -> Path:
         raise ModelError(f"there is no model folder {model}; give a folder that `hybridvq train` wrote, or a hub id")
     else:
         try:
-            path = Path(
-                snapshot_download(str(model), allow_patterns=[CONFIG, "*.safetensors"])
-            )  # and the codec's tables
+            # Of tensors not the weights alone: the codec's tables lie beside them.
+            path = Path(snapshot_download(str(model), allow_patterns=[CONFIG, "*.safetensors"]))
         except Exception as error:  # requests, the hub and the file system each raise their own
             raise ModelError(
                 f"there is no folder {model} here, and no such model could be downloaded from the hub "

@@ -3,7 +3,7 @@
 from hybridvq.priors.base import Prior, Score, steps
 from hybridvq.priors.bits import Bits, GainGrid, bits_per_position
 from hybridvq.priors.choice import Choice
-from hybridvq.priors.files import load_prior, prior_folder, read_prior_config, save_prior
+from hybridvq.priors.files import TOKENIZER, load_prior, prior_folder, read_prior_config, save_prior
 from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.space import TokenSpace
@@ -12,6 +12,7 @@ from hybridvq.priors.transformer import TransformerPrior
 
 __all__ = [
     "PRIORS",
+    "TOKENIZER",
     "Bits",
     "Choice",
     "GainGrid",

@@ -16,6 +16,7 @@ from hybridvq.priors.space import TokenSpace
 from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder, weight_hash
 
 FORMAT = 1
+TOKENIZER = "tokenizer"  # the folder, within a prior's, of a copy of the tokenizer whose tokens it models
 
 
 @dataclass(frozen=True)

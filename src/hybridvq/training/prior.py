@@ -16,7 +16,7 @@ from hybridvq.bulk import TokenSet
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.launch import find_processes
-from hybridvq.priors import Prior, StaticPrior, TokenSpace, bits_per_position, build_prior, save_prior
+from hybridvq.priors import TOKENIZER, Prior, StaticPrior, TokenSpace, bits_per_position, build_prior, save_prior
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
 from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
 from hybridvq.training.callbacks import Recorder
@@ -28,7 +28,6 @@ from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
 
 EVAL_BATCH = 64
 _DROPOUT = 2  # keeps these random numbers apart from others of the same seed, see `hybridvq.data.batches`
-TOKENIZER = "tokenizer"  # the folder, within a prior's, of the tokenizer whose tokens it models
 
 
 def train_prior(
