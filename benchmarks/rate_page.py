@@ -6,11 +6,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.bjontegaard import Curve, bd_rate
 from benchmarks.photos import SMALLEST_SIDE, judged
-from hybridvq.report.figures import INK, empty_figure, plain_axes, to_svg
+from hybridvq.report.figures import empty_figure, to_svg
+from hybridvq.report.rate import rate_axes
 from hybridvq.report.result import Recipe
 from hybridvq.report.style import MISSING, Look, looks
 from hybridvq.writing import write_whole
@@ -128,12 +128,7 @@ def rate_figure(curves: list[dict[str, Any]]) -> Figure:
     for ax, quality, title in ((left, "psnr_db", "PSNR, dB"), (right, "ms_ssim", "MS-SSIM, -10 log10(1 - value), dB")):
         for curve in curves:
             draw(ax, curve_over(curve, quality), style[curve["codec"]])
-        plain_axes(ax, title)
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_xlabel("Bits a pixel (log scale)", color=INK)
+        rate_axes(ax, title)
     return figure
 
 

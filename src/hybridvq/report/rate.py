@@ -47,14 +47,19 @@ def rate_figure(recipes: list[Recipe]) -> Figure:
         _draw(left, [(point.raw_bpp, point.psnr_db) for point in points], style[recipe.name])
         _draw(right, [(point.entropy_bpp, point.psnr_db) for point in points], style[recipe.name])
     for ax, title in ((left, "Before entropy coding"), (right, "At the entropy of the symbols used")):
-        plain_axes(ax, title)
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set_xlabel("Bits a pixel (log scale)", color=INK)
+        rate_axes(ax, title)
     left.set_ylabel("PSNR, dB", color=INK)
     return figure
+
+
+def rate_axes(ax: Axes, title: str) -> None:
+    """Axes of something over bits a pixel, on a logarithmic scale with plain numbers."""
+    plain_axes(ax, title)
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_xlabel("Bits a pixel (log scale)", color=INK)
 
 
 def _draw(ax: Axes, points: list[tuple[float, float]], look: Look) -> None:
