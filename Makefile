@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: help install demo samples test check bench
 help:
-	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about five minutes on two cores)"
+	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about six minutes on two cores)"
 	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about four minutes)"
 	@echo "make test     run the tests"
 	@echo "make check    run the linter, the type checker and the import-graph test"
