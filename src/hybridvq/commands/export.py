@@ -7,21 +7,28 @@ from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.commands.arguments import add_model_argument
 
-SUMMARY = "Write a trained tokenizer as files that run without hybridvq."
+SUMMARY = "Write a trained model as files that run without hybridvq, or in half precision."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
     parser.add_argument(
         "--format",
-        type=Literal["onnx"],
+        type=Literal["onnx", "half"],
         default="onnx",
-        help="of the files (needs pip install 'hybridvq[export]')",
+        help="onnx: two files that run without hybridvq (needs pip install 'hybridvq[export]'); half: a model folder "
+        "with weights in half precision",
     )
     parser.add_argument("--out", type=str, default="exported", help="new folder to write")
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
+    if arguments.format == "half":
+        from hybridvq.half import save_half
+
+        weights = save_half(arguments.model, arguments.out)
+        print(f"{weights}: {weights.stat().st_size / 1e6:.2f} MB")
+        return
     from hybridvq.export import export_onnx
 
     about = export_onnx(arguments.model, arguments.out)
