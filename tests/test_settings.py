@@ -27,6 +27,9 @@ from hybridvq.settings import ModelSettings, Plan, TrainingSettings
         ("freeze_norm", 1.1),
         ("freeze_norm", math.nan),
         ("precision", "16"),
+        ("loss", "l1"),
+        ("zoom", 0.5),
+        ("zoom", math.nan),
     ],
 )
 def test_training_settings_are_checked(key, value):

@@ -12,13 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.nn import functional as F
 
 import tiny
 from hybridvq import ConfigError, DataError, ShapeError, Tokenizer, TrainingError, VectorQuantizer
 from hybridvq.data import TrainBatches
 from hybridvq.data.photos import PhotoTiles
 from hybridvq.training import History
-from hybridvq.training.module import TokenizerTraining
+from hybridvq.training.module import TokenizerTraining, enlarge, psnr_loss, zoom_draws
 from runs import read_checkpoint, run, weights
 
 
@@ -61,6 +62,41 @@ def test_frozen_normalization_uses_and_keeps_its_running_averages(tmp_path):
         for tokenizer in (frozen, whole)
     ]
     assert counts == [{304}, {320}]
+
+
+def test_zoom_cuts_out_a_part_and_enlarges_it():
+    x = torch.rand(3, 3, 32, 32) * 2 - 1
+    whole, corner, last = enlarge(x, 2.0, torch.tensor([[0.0, 0.3, 0.7], [1.0, 0.0, 0.0], [1.0, 1.0, 1.0]]))
+    np.testing.assert_allclose(whole, x[0], atol=1e-4)
+    twice = F.interpolate(x, scale_factor=2, mode="bicubic").clamp(-1, 1)
+    np.testing.assert_allclose(corner[:, 8:, 8:], twice[1, :, 8:32, 8:32], atol=1e-4)
+    np.testing.assert_allclose(last[:, :-8, :-8], twice[2, :, 32:-8, 32:-8], atol=1e-4)
+
+
+def test_zoom_differs_between_steps_and_images_and_spans_its_range(tmp_path):
+    draws = torch.stack([zoom_draws(0, step, 8) for step in range(50)])
+    assert len(draws.unique()) == draws.numel()
+    assert draws.min() >= 0 and draws.max() < 1
+    assert (draws.mean((0, 1)) - 0.5).abs().max() < 0.05
+    assert torch.equal(zoom_draws(0, 7, 8), draws[7])
+    run(tmp_path / "zoomed", tiny.recipe(zoom=2.0))
+    run(tmp_path / "plain", tiny.recipe())
+    assert weights(tmp_path / "zoomed") != weights(tmp_path / "plain")
+
+
+def test_the_psnr_loss_counts_an_error_by_its_share_of_what_is_there():
+    x, x_hat = torch.rand(2, 2, 3, 8, 8, dtype=torch.float64)
+    x_hat = (x + (x_hat - 0.5) * torch.tensor([0.02, 1.0])[:, None, None, None]).requires_grad_()
+    errors = (x_hat - x).square().mean((1, 2, 3)).detach()
+    (given,) = torch.autograd.grad(psnr_loss(x_hat, x), x_hat)
+    (plain,) = torch.autograd.grad((x_hat - x).square().mean((1, 2, 3)).mean(), x_hat)
+    np.testing.assert_allclose(given, plain * (0.02 / (errors + 0.001))[:, None, None, None])
+
+
+def test_runs_with_the_psnr_loss_still_report_the_mse(tmp_path):
+    history = run(tmp_path / "psnr", tiny.recipe(loss="psnr"))[1]
+    assert 0 < history.train_mse[-1] < history.train_mse[0] < 2
+    assert history.tests[-1]["test_mse"] > 0
 
 
 @pytest.mark.parametrize("term", ["commitment", "codebook"])

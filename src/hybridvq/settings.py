@@ -75,19 +75,29 @@ class Schedule:
 
 @dataclass
 class TrainingSettings(Schedule):
-    """How the tokenizer is trained: Adam on the mean squared error and the quantizer's losses.
+    """How the tokenizer is trained: Adam on the error of reconstruction and the quantizer's losses.
 
     Args:
         freeze_norm: share of the steps, at the end, in which batch normalization uses its running averages, as in
             evaluation: what the decoder then learns is what it will be given, and no batch's statistics spoil a step.
+        loss: mse, or psnr: the mean over images of log(MSE + 0.001), which counts an error of one part in ten alike in a
+            smooth image and in a busy one, as a mean of decibels does.
+        zoom: enlarge each image by a random factor of up to this, and keep as much of it as fits. Small images are
+            sharper than photographs, and a codebook of them has few codes for what is smooth.
     """
 
     freeze_norm: float = 0.0
+    loss: Literal["mse", "psnr"] = "mse"
+    zoom: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.freeze_norm <= 1:
             raise ConfigError(f"training.freeze_norm is {self.freeze_norm}; it must be a share from 0 to 1")
+        if self.loss not in ("mse", "psnr"):
+            raise ConfigError(f"training.loss is {self.loss!r}; use mse or psnr")
+        if not 1 <= self.zoom < math.inf:
+            raise ConfigError(f"training.zoom is {self.zoom}; it must be at least 1, which leaves images as they are")
 
     def norm_is_frozen(self, step: int) -> bool:
         """Whether batch normalization uses its running averages at `step`, counted from 0; never in the first 300."""
