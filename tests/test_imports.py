@@ -24,9 +24,11 @@ ALLOWED = {
     "metrics": set(),
     "writing": set(),
     "data": {"errors"},
-    "tokenizer": {"errors", "networks", "quantizers"},
+    "pretrained": set(),
+    "tokenizer": {"errors", "networks", "pretrained", "quantizers"},
     "export": {"_version", "errors", "quantizers", "tokenizer", "writing"},
-    "priors": {"errors", "metrics", "quantizers", "tokenizer"},
+    "half": {"errors", "tokenizer", "writing"},
+    "priors": {"errors", "metrics", "pretrained", "quantizers", "tokenizer"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
     "bulk": {"_version", "errors", "data", "evaluation", "quantizers", "tokenizer", "writing"},
@@ -44,7 +46,7 @@ ALLOWED = {
     "report": {"errors", "metrics", "writing"},
     "commands": {
         "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors", "codec",
-        "export", "generation", "bulk", "training", "compare", "report", "writing"
+        "export", "half", "generation", "bulk", "training", "compare", "report", "writing"
     },
     "cli": {"_version", "commands", "errors", "launch", "recipe"},
 }  # fmt: skip

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from hybridvq.errors import ConfigError, ModelError, ShapeError
 from hybridvq.networks import Decoder, Encoder
+from hybridvq.pretrained import pretrained_folder, pretrained_names
 from hybridvq.quantizers import Quantized, Tokens, build_quantizer
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -50,7 +51,8 @@ class Tokenizer(
         x ──► encoder ──► z ──► quantizer ──► tokens ──► dequantize ──► z_hat ──► decoder ──► x_hat
         (B,3,H,W)      (B,D,H/f,W/f)                                (B,D,H/f,W/f)          (B,3,H,W)
 
-    `save_pretrained(folder)` writes model.safetensors and config.json; `from_pretrained(folder or hub id)` reads them.
+    `save_pretrained(folder)` writes model.safetensors and config.json; `from_pretrained(...)` reads them, from a folder,
+    of a model that comes along, such as photos-f4, or from the hub.
 
     Args:
         dim: D, the width of the network and the length of a code.
@@ -83,6 +85,17 @@ class Tokenizer(
                 f"one of the {quantizer} quantizer's options {options} has a value that cannot be used ({error})"
             ) from error
         self.decoder = Decoder(dim, downsampling)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub_options: Any) -> "Tokenizer":
+        """As `load_tokenizer`; `hub_options` such as revision and token are those of huggingface-hub's mixin.
+
+        Raises:
+            ModelError: as `load_tokenizer`.
+        """
+        if hub_options:
+            return super().from_pretrained(pretrained_model_name_or_path, **hub_options)
+        return load_tokenizer(pretrained_model_name_or_path)
 
     def forward(self, x: Tensor) -> Reconstruction:
         """Reconstruct x (B, 3, H, W) in [-1, 1].
@@ -127,7 +140,10 @@ class Tokenizer(
 
 
 def load_tokenizer(model: str | Path) -> Tokenizer:
-    """The tokenizer saved in a folder, in the `model` folder of a training run, or under a hub id; in eval mode.
+    """A tokenizer in eval mode: that in a folder or a run's `model` folder, one that comes along, or one of the hub.
+
+    Args:
+        model: the folder, a name such as photos-f4 (see `pretrained_names`), or the hub id. A folder here is preferred.
 
     Raises:
         ModelError: there is none, or its files cannot be used.
@@ -147,7 +163,7 @@ def load_tokenizer(model: str | Path) -> Tokenizer:
 
 
 def model_folder(model: str | Path) -> Path:
-    """Where a model's two files are, downloaded if `model` is a hub id.
+    """Where a model's two files are, downloaded if `model` is a hub id; see `load_tokenizer`.
 
     Raises:
         ModelError: there are none.
@@ -155,8 +171,13 @@ def model_folder(model: str | Path) -> Path:
     path = Path(model)
     if path.is_dir():
         path = path / "model" if (path / "model" / CONFIG).is_file() else path
+    elif folder := pretrained_folder(model):
+        path = folder
     elif path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/")):
-        raise ModelError(f"there is no model folder {model}; give a folder that `hybridvq train` wrote, or a hub id")
+        raise ModelError(
+            f"there is no model folder {model}; give a folder that `hybridvq train` wrote, a hub id, or one of the "
+            f"models that come along: {', '.join(pretrained_names())}"
+        )
     else:
         try:
             # Of tensors not the weights alone: the codec's tables lie beside them.

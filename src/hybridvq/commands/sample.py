@@ -15,7 +15,7 @@ SUMMARY = "Make new images with a prior, or continue a given one."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    parser.add_argument("prior", type=str, help="a folder that `hybridvq train-prior` wrote")
+    parser.add_argument("prior", type=str, help="a folder that `hybridvq train-prior` wrote, or photos-f8-prior")
     parser.add_argument("--out", type=str, default="samples", help="folder to write grid.png and single files to")
     parser.add_argument("--count", type=int, default=16, help="images, of each label if there are some")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same images")
@@ -53,11 +53,11 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         show_kept,
         write_images,
     )
-    from hybridvq.priors import TOKENIZER, load_prior, prior_folder
+    from hybridvq.priors import load_prior, tokenizer_of_prior
     from hybridvq.tokenizer import load_tokenizer
 
     device, count, out = default_device(), arguments.count, Path(arguments.out)
-    model = arguments.model or prior_folder(arguments.prior) / TOKENIZER
+    model = arguments.model or tokenizer_of_prior(arguments.prior)
     prior, tokenizer = load_prior(arguments.prior, model).to(device), load_tokenizer(model).to(device)
     h, w = arguments.shape or prior.shape
     prior.check_shape((h, w))

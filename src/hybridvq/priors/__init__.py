@@ -3,7 +3,14 @@
 from hybridvq.priors.base import Prior, Score, steps
 from hybridvq.priors.bits import Bits, GainGrid, bits_per_position
 from hybridvq.priors.choice import Choice
-from hybridvq.priors.files import TOKENIZER, load_prior, prior_folder, read_prior_config, save_prior
+from hybridvq.priors.files import (
+    TOKENIZER,
+    load_prior,
+    prior_folder,
+    read_prior_config,
+    save_prior,
+    tokenizer_of_prior,
+)
 from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.space import TokenSpace
@@ -28,5 +35,6 @@ __all__ = [
     "prior_folder",
     "read_prior_config",
     "save_prior",
+    "tokenizer_of_prior",
     "steps",
 ]

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from hybridvq.errors import ConfigError, ModelError
+from hybridvq.pretrained import pretrained_folder, pretrained_names
 from hybridvq.priors.base import Prior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.space import TokenSpace
@@ -87,7 +88,7 @@ def save_prior(
 
 
 def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior:
-    """The prior saved in a folder, or in the `model` folder of a training run; in eval mode.
+    """The prior saved in a folder, or in the `model` folder of a training run, or one that comes along; in eval mode.
 
     Args:
         tokenizer: folder, run or hub id of the tokenizer it is to be used with, which is then checked.
@@ -111,9 +112,28 @@ def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior
 
 
 def prior_folder(prior: str | Path) -> Path:
-    """The folder itself, or the `model` folder of a training run."""
+    """The folder itself, the `model` folder of a training run, or that of a prior that comes along."""
     folder = Path(prior)
+    if not folder.is_dir():
+        return pretrained_folder(prior) or folder
     return folder / "model" if (folder / "model" / CONFIG).is_file() else folder
+
+
+def tokenizer_of_prior(prior: str | Path) -> Path:
+    """The folder of the tokenizer whose tokens a prior models: its own copy, or the one that came along with it.
+
+    Raises:
+        ModelError: there is no prior, or neither.
+    """
+    folder = prior_folder(prior)
+    if (folder / TOKENIZER).is_dir():
+        return folder / TOKENIZER
+    wanted = read_prior_config(folder).tokenizer
+    for name in pretrained_names():
+        found = model_folder(name)
+        if weight_hash(found) == wanted:
+            return found
+    raise ModelError(f"{prior} holds no copy of its tokenizer; name that with --model")
 
 
 def read_prior_config(folder: Path) -> PriorConfig:
