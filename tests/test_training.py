@@ -76,7 +76,8 @@ def test_zoom_cuts_out_a_part_and_enlarges_it():
 def test_zoom_differs_between_steps_and_images_and_spans_its_range(tmp_path):
     draws = torch.stack([zoom_draws(0, step, 8) for step in range(50)])
     assert len(draws.unique()) == draws.numel()
-    assert draws.min() >= 0 and draws.max() < 1
+    assert draws.min() >= 0
+    assert draws.max() < 1
     assert (draws.mean((0, 1)) - 0.5).abs().max() < 0.05
     assert torch.equal(zoom_draws(0, 7, 8), draws[7])
     run(tmp_path / "zoomed", tiny.recipe(zoom=2.0))

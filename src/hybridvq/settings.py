@@ -80,8 +80,8 @@ class TrainingSettings(Schedule):
     Args:
         freeze_norm: share of the steps, at the end, in which batch normalization uses its running averages, as in
             evaluation: what the decoder then learns is what it will be given, and no batch's statistics spoil a step.
-        loss: mse, or psnr: the mean over images of log(MSE + 0.001), which counts an error of one part in ten alike in a
-            smooth image and in a busy one, as a mean of decibels does.
+        loss: mse, or psnr: the mean over images of log(MSE + 0.001), which counts a tenth more error alike in a smooth
+            image and in a busy one, as a mean of decibels does.
         zoom: enlarge each image by a random factor of up to this, and keep as much of it as fits. Small images are
             sharper than photographs, and a codebook of them has few codes for what is smooth.
     """

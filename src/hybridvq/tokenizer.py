@@ -51,8 +51,8 @@ class Tokenizer(
         x ──► encoder ──► z ──► quantizer ──► tokens ──► dequantize ──► z_hat ──► decoder ──► x_hat
         (B,3,H,W)      (B,D,H/f,W/f)                                (B,D,H/f,W/f)          (B,3,H,W)
 
-    `save_pretrained(folder)` writes model.safetensors and config.json; `from_pretrained(...)` reads them, from a folder,
-    of a model that comes along, such as photos-f4, or from the hub.
+    `save_pretrained(folder)` writes model.safetensors and config.json; `from_pretrained(model)` reads them, from a
+    folder, from a model that comes along, such as photos-f4, or from the hub.
 
     Args:
         dim: D, the width of the network and the length of a code.

@@ -35,6 +35,6 @@ __all__ = [
     "prior_folder",
     "read_prior_config",
     "save_prior",
-    "tokenizer_of_prior",
     "steps",
+    "tokenizer_of_prior",
 ]

@@ -20,7 +20,6 @@ from hybridvq.quantizers import Codebook, Tokens
 from hybridvq.settings import Schedule, TrainingSettings
 from hybridvq.tokenizer import Tokenizer
 
-
 TYPICAL, FLOOR = 0.02, 0.001  # MSE of images of 64x64 at 9 bits for 16 pixels; of one of 36 dB, where more is not seen
 ZOOM_STREAM = 2  # of the numbers that follow from the seed; those of the order and of the crops are 0 and 1
 
