@@ -6,7 +6,8 @@ from PIL import Image
 
 import tiny
 from hybridvq import ConfigError, DataError
-from hybridvq.files import reconstruct_files
+from hybridvq.data import photo_files
+from hybridvq.files import image_files, reconstruct_files
 from test_tokenizer import tokenizer
 
 
@@ -19,6 +20,13 @@ def draw(path, width=9, height=7, mode="RGB"):
 
 def reconstructed(tmp_path, *sources, **options):
     return list(reconstruct_files(tokenizer(), sources, tmp_path / "out", **options))
+
+
+def test_photos_are_the_sample_photographs_unless_there_is_such_a_folder(tmp_path, monkeypatch):
+    assert image_files(["photos"]) == photo_files()
+    monkeypatch.chdir(tmp_path)
+    own = draw(tmp_path / "photos" / "a.png")
+    assert [path.resolve() for path in image_files(["photos"])] == [own]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1"])

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybridvq.data import read_image
+from hybridvq.data import PHOTOS, photo_files, read_image
 from hybridvq.data.decode import image_extensions
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.evaluation import reconstruct, to_pixels
@@ -85,12 +85,15 @@ def reconstruct_file(tokenizer: Tokenizer, path: Path, pixels: np.ndarray, writt
 
 
 def image_files(sources: Iterable[str | Path]) -> list[Path]:
-    """Files as they are given, folders as the image files in them.
+    """Files as they are given, folders as the image files in them, and `photos` as the sample photographs.
 
     Raises:
         DataError: a source does not exist, or holds no image.
     """
-    return files_in(sources, image_extensions(), "image")
+    named: list[str | Path] = []
+    for source in sources:
+        named += photo_files() if str(source) == PHOTOS and not Path(source).exists() else [source]
+    return files_in(named, image_extensions(), "image")
 
 
 def files_in(sources: Iterable[str | Path], endings: Collection[str], kind: str) -> list[Path]:

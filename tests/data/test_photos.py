@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hybridvq.data import PHOTOGRAPHS, Images, open_images
+from hybridvq.data import PHOTOGRAPHS, Images, open_images, photo_files, read_image
 from hybridvq.data.photos import PhotoTiles
 from hybridvq.errors import ConfigError, DataError
 
@@ -98,3 +98,19 @@ def test_a_photograph_no_longer_shipped_is_named(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(skimage.data, "coffee", gone)
     with pytest.raises(DataError, match="'coffee' cannot be loaded from scikit-image"):
         open_images("photos", "test", size=64)
+
+
+def test_the_files_are_the_photographs() -> None:
+    files = photo_files()
+    assert [path.stem for path in files] == [*PHOTOGRAPHS["train"], *PHOTOGRAPHS["test"]]
+    loaded = {path.stem: read_image(path) for path in files}
+    for split in ("train", "test"):
+        tiles = PhotoTiles(split, 64)
+        for number, name in enumerate(PHOTOGRAPHS[split]):
+            np.testing.assert_array_equal(tiles.pixels(number), loaded[name])
+
+
+def test_a_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PHOTOGRAPHS, "test", ("dodo",))
+    with pytest.raises(DataError, match=r"'dodo' cannot be loaded from scikit-image .no such file.; reinstall"):
+        photo_files()

@@ -13,7 +13,7 @@ SUMMARY = "Compress images to .hvq files."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    parser.add_argument("images", type=str, nargs="+", help="image files, or folders of them")
+    parser.add_argument("images", type=str, nargs="+", help="image files, folders of them, or photos")
     add_codec_argument(parser)
     parser.add_argument("-o", "--out", type=str, default="compressed", help="folder to write to, or one .hvq file")
     parser.add_class_arguments(CodecSettings)

@@ -12,7 +12,7 @@ SUMMARY = "Send images through tokens and back."
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
-    parser.add_argument("images", type=str, nargs="+", help="image files, or folders of them")
+    parser.add_argument("images", type=str, nargs="+", help="image files, folders of them, or photos")
     parser.add_argument("--out", type=str, default="reconstructions", help="folder to write PNG files to")
     add_flags(parser, ["skip_unreadable"])
 

@@ -18,6 +18,8 @@ tested; a person, a machine, buildings with trees, and the sky are trained on.
 """
 
 from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -86,6 +88,23 @@ def _take_turns(tiles: list[list[tuple[int, int]]]) -> list[tuple[int, int, int]
     return [(photograph, *tiles[photograph][turn]) for turn, photograph in turns]
 
 
+def photo_files() -> list[Path]:
+    """Where the sample photographs lie, those of both splits.
+
+    Raises:
+        DataError: the installed packages no longer ship one.
+    """
+    files = []
+    for name in (*PHOTOGRAPHS["train"], *PHOTOGRAPHS["test"]):
+        package, folder = ("sklearn", "datasets/images") if name in _FROM_SCIKIT_LEARN else ("skimage", "data")
+        spec = find_spec(package)
+        found = sorted(Path(spec.origin).parent.glob(f"{folder}/{name}.*")) if spec and spec.origin else []
+        if not found:
+            raise _missing(name, "no such file")
+        files.append(found[0])
+    return files
+
+
 def _load(name: str) -> np.ndarray:
     try:
         if name in _FROM_SCIKIT_LEARN:
@@ -97,8 +116,12 @@ def _load(name: str) -> np.ndarray:
         return getattr(skimage.data, name)()
     # Their loaders raise whatever their download tools do once a picture is no longer part of the package.
     except Exception as error:
-        package = "scikit-learn" if name in _FROM_SCIKIT_LEARN else "scikit-image"
-        raise DataError(
-            f"the sample photograph '{name}' cannot be loaded from {package} ({type(error).__name__}); "
-            f"reinstall {package} or give a folder of your own images"
-        ) from None
+        raise _missing(name, type(error).__name__) from None
+
+
+def _missing(name: str, reason: str) -> DataError:
+    package = "scikit-learn" if name in _FROM_SCIKIT_LEARN else "scikit-image"
+    return DataError(
+        f"the sample photograph '{name}' cannot be loaded from {package} ({reason}); reinstall {package} or give a "
+        "folder of your own images"
+    )
