@@ -21,6 +21,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(VENV)/bin/hybridvq compare --config demo.yaml
+	for model in photos-f4-vq photos-f4 photos-f8; do \
+		echo "$$model:"; $(VENV)/bin/hybridvq reconstruct $$model photos --out demo/$$model || exit; done
 
 samples: install
 	$(VENV)/bin/hybridvq train-prior demo/runs/gain-shape-seed0 --data photos --size 64 --out demo/prior --resume \

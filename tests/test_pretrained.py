@@ -1,0 +1,111 @@
+"""The models that come along: whole, small, found by name without a network, and as good as their cards say."""
+
+import json
+import re
+import socket
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from hybridvq import Codec, ModelError, Tokenizer, load_prior, load_tokenizer
+from hybridvq.cli import main
+from hybridvq.data import photo_files, read_image
+from hybridvq.metrics import psnr_db
+from hybridvq.pretrained import pretrained_folder, pretrained_names
+from hybridvq.priors import tokenizer_of_prior
+from hybridvq.recipe import load_recipe
+from hybridvq.tokenizer import model_folder, weight_hash
+
+TOKENIZERS = ["photos-f4", "photos-f4-vq", "photos-f8"]
+PRIOR = "photos-f8-prior"
+LEAST_DB = {"photos-f4": 27.0, "photos-f4-vq": 24.0, "photos-f8": 25.0}  # of the sample photographs, mean
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a model that comes along needs no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+def test_names():
+    assert pretrained_names() == [*TOKENIZERS, PRIOR]
+    assert pretrained_folder("photos-f9") is None
+    assert pretrained_folder("") is None
+    assert pretrained_folder("..") is None
+
+
+@pytest.mark.parametrize("name", [*TOKENIZERS, PRIOR])
+def test_files_are_small_and_convolutions_are_halved(name):
+    folder = pretrained_folder(name)
+    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"} | (
+        set() if name == PRIOR else {"codec.safetensors"}
+    )
+    assert (folder / "model.safetensors").stat().st_size < 4e6
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        large = {
+            file.get_tensor(key).dtype for key in file.keys() if "conv" in key or key.startswith("encoder.layers.0.w")
+        }  # noqa: SIM118
+    assert large <= {torch.float16}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_name_is_enough(name):
+    tokenizer = Tokenizer.from_pretrained(name)
+    assert not tokenizer.training
+    assert {value.dtype for value in tokenizer.parameters()} == {torch.float32}
+    again = load_tokenizer(name).state_dict()
+    assert all(torch.equal(value, again[key]) for key, value in tokenizer.state_dict().items())
+    recipe = load_recipe(name).model
+    assert (tokenizer.dim, tokenizer.downsampling) == (recipe.dim, recipe.downsampling)
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_photographs_come_back(name):
+    codec, found = Codec.load(name), []
+    for path in photo_files():
+        pixels = read_image(path)
+        decoded = np.array(codec.decompress(codec.compress(pixels)).convert("RGB"))
+        found.append(psnr_db(float(np.mean((decoded / 127.5 - pixels / 127.5) ** 2))))
+    assert np.mean(found) > LEAST_DB[name]
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_card_is_of_these_weights(name):
+    card = (pretrained_folder(name) / "README.md").read_text()
+    assert weight_hash(pretrained_folder(name)) in card
+    for said in ("What it was trained on", "Limits", f"hybridvq train --recipe {name}", "bits a pixel"):
+        assert said in card
+
+
+def test_the_prior_finds_its_tokenizer_and_draws(tmp_path, capsys):
+    assert tokenizer_of_prior(PRIOR) == pretrained_folder("photos-f8")
+    assert load_prior(PRIOR, "photos-f8").shape == (8, 8)
+    assert main(["sample", PRIOR, "--count", "1", "--out", str(tmp_path / "samples")]) == 0
+    assert read_image(tmp_path / "samples" / "000.png").shape == (64, 64, 3)
+
+
+def test_a_prior_without_its_tokenizer_says_so(tmp_path):
+    folder = tmp_path / "prior"
+    folder.mkdir()
+    config = json.loads((pretrained_folder(PRIOR) / "config.json").read_text()) | {"tokenizer": "0" * 64}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes((pretrained_folder(PRIOR) / "model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match=f"{re.escape(str(folder))} holds no copy of its tokenizer; name that with"):
+        tokenizer_of_prior(folder)
+
+
+def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
+    Tokenizer(dim=8).save_pretrained(tmp_path / "photos-f4")
+    monkeypatch.chdir(tmp_path)
+    assert load_tokenizer("photos-f4").dim == 8
+    assert Tokenizer.from_pretrained("photos-f4").dim == 8
+
+
+def test_another_name_lists_them():
+    with pytest.raises(ModelError, match=f"that come along: photos-f4, photos-f4-vq, photos-f8, {PRIOR}"):
+        model_folder("photos-f16")
