@@ -87,6 +87,33 @@ def test_every_command_is_found_and_wrong_ones_do_not_parse():
         build_parser(["train"]).parse_args(command_lines(text)[0])
 
 
+LITTLE = {  # what is added to the README's commands, so that they end soon
+    "train": ["--training.steps", "3", "--training.batch_size", "4", "--eval-images", "4", "--model.dim", "8"],
+    "compare": ["--steps", "2", "--batch_size", "4", "--eval_images", "4", "--overrides.model.dim", "8"],
+    "train-prior": ["--options.width", "16", "--options.layers", "1", "--options.heads", "2", "--eval-images", "4"]
+    + ["--training.steps", "2", "--training.batch_size", "4"],
+}
+
+
+def test_the_readme_runs(tmp_path, monkeypatch):
+    """Its commands one after another, with little to train on, and then its code."""
+    readme = ROOT / "README.md"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    for number in range(16):
+        image = tmp_path / f"path/to/images/{'test' if number % 2 else 'train'}/a/{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        noise(number).resize((70, 66)).save(image)
+    noise(1).resize((90, 70)).save("photo.jpg")
+    words = [words for words in command_lines(readme.read_text()) if words[0] != "app"]  # which waits for a browser
+    assert len(words) > 6
+    for one in words:
+        assert main([*one, *LITTLE.get(one[0], [])]) == 0
+    code = python_blocks("../README.md")
+    assert len(code) > 2
+    exec("\n".join(code), {})
+
+
 def test_the_layer_page_runs():
     blocks = python_blocks("layer.md")
     assert len(blocks) == 2
@@ -109,7 +136,7 @@ def test_the_compressing_page_runs(tmp_path, monkeypatch):
     """After the page's own commands, on photographs, with a small model in place of the one it names."""
     text = (DOCS / "compressing.md").read_text()
     commands = re.findall(r"^    hybridvq (.*)$", text, re.MULTILINE)
-    assert [command.split()[0] for command in commands] == ["fit-codec", "compress", "decompress", "info"]
+    assert [command.split()[0] for command in commands] == ["compress", "fit-codec", "compress", "decompress", "info"]
     monkeypatch.chdir(tmp_path)
     settings = tiny.model("gain-shape")
     model = Tokenizer(settings.dim, settings.downsampling, settings.quantizer, settings.options)
@@ -117,7 +144,8 @@ def test_the_compressing_page_runs(tmp_path, monkeypatch):
     Image.new("RGB", (13, 9), "teal").save("photo.jpg")
     Path("path/to/folder").mkdir(parents=True)
     Image.new("L", (20, 10)).save("path/to/folder/grey.png")
-    fit, *others = commands
+    (at_once, fit, *others) = commands
+    assert main(at_once.split()) == 0
     assert (
         main([*fit.replace("path/to/images", "photos").split(), "--size", "16", "--images", "8", "--steps", "2"]) == 0
     )
