@@ -21,6 +21,7 @@ from docs.results.publish import fill
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import Tensor
 
+from benchmarks.overlap import seen
 from benchmarks.photos import squared_error
 from hybridvq import Codec, Tokenizer, evaluate, load_prior, load_recipe, load_tokenizer, open_images
 from hybridvq.compare.comparison import hardware
@@ -62,25 +63,29 @@ def parser() -> argparse.ArgumentParser:
 def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     held_out = open_images(arguments.data, "test", size=SIZE)
-    photographs = [read_image(path) for path in image_files([arguments.photographs])]
-    pixels = sum(photograph.shape[0] * photograph.shape[1] for photograph in photographs)
+    photographs = {path.name: read_image(path) for path in image_files([arguments.photographs])}
+    thumbnails = seen(image_files([arguments.photographs]), open_images(arguments.data, "train", size=SIZE))
+    pixels = sum(photograph.shape[0] * photograph.shape[1] for photograph in photographs.values())
     result: dict[str, Any] = {
         "hardware": hardware(),
         "held_out": {"images": len(held_out), "size": SIZE, "fingerprint": held_out.fingerprint},
-        "photographs": {"images": len(photographs), "megapixels": round(pixels / 1e6, 2)},
+        "photographs": {"images": len(photographs), "megapixels": round(pixels / 1e6, 2), "seen": sorted(thumbnails)},
         "tokenizers": {},
         "priors": {},
     }
     for model in [*TOKENIZERS, *arguments.beside]:
         print(f"{model}: measuring", flush=True)
-        result["tokenizers"][Path(model).name] = measure_tokenizer(model, EvalBatches(held_out, BATCH), photographs)
+        measured = measure_tokenizer(model, EvalBatches(held_out, BATCH), photographs, thumbnails)
+        result["tokenizers"][Path(model).name] = measured
     for name in PRIORS:
         print(f"{name}: measuring", flush=True)
         result["priors"][name] = measure_prior(name, EvalBatches(held_out, BATCH))
     return result
 
 
-def measure_tokenizer(model: str, held_out: EvalBatches, photographs: Sequence[np.ndarray]) -> dict[str, Any]:
+def measure_tokenizer(
+    model: str, held_out: EvalBatches, photographs: dict[str, np.ndarray], thumbnails: set[str]
+) -> dict[str, Any]:
     folder = model_folder(model)
     tokenizer = load_tokenizer(folder)
     about = {
@@ -92,25 +97,30 @@ def measure_tokenizer(model: str, held_out: EvalBatches, photographs: Sequence[n
     measured = evaluate(tokenizer, held_out)
     return about | {
         "held_out": {key: measured[key] for key in KEPT},
-        "photographs": measure_photographs(Codec.load(folder, "cpu"), photographs),
+        "photographs": measure_photographs(Codec.load(folder, "cpu"), photographs, thumbnails),
     }
 
 
-def measure_photographs(codec: Codec, photographs: Sequence[np.ndarray]) -> dict[str, float]:
-    """Of whole files with contextual tables: means over images of MSE and PSNR, and bits over all pixels together."""
+def measure_photographs(codec: Codec, photographs: dict[str, np.ndarray], thumbnails: set[str]) -> dict[str, float]:
+    """Of whole files with contextual tables: means over images of MSE and PSNR, and bits over all pixels together.
+
+    And the MSE without those whose `thumbnails` are known from training.
+    """
     quantizer, f = codec.tokenizer.quantizer, codec.tokenizer.downsampling
-    errors, file_bytes, positions, pixel_count = [], 0, 0, 0
-    for pixels in photographs:
+    errors: dict[str, float] = {}
+    file_bytes = positions = pixel_count = 0
+    for name, pixels in photographs.items():
         data = codec.compress(pixels)
-        errors.append(squared_error(np.array(codec.decompress(data).convert("RGB")), pixels))
+        errors[name] = squared_error(np.array(codec.decompress(data).convert("RGB")), pixels)
         file_bytes += len(data)
         height, width = pixels.shape[:2]
         positions += -(-height // f) * -(-width // f)
         pixel_count += height * width
     raw = quantizer.stages * np.log2((quantizer.codebook_size or 1) * (quantizer.levels or 1))
     return {
-        "mse": float(np.mean(errors)),
-        "psnr_db": float(np.mean([psnr_db(error) for error in errors])),
+        "mse": float(np.mean(list(errors.values()))),
+        "unseen_mse": float(np.mean([error for name, error in errors.items() if name not in thumbnails])),
+        "psnr_db": float(np.mean([psnr_db(error) for error in errors.values()])),
         "raw_rate_bpp": float(raw * positions / pixel_count),
         "rate_bpp": 8 * file_bytes / pixel_count,
     }
