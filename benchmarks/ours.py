@@ -10,16 +10,20 @@ from hybridvq import Codec, CodecSettings
 from hybridvq.codec import describe
 from hybridvq.codec.choose import Chooser
 
-WEIGHTS = (0.06, 0.03, 0.015, 0.008, 0.004, 0.0)  # lambda over the mean square of the vectors of the first stage
+# lambda over the mean square of the vectors of the first stage; 0 is what the model was trained with
+WEIGHTS = {"contextual": (0.03, 0.015, 0.008, 0.004, 0.0), "static": (0.008, 0.0)}
 
 
 def ours(model: str) -> Iterator[Rival]:
-    """A model's curve with each kind of tables: its first stages alone, then all with less and less lambda."""
+    """A model's curves: with contextual tables its first stages alone, then all with less and less lambda; with static
+    ones two settings, since the pixels are those of the same settings and only the bytes differ.
+    """
     codec = Codec.load(model, "cpu")
     unit = Chooser(codec.tokenizer.quantizer, codec.tables, 1, 0, 0.0).power()
     for mode in ("contextual", "static"):
-        settings = [CodecSettings(stages=s, mode=mode) for s in range(1, codec.tables.stages)]
-        settings += [CodecSettings(rate_weight=round(w * unit, 6), mode=mode) for w in WEIGHTS]
+        first = range(1, codec.tables.stages) if mode == "contextual" else ()
+        settings = [CodecSettings(stages=s, mode=mode) for s in first]
+        settings += [CodecSettings(rate_weight=round(w * unit, 6), mode=mode) for w in WEIGHTS[mode]]
         by_name = {name_of(one, codec.tables.stages): one for one in settings}
         name = Path(model).name
         yield Rival(f"{name}-{mode}", f"{name}, {mode}", Curve(codec, by_name), tuple(by_name))
