@@ -1,0 +1,90 @@
+"""The models of a page, loaded once and only read afterwards."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hybridvq.codec import Codec
+from hybridvq.errors import CodecError, ConfigError
+from hybridvq.evaluation import default_device
+from hybridvq.priors import TOKENIZER, Prior, TokenSpace, load_prior, prior_folder, read_prior_config
+from hybridvq.tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Model:
+    """A tokenizer by the name it was asked for, its codec, or why it has none, and what its tokens are."""
+
+    name: str
+    tokenizer: Tokenizer
+    codec: Codec | None
+    problem: str
+    space: TokenSpace
+
+    @property
+    def title(self) -> str:
+        """The last part of the name, which for a folder is enough to tell it from others."""
+        return Path(self.name).name
+
+
+@dataclass(frozen=True)
+class PriorModel:
+    """A prior by the name it was asked for, the tokenizer whose tokens it draws, and its classes if it has some."""
+
+    name: str
+    prior: Prior
+    tokenizer: Tokenizer
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Models:
+    """All that a page shows: the model, what it is compared with, and what draws new images."""
+
+    model: Model
+    baseline: Model
+    prior: PriorModel
+
+
+def load_models(model: str, baseline: str, prior: str) -> Models:
+    """Load everything, on the best device there is.
+
+    Raises:
+        ModelError: one cannot be loaded.
+        ConfigError: a tokenizer's tokens are not a code, or a code and a gain, at every position.
+    """
+    return Models(load_model(model), load_model(baseline), load_prior_model(prior))
+
+
+def load_model(name: str) -> Model:
+    """A tokenizer, with its codec where it has tables.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        ConfigError: its tokens are of another kind.
+    """
+    codec, problem = None, ""
+    try:
+        codec = Codec.load(name)
+        tokenizer = codec.tokenizer
+    except CodecError as error:
+        tokenizer, problem = load_tokenizer(name).to(default_device()), str(error)
+    try:
+        return Model(name, tokenizer, codec, problem, TokenSpace.of(tokenizer))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{name} has no codebook that can be shown; give a vector, projected or gain-shape tokenizer"
+        ) from error
+
+
+def load_prior_model(name: str) -> PriorModel:
+    """A prior and its own copy of the tokenizer.
+
+    Raises:
+        ModelError: one of them cannot be loaded.
+    """
+    folder = prior_folder(name)
+    config = read_prior_config(folder)
+    device = default_device()
+    classes = config.class_names or tuple(map(str, range(config.classes or 0)))
+    prior, tokenizer = load_prior(folder, folder / TOKENIZER), load_tokenizer(folder / TOKENIZER)
+    return PriorModel(name, prior.to(device), tokenizer.to(device), classes)

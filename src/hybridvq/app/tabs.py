@@ -1,0 +1,219 @@
+"""The controls of each tab, wired to what computes it.
+
+Whatever goes wrong becomes a sentence where the result would have been. A visitor's picture is in a `gr.State`, which
+belongs to one session; handlers keep nothing.
+"""
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from hybridvq.app import codebook, compare, compress, generate, markup, reconstruct
+from hybridvq.app.models import Model, Models, PriorModel
+from hybridvq.app.picture import SAMPLES, UPLOAD_PIXELS, Picture, open_picture, sample_picture
+from hybridvq.errors import ConfigError, DataError, HybridVQError
+
+T = TypeVar("T")
+
+# One computation at a time bounds the memory of a page with many visitors; nobody else may call these by name.
+QUIET = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+LIVE = {**QUIET, "trigger_mode": "always_last", "show_progress": "hidden"}
+STATE_SECONDS = 3600
+OWN = f"Upload a picture (up to {UPLOAD_PIXELS // 10**6} megapixels)"
+
+
+def guarded(handler: Callable[..., Any], *lost: Any) -> Callable[..., Any]:
+    """The handler, with a sentence as its last output, after `lost`, where it fails."""
+
+    @functools.wraps(handler)
+    def run(*values: Any) -> Any:
+        try:
+            return handler(*values)
+        except HybridVQError as error:
+            shown = markup.problem(str(error))
+        except Exception:  # a visitor can do nothing about a fault of the page, and must not read its code
+            traceback.print_exc(file=sys.stderr)
+            shown = markup.problem("Something went wrong here; the terminal that the page was started in says what.")
+        return (*lost, shown) if lost else shown
+
+    return run
+
+
+def taken(reader: Callable[[str], T], path: str | None) -> T:
+    """What a reader makes of an uploaded file, which is deleted.
+
+    Raises:
+        DataError: nothing was uploaded.
+    """
+    if path is None:
+        raise DataError("No file has arrived; upload it again.")
+    try:
+        return reader(str(path))
+    finally:
+        Path(path).unlink(missing_ok=True)
+
+
+def needed(picture: T | None) -> T:
+    """What a session keeps.
+
+    Raises:
+        ConfigError: it keeps nothing.
+    """
+    if picture is None:
+        raise ConfigError("Choose a sample photograph or upload a picture first.")
+    return picture
+
+
+def chooser(tab: str, first: str | None = SAMPLES[0]) -> tuple[gr.Radio, gr.UploadButton]:
+    """Sample photographs, and a button to upload one's own."""
+    with gr.Row(equal_height=True):
+        samples = [(name.replace("_", " "), name) for name in SAMPLES]
+        sample = gr.Radio(samples, value=first, label="Sample photographs", scale=4, elem_id=f"{tab}-samples")
+        upload = gr.UploadButton(OWN, file_types=["image"], scale=1, elem_id=f"{tab}-upload")
+    return sample, upload
+
+
+def reconstruct_tab(models: Models, page: gr.Blocks) -> None:
+    pair = (models.baseline, models.model)
+    gr.Markdown("What comes back of a picture after it has been tokens, and where its tokens lie.")
+    sample, upload = chooser("reconstruct")
+    with gr.Row():
+        space, codec = models.model.space, models.model.codec
+        steps = min(15, (space.levels or 2) - 2) if codec else 0
+        step = gr.Slider(0, max(1, steps), 0, step=1, label="Gain levels left out between two", visible=steps > 0)
+        scale = gr.Slider(0, 2, 1, step=0.05, label="All gains times", visible=space.gain != "none")
+    state = gr.State(time_to_live=STATE_SECONDS)
+    out = gr.HTML(elem_id="reconstruct-result")
+
+    def show(work: Any, step: float, scale: float) -> str:
+        picture, zs = needed(work)
+        settings = ((0, 1.0), (int(step), scale))
+        shown = [reconstruct.decode(m, picture, z, *s) for m, z, s in zip(pair, zs, settings, strict=True)]
+        return reconstruct.render(picture, pair, (shown[0], shown[1]))
+
+    def start(picture: Picture, step: float, scale: float) -> tuple[Any, str]:
+        work = picture, tuple(reconstruct.encode(model, picture) for model in pair)
+        return work, show(work, step, scale)
+
+    def chosen(name: str, step: float, scale: float) -> tuple[Any, str]:
+        return start(sample_picture(name), step, scale)
+
+    def uploaded(path: str, step: float, scale: float) -> tuple[Any, ...]:
+        return None, *start(taken(open_picture, path), step, scale)
+
+    dials = [step, scale]
+    for event in (sample.input, page.load):
+        event(guarded(chosen, None), [sample, *dials], [state, out], **QUIET)
+    upload.upload(guarded(uploaded, None, None), [upload, *dials], [sample, state, out], **QUIET)
+    for dial in dials:
+        dial.change(guarded(show), [state, *dials], out, **LIVE)
+
+
+def compress_tab(model: Model) -> None:
+    gr.Markdown("A picture as a real file, beside JPEG and WebP of about as many bytes; and what such a file holds.")
+    if model.codec is None:
+        gr.HTML(markup.problem(model.problem), elem_id="compress-result")
+        return
+    sample, upload = chooser("compress")
+    highest = compress.highest_rate_weight(model.codec)
+    with gr.Row(equal_height=True):
+        dial = gr.Radio(["lambda", "bits a pixel"], value="lambda", label="Set by")
+        rate_weight = gr.Slider(0, highest, 0, step=highest / 50, label="Lambda: error weighed against bits")
+        target = gr.Number(0.5, minimum=0.01, step=0.05, label="At most so many bits a pixel", visible=False)
+        go = gr.Button("Compress", variant="primary", elem_id="compress-go")
+        opened = gr.UploadButton("Open an .hvq file", file_types=[".hvq"], elem_id="compress-open")
+    state = gr.State(time_to_live=STATE_SECONDS)
+    out = gr.HTML(elem_id="compress-result")
+
+    def work(picture: Picture, dial: str, rate_weight: float, target: float | None) -> str:
+        by_target = dial != "lambda"
+        if by_target and not target:
+            raise ConfigError("Give the bits a pixel as a positive number.")
+        made = compress.compress(model, picture, rate_weight, target if by_target else None)
+        return compress.render(model, picture, made)
+
+    def go_on(picture: Picture | None, sample: str | None, *dials: Any) -> str:
+        return work(sample_picture(sample) if sample else needed(picture), *dials)
+
+    def uploaded(path: str, *dials: Any) -> tuple[Any, ...]:
+        picture = taken(open_picture, path)
+        return None, picture, work(picture, *dials)
+
+    dials = [dial, rate_weight, target]
+    dial.input(
+        lambda by: (gr.update(visible=by == "lambda"), gr.update(visible=by != "lambda")),
+        dial,
+        [rate_weight, target],
+        api_visibility="private",
+    )
+    for event in (go.click, sample.input):
+        event(guarded(go_on), [state, sample, *dials], out, **QUIET)
+    upload.upload(guarded(uploaded, None, None), [upload, *dials], [sample, state, out], **QUIET)
+    opened.upload(guarded(lambda path: taken(functools.partial(compress.open_file, model), path)), opened, out, **QUIET)
+
+
+def generate_tab(model: PriorModel) -> None:
+    gr.Markdown("New pictures from the prior, or a photograph of which half is kept and the rest drawn anew.")
+    with gr.Row():
+        seed = gr.Number(0, minimum=0, precision=0, label="Seed")
+        count = gr.Slider(1, generate.MOST, 4, step=1, label="Pictures")
+        temperature = gr.Slider(0, 1.5, 1, step=0.05, label="Temperature")
+        top_k = gr.Number(0, minimum=0, precision=0, label="Top k (0: all codes)")
+        top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top p (1: all codes)")
+        label = gr.Dropdown(
+            [generate.ANY, *model.classes], value=generate.ANY, label="Class", visible=bool(model.classes)
+        )
+    go = gr.Button("Generate", variant="primary", elem_id="generate-go")
+    sample, upload = chooser("generate")
+    with gr.Row(equal_height=True):
+        keep = gr.Radio([("top half", "top"), ("left half", "left")], value="top", label="Keep of the photograph")
+        complete = gr.Button("Complete", elem_id="generate-complete")
+    state = gr.State(time_to_live=STATE_SECONDS)
+    out = gr.HTML(elem_id="generate-result")
+
+    def new(seed: float, count: float, temperature: float, top_k: float, top_p: float, label: str) -> str:
+        grid = generate.draw(model, generate.settings_of(temperature, top_k, top_p), seed, count, label)
+        return generate.render(model, grid, int(count), f"seed {seed}")
+
+    def continued(picture: Picture, keep: Any, seed: float, count: float, *how: Any) -> str:
+        *numbers, label = how
+        grid = generate.draw(model, generate.settings_of(*numbers), seed, count, label, picture, keep)
+        return generate.render(model, grid, int(count) + 1, f"what is kept of {picture.name}, then seed {seed}")
+
+    def go_on(picture: Picture | None, sample: str | None, *dials: Any) -> str:
+        return continued(sample_picture(sample) if sample else needed(picture), *dials)
+
+    def uploaded(path: str, *dials: Any) -> tuple[Any, ...]:
+        picture = taken(open_picture, path)
+        return None, picture, continued(picture, *dials)
+
+    dials = [seed, count, temperature, top_k, top_p, label]
+    go.click(guarded(new), dials, out, **QUIET)
+    complete.click(guarded(go_on), [state, sample, keep, *dials], out, **QUIET)
+    upload.upload(guarded(uploaded, None, None), [upload, keep, *dials], [sample, state, out], **QUIET)
+
+
+def codebook_tab(models: Models, tab: gr.Tab) -> None:
+    gr.Markdown("Every code decoded alone, and how often each is used on the sample photographs.")
+    names = {model.title: model for model in (models.model, models.baseline)}
+    which = gr.Radio(list(names), value=models.model.title, label="Model", elem_id="codebook-model")
+    out = gr.HTML(elem_id="codebook-result")
+
+    @functools.cache  # of the models alone, the same for everybody
+    def drawn(name: str) -> str:
+        return codebook.render(names[name], codebook.read_codebook(names[name]))
+
+    for event in (tab.select, which.input):
+        event(guarded(drawn), which, out, **QUIET)
+
+
+def compare_tab() -> None:
+    gr.Markdown("The curves and the table of a `result.json` that `hybridvq compare` wrote.")
+    opened = gr.UploadButton("Open a result.json", file_types=[".json"], variant="primary", elem_id="compare-open")
+    out = gr.HTML(elem_id="compare-result")
+    opened.upload(guarded(lambda path: taken(compare.open_result, path)), opened, out, **QUIET)
