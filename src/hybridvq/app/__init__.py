@@ -11,6 +11,6 @@
     tabs.py          the tabs' controls, wired to those; with page.py the only files that know Gradio
     page.py          the page and its server
 
-Pictures are held by their visitor's session alone and travel within the page, so that none is ever written to disk here;
-what an upload leaves there is deleted once it has been read.
+Pictures are held by their visitor's session alone and travel within the page, so that none is ever written to disk
+here; what an upload leaves there is deleted once it has been read.
 """

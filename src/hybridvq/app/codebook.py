@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from torch import Tensor
 
 from hybridvq.app import markup
@@ -16,10 +17,12 @@ from hybridvq.metrics import codes_used, perplexity
 from hybridvq.quantizers import Tokens
 from hybridvq.report.figures import INK, plain_axes, to_svg
 
+BLUE = "#0072B2"
 COLUMNS = 32  # codes in a row
 GAP = 1  # pixels between codes
 BATCH = 1024  # positions decoded together
-WIDTH_PX = 1180  # of the grid as it is shown, at most
+SHARES = (0.05, 0.5, 0.95)  # of the photographs' float gains, that lie below the three that are shown
+WIDTH_PX = 1216  # of the grid as it is shown, at most
 
 
 @dataclass(frozen=True)
@@ -65,15 +68,12 @@ def usage(model: Model) -> tuple[np.ndarray, Tensor]:
 
 
 def levels_to_show(model: Model, gains: Tensor) -> tuple[float, ...]:
-    """What is sent for a low, a middling and a high gain: levels, or floats met on photographs; nothing without gains."""
+    """What is sent for a low, a middling and a high gain: levels, or floats of photographs; nothing without gains."""
     if model.space.levels:
         last = model.space.levels - 1
         return tuple(sorted({0, last // 2, last}))
-    return (
-        tuple(float(q) for q in gains.sort().values[[int(s * (len(gains) - 1)) for s in (0.05, 0.5, 0.95)]])
-        if len(gains)
-        else ()
-    )
+    ordered = gains.sort().values
+    return tuple(float(ordered[int(share * (len(ordered) - 1))]) for share in SHARES) if len(ordered) else ()
 
 
 @torch.inference_mode()
@@ -104,14 +104,16 @@ def codebook_grid(codebook: Codebook) -> np.ndarray:
 
 def usage_svg(counts: np.ndarray) -> bytes:
     """The share of positions that take the code of each rank."""
-    figure = Figure(figsize=(11, 2.8), layout="constrained")
+    figure = Figure(figsize=(11, 3), layout="constrained")
     ax = figure.subplots()
-    shares = np.sort(counts)[::-1] / max(1, counts.sum())
-    ax.bar(np.arange(1, len(shares) + 1), 100 * shares, width=1.0, color="#0072B2")
+    shares = np.sort(counts[counts > 0])[::-1] / max(1, counts.sum())
+    ax.plot(np.arange(1, len(shares) + 1), 100 * shares, color=BLUE, drawstyle="steps-mid")
     plain_axes(ax, "How often each code is used on the sample photographs")
     ax.set_xlabel("Rank of the code, most used first", color=INK)
-    ax.set_ylabel("% of positions", color=INK)
-    ax.set_xlim(0.5, len(shares) + 0.5)
+    ax.set_ylabel("% of positions (log scale)", color=INK)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:g}%"))
+    ax.set_xlim(1, len(counts) + 1)
     return to_svg(figure)
 
 

@@ -1,4 +1,4 @@
-"""The tab Compress: a picture to an `.hvq` file, beside JPEG and WebP of about the same size; and such a file's picture."""
+"""The tab Compress: a picture to an `.hvq` file, beside JPEG and WebP of about its size; and such a file's picture."""
 
 import io
 from collections.abc import Callable

@@ -16,20 +16,22 @@ CSS = """
 .hvq .problem { background: #fff4f2; border-left: 3px solid #c4320a; padding: .6rem .9rem; border-radius: 4px; }
 .hvq .note { color: #5b6470; font-size: .875rem; }
 .hvq .row { display: grid; gap: 1rem; margin: .6rem 0 1.2rem; align-items: start; }
-.hvq figure { margin: 0; min-width: 0; }
-.hvq figure img { display: block; width: 100%; height: auto; max-height: 34rem; object-fit: contain; object-position: left top;
-  border-radius: 3px; }
+.hvq figure { margin: 0 0 1rem; min-width: 0; }
+.hvq .row figure { margin: 0; }
+.hvq figure img { display: block; width: 100%; height: auto; max-height: 34rem; border-radius: 3px;
+  object-fit: contain; object-position: left top; }
 .hvq img.sharp { image-rendering: pixelated; }
 .hvq figcaption { font-size: .875rem; color: #5b6470; margin-top: .3rem; }
 .hvq figcaption b { color: #1f2328; font-weight: 600; }
-.hvq .box { overflow-x: auto; }
-.hvq table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-.hvq th, .hvq td { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #e3e5e8; vertical-align: top; }
-.hvq th { font-weight: 600; }
-.hvq th:first-child, .hvq td:first-child { text-align: left; padding-left: 0; }
-.hvq thead th { border-bottom: 1.5px solid #1f2328; vertical-align: bottom; }
-.hvq .text td { text-align: left; overflow-wrap: anywhere; }
-.hvq a.download { display: inline-block; background: #24478f; color: #fff; padding: .5rem 1rem; border-radius: 6px;
+.hvq .box { overflow-x: auto; margin-bottom: 1rem; }
+.hvq table { border-collapse: collapse; border: 0; font-size: .875rem; font-variant-numeric: tabular-nums; }
+.hvq table th, .hvq table td { border: 0; border-bottom: 1px solid #e3e5e8; padding: .35rem .9rem .35rem 0;
+  text-align: right; vertical-align: top; }
+.hvq table th { font-weight: 600; }
+.hvq table thead th { border-bottom: 1.5px solid #1f2328; vertical-align: bottom; }
+.hvq table th:first-child, .hvq table td:first-child, .hvq table.text th, .hvq table.text td { text-align: left; }
+.hvq table.text td { overflow-wrap: anywhere; }
+.hvq a.download { display: inline-block; background: #2563eb; color: #fff; padding: .5rem 1rem; border-radius: 6px;
   text-decoration: none; font-weight: 600; margin: .4rem 0; }
 """
 

@@ -1,6 +1,6 @@
 """The models of a page, loaded once and only read afterwards."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybridvq.codec import Codec
@@ -12,25 +12,19 @@ from hybridvq.tokenizer import Tokenizer, load_tokenizer
 
 @dataclass(frozen=True)
 class Model:
-    """A tokenizer by the name it was asked for, its codec, or why it has none, and what its tokens are."""
+    """A tokenizer, what the page calls it, its codec, or why it has none, and what its tokens are."""
 
-    name: str
+    title: str
     tokenizer: Tokenizer
     codec: Codec | None
     problem: str
     space: TokenSpace
 
-    @property
-    def title(self) -> str:
-        """The last part of the name, which for a folder is enough to tell it from others."""
-        return Path(self.name).name
-
 
 @dataclass(frozen=True)
 class PriorModel:
-    """A prior by the name it was asked for, the tokenizer whose tokens it draws, and its classes if it has some."""
+    """A prior, the tokenizer whose tokens it draws, and the names of its classes if it has some."""
 
-    name: str
     prior: Prior
     tokenizer: Tokenizer
     classes: tuple[str, ...]
@@ -52,11 +46,14 @@ def load_models(model: str, baseline: str, prior: str) -> Models:
         ModelError: one cannot be loaded.
         ConfigError: a tokenizer's tokens are not a code, or a code and a gain, at every position.
     """
-    return Models(load_model(model), load_model(baseline), load_prior_model(prior))
+    own, other = load_model(model), load_model(baseline)
+    if own.title == other.title:
+        own, other = replace(own, title=model), replace(other, title=baseline)
+    return Models(own, other, load_prior_model(prior))
 
 
 def load_model(name: str) -> Model:
-    """A tokenizer, with its codec where it has tables.
+    """A tokenizer, with its codec where it has tables, called by the last part of its name.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -69,7 +66,7 @@ def load_model(name: str) -> Model:
     except CodecError as error:
         tokenizer, problem = load_tokenizer(name).to(default_device()), str(error)
     try:
-        return Model(name, tokenizer, codec, problem, TokenSpace.of(tokenizer))
+        return Model(Path(name).name, tokenizer, codec, problem, TokenSpace.of(tokenizer))
     except ConfigError as error:
         raise ConfigError(
             f"{name} has no codebook that can be shown; give a vector, projected or gain-shape tokenizer"
@@ -87,4 +84,4 @@ def load_prior_model(name: str) -> PriorModel:
     device = default_device()
     classes = config.class_names or tuple(map(str, range(config.classes or 0)))
     prior, tokenizer = load_prior(folder, folder / TOKENIZER), load_tokenizer(folder / TOKENIZER)
-    return PriorModel(name, prior.to(device), tokenizer.to(device), classes)
+    return PriorModel(prior.to(device), tokenizer.to(device), classes)

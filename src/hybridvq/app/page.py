@@ -12,14 +12,16 @@ WAITING = 32  # computations in the queue before new ones are turned away
 SESSIONS = 100  # of which pictures are held
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container, .gradio-container > main { max-width: 1280px !important; margin: 0 auto !important; }
+.gradio-container > main { padding: 1rem 2rem 3rem !important; }
+.gradio-container .action { align-self: center; }
 """
 LIGHT = "() => document.body.classList.remove('dark')"
 
 
 def build_page(models: Models) -> gr.Blocks:
     """The page of these models."""
-    with gr.Blocks(title="hybridvq", analytics_enabled=False, delete_cache=CACHE_SECONDS) as page:
+    with gr.Blocks(title="hybridvq", analytics_enabled=False, delete_cache=CACHE_SECONDS, fill_width=True) as page:
         gr.Markdown(f"# hybridvq\n{models.model.title}, beside {models.baseline.title}")
         with gr.Tab("Reconstruct"):
             tabs.reconstruct_tab(models, page)
@@ -52,12 +54,18 @@ def start(page: gr.Blocks, host: str, port: int) -> str:
             footer_links=[],
             max_file_size=UPLOAD_SIZE,
             state_session_capacity=SESSIONS,
-            theme=gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"]),
+            theme=gr.themes.Default(
+                primary_hue="blue",
+                neutral_hue="gray",
+                font=FONTS,
+                font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
+            ),
             css=CSS + markup.CSS,
             js=LIGHT,
         )
     except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"the page cannot be served at {host}:{port} ({' '.join(str(error).split())}); choose another --host or --port"
+            f"the page cannot be served at {host}:{port} ({reason}); choose another --host or --port"
         ) from error
     return address

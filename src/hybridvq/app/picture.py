@@ -67,7 +67,7 @@ def open_picture(path: str | Path) -> Picture:
 
 
 def scaled_down(image: Image.Image) -> Image.Image:
-    """The image itself where it has at most PIXELS and no side over SIDE, else a smaller one of the same proportions."""
+    """The image itself where it has at most PIXELS and no side over SIDE, else a smaller one of its proportions."""
     scale = min(math.sqrt(PIXELS / (image.width * image.height)), SIDE / max(image.size))
     if scale >= 1:
         return image

@@ -21,10 +21,11 @@ from hybridvq.errors import ConfigError, DataError, HybridVQError
 T = TypeVar("T")
 
 # One computation at a time bounds the memory of a page with many visitors; nobody else may call these by name.
-QUIET = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-LIVE = {**QUIET, "trigger_mode": "always_last", "show_progress": "hidden"}
+QUIET: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+LIVE: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "show_progress": "hidden"}
 STATE_SECONDS = 3600
-OWN = f"Upload a picture (up to {UPLOAD_PIXELS // 10**6} megapixels)"
+BUTTON: dict[str, Any] = {"scale": 0, "min_width": 190, "size": "md", "elem_classes": "action"}
+LIMIT = f"Uploads may have up to {UPLOAD_PIXELS // 10**6} megapixels; they are deleted once they are read."
 
 
 def guarded(handler: Callable[..., Any], *lost: Any) -> Callable[..., Any]:
@@ -69,18 +70,23 @@ def needed(picture: T | None) -> T:
     return picture
 
 
-def chooser(tab: str, first: str | None = SAMPLES[0]) -> tuple[gr.Radio, gr.UploadButton]:
+def chooser(tab: str) -> tuple[gr.Radio, gr.UploadButton]:
     """Sample photographs, and a button to upload one's own."""
-    with gr.Row(equal_height=True):
+    with gr.Row():
         samples = [(name.replace("_", " "), name) for name in SAMPLES]
-        sample = gr.Radio(samples, value=first, label="Sample photographs", scale=4, elem_id=f"{tab}-samples")
-        upload = gr.UploadButton(OWN, file_types=["image"], scale=1, elem_id=f"{tab}-upload")
+        sample = gr.Radio(samples, value=SAMPLES[0], label="Sample photographs", elem_id=f"{tab}-samples")
+        upload = upload_button("Upload a picture", "image", f"{tab}-upload")
     return sample, upload
+
+
+def upload_button(label: str, kind: str, name: str) -> gr.UploadButton:
+    """Of one file, of an ending or a kind."""
+    return gr.UploadButton(label, file_types=[kind], variant="secondary", elem_id=name, **BUTTON)
 
 
 def reconstruct_tab(models: Models, page: gr.Blocks) -> None:
     pair = (models.baseline, models.model)
-    gr.Markdown("What comes back of a picture after it has been tokens, and where its tokens lie.")
+    gr.Markdown(f"What comes back of a picture from its tokens, what is lost, and which tokens lie where. {LIMIT}")
     sample, upload = chooser("reconstruct")
     with gr.Row():
         space, codec = models.model.space, models.model.codec
@@ -115,18 +121,19 @@ def reconstruct_tab(models: Models, page: gr.Blocks) -> None:
 
 
 def compress_tab(model: Model) -> None:
-    gr.Markdown("A picture as a real file, beside JPEG and WebP of about as many bytes; and what such a file holds.")
+    gr.Markdown(f"A picture as a real file, beside JPEG and WebP of about as many bytes. {LIMIT}")
     if model.codec is None:
         gr.HTML(markup.problem(model.problem), elem_id="compress-result")
         return
     sample, upload = chooser("compress")
     highest = compress.highest_rate_weight(model.codec)
-    with gr.Row(equal_height=True):
+    with gr.Row():
         dial = gr.Radio(["lambda", "bits a pixel"], value="lambda", label="Set by")
-        rate_weight = gr.Slider(0, highest, 0, step=highest / 50, label="Lambda: error weighed against bits")
+        rate_weight = gr.Slider(0, highest, 0, step=highest / 50, label="Lambda (0: the nearest tokens)")
         target = gr.Number(0.5, minimum=0.01, step=0.05, label="At most so many bits a pixel", visible=False)
-        go = gr.Button("Compress", variant="primary", elem_id="compress-go")
-        opened = gr.UploadButton("Open an .hvq file", file_types=[".hvq"], elem_id="compress-open")
+    with gr.Row():
+        go = gr.Button("Compress", variant="primary", elem_id="compress-go", **BUTTON)
+        opened = upload_button("Open an .hvq file", ".hvq", "compress-open")
     state = gr.State(time_to_live=STATE_SECONDS)
     out = gr.HTML(elem_id="compress-result")
 
@@ -158,7 +165,7 @@ def compress_tab(model: Model) -> None:
 
 
 def generate_tab(model: PriorModel) -> None:
-    gr.Markdown("New pictures from the prior, or a photograph of which half is kept and the rest drawn anew.")
+    gr.Markdown("New pictures, drawn token by token from the prior.")
     with gr.Row():
         seed = gr.Number(0, minimum=0, precision=0, label="Seed")
         count = gr.Slider(1, generate.MOST, 4, step=1, label="Pictures")
@@ -168,11 +175,14 @@ def generate_tab(model: PriorModel) -> None:
         label = gr.Dropdown(
             [generate.ANY, *model.classes], value=generate.ANY, label="Class", visible=bool(model.classes)
         )
-    go = gr.Button("Generate", variant="primary", elem_id="generate-go")
+    go = gr.Button("Generate", variant="primary", elem_id="generate-go", **BUTTON)
+    gr.Markdown(f"Or keep half of a photograph and draw the rest anew. {LIMIT}")
     sample, upload = chooser("generate")
-    with gr.Row(equal_height=True):
-        keep = gr.Radio([("top half", "top"), ("left half", "left")], value="top", label="Keep of the photograph")
-        complete = gr.Button("Complete", elem_id="generate-complete")
+    with gr.Row():
+        keep = gr.Radio(
+            [("top half", "top"), ("left half", "left")], value="top", label="Keep", elem_id="generate-keep"
+        )
+        complete = gr.Button("Complete", variant="primary", elem_id="generate-complete", **BUTTON)
     state = gr.State(time_to_live=STATE_SECONDS)
     out = gr.HTML(elem_id="generate-result")
 
@@ -214,6 +224,6 @@ def codebook_tab(models: Models, tab: gr.Tab) -> None:
 
 def compare_tab() -> None:
     gr.Markdown("The curves and the table of a `result.json` that `hybridvq compare` wrote.")
-    opened = gr.UploadButton("Open a result.json", file_types=[".json"], variant="primary", elem_id="compare-open")
+    opened = upload_button("Open a result.json", ".json", "compare-open")
     out = gr.HTML(elem_id="compare-result")
     opened.upload(guarded(lambda path: taken(compare.open_result, path)), opened, out, **QUIET)
