@@ -24,11 +24,12 @@ CSS = """
 .hvq figcaption { font-size: .875rem; color: #5b6470; margin-top: .3rem; }
 .hvq figcaption b { color: #1f2328; font-weight: 600; }
 .hvq .box { overflow-x: auto; margin-bottom: 1rem; }
-.hvq table { border-collapse: collapse; border: 0; font-size: .875rem; font-variant-numeric: tabular-nums; }
-.hvq table th, .hvq table td { border: 0; border-bottom: 1px solid #e3e5e8; padding: .35rem .9rem .35rem 0;
-  text-align: right; vertical-align: top; }
+.hvq table, .hvq table * { border: 0 !important; }
+.hvq table { border-collapse: collapse; margin: 0; font-size: .875rem; font-variant-numeric: tabular-nums; }
+.hvq table th, .hvq table td { padding: .35rem .9rem .35rem 0; text-align: right; vertical-align: top;
+  border-bottom: 1px solid #e3e5e8 !important; }
 .hvq table th { font-weight: 600; }
-.hvq table thead th { border-bottom: 1.5px solid #1f2328; vertical-align: bottom; }
+.hvq table thead th { border-bottom: 1.5px solid #1f2328 !important; vertical-align: bottom; }
 .hvq table th:first-child, .hvq table td:first-child, .hvq table.text th, .hvq table.text td { text-align: left; }
 .hvq table.text td { overflow-wrap: anywhere; }
 .hvq a.download { display: inline-block; background: #2563eb; color: #fff; padding: .5rem 1rem; border-radius: 6px;

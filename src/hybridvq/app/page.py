@@ -12,9 +12,9 @@ WAITING = 32  # computations in the queue before new ones are turned away
 SESSIONS = 100  # of which pictures are held
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 CSS = """
-.gradio-container, .gradio-container > main { max-width: 1280px !important; margin: 0 auto !important; }
-.gradio-container > main { padding: 1rem 2rem 3rem !important; }
+.gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }
 .gradio-container .action { align-self: center; }
+.gradio-container .html-container { padding: 0 !important; }
 """
 LIGHT = "() => document.body.classList.remove('dark')"
 

@@ -91,8 +91,18 @@ def reconstruct_tab(models: Models, page: gr.Blocks) -> None:
     with gr.Row():
         space, codec = models.model.space, models.model.codec
         steps = min(15, (space.levels or 2) - 2) if codec else 0
-        step = gr.Slider(0, max(1, steps), 0, step=1, label="Gain levels left out between two", visible=steps > 0)
-        scale = gr.Slider(0, 2, 1, step=0.05, label="All gains times", visible=space.gain != "none")
+        step = gr.Slider(
+            0,
+            max(1, steps),
+            0,
+            step=1,
+            label="Gain levels left out between two",
+            visible=steps > 0,
+            elem_id="reconstruct-step",
+        )
+        scale = gr.Slider(
+            0, 2, 1, step=0.05, label="All gains times", visible=space.gain != "none", elem_id="reconstruct-scale"
+        )
     state = gr.State(time_to_live=STATE_SECONDS)
     out = gr.HTML(elem_id="reconstruct-result")
 
@@ -128,9 +138,11 @@ def compress_tab(model: Model) -> None:
     sample, upload = chooser("compress")
     highest = compress.highest_rate_weight(model.codec)
     with gr.Row():
-        dial = gr.Radio(["lambda", "bits a pixel"], value="lambda", label="Set by")
+        dial = gr.Radio(["lambda", "bits a pixel"], value="lambda", label="Set by", elem_id="compress-dial")
         rate_weight = gr.Slider(0, highest, 0, step=highest / 50, label="Lambda (0: the nearest tokens)")
-        target = gr.Number(0.5, minimum=0.01, step=0.05, label="At most so many bits a pixel", visible=False)
+        target = gr.Number(
+            0.5, minimum=0.01, step=0.05, label="At most so many bits a pixel", visible=False, elem_id="compress-target"
+        )
     with gr.Row():
         go = gr.Button("Compress", variant="primary", elem_id="compress-go", **BUTTON)
         opened = upload_button("Open an .hvq file", ".hvq", "compress-open")
@@ -167,15 +179,17 @@ def compress_tab(model: Model) -> None:
 def generate_tab(model: PriorModel) -> None:
     gr.Markdown("New pictures, drawn token by token from the prior.")
     with gr.Row():
-        seed = gr.Number(0, minimum=0, precision=0, label="Seed")
+        seed = gr.Number(0, minimum=0, precision=0, label="Seed", elem_id="generate-seed")
         count = gr.Slider(1, generate.MOST, 4, step=1, label="Pictures")
         temperature = gr.Slider(0, 1.5, 1, step=0.05, label="Temperature")
+    with gr.Row():
         top_k = gr.Number(0, minimum=0, precision=0, label="Top k (0: all codes)")
         top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top p (1: all codes)")
         label = gr.Dropdown(
             [generate.ANY, *model.classes], value=generate.ANY, label="Class", visible=bool(model.classes)
         )
-    go = gr.Button("Generate", variant="primary", elem_id="generate-go", **BUTTON)
+    with gr.Row():
+        go = gr.Button("Generate", variant="primary", elem_id="generate-go", **BUTTON)
     gr.Markdown(f"Or keep half of a photograph and draw the rest anew. {LIMIT}")
     sample, upload = chooser("generate")
     with gr.Row():
@@ -224,6 +238,7 @@ def codebook_tab(models: Models, tab: gr.Tab) -> None:
 
 def compare_tab() -> None:
     gr.Markdown("The curves and the table of a `result.json` that `hybridvq compare` wrote.")
-    opened = upload_button("Open a result.json", ".json", "compare-open")
+    with gr.Row():
+        opened = upload_button("Open a result.json", ".json", "compare-open")
     out = gr.HTML(elem_id="compare-result")
     opened.upload(guarded(lambda path: taken(compare.open_result, path)), opened, out, **QUIET)
