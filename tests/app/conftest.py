@@ -33,9 +33,14 @@ def loaded(folders):
 
 
 @pytest.fixture(scope="session")
-def bare(folders, tmp_path_factory):
+def bare_folder(folders, tmp_path_factory):
     """The gain-shape model without its tables."""
     folder = tmp_path_factory.mktemp("bare") / "bare"
     shutil.copytree(folders["model"], folder)
     (folder / "codec.safetensors").unlink()
-    return load_model(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bare(bare_folder):
+    return load_model(str(bare_folder))

@@ -1,13 +1,12 @@
 """`hybridvq app` says in one sentence what is missing."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 
 import pytest
 
-from hybridvq.app.models import Models
-from hybridvq.app.page import build_page
 from hybridvq.app.tabs import guarded, taken
 from hybridvq.cli import main
 from hybridvq.errors import ConfigError, DataError
@@ -34,11 +33,30 @@ def test_wrong_words(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_page_of_models_without_tables(loaded, bare):
-    """The Compress tab is the sentence that says what is missing."""
-    page = build_page(Models(bare, loaded.baseline, loaded.prior))
-    said = [block.value for block in page.blocks.values() if getattr(block, "elem_id", None) == "compress-result"]
-    assert ["run `hybridvq fit-codec`" in text for text in said] == [True]
+BUILD = """
+import socket, sys
+from hybridvq.app.models import load_models
+from hybridvq.app.page import build_page, start
+page = build_page(load_models(*sys.argv[1:]))
+print(*(block.value for block in page.blocks.values() if getattr(block, "elem_id", None) == "compress-result"))
+with socket.socket() as taken:
+    taken.bind(("127.0.0.1", 0))
+    taken.listen()
+    try:
+        start(page, "127.0.0.1", taken.getsockname()[1])
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_page_of_a_model_without_tables_at_a_taken_port(folders, bare_folder):
+    """In a process of its own, since Gradio leaves event loops open."""
+    words = [sys.executable, "-c", BUILD, *map(str, (bare_folder, folders["baseline"], folders["prior"]))]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+    assert said.count("holds no codec.safetensors, without which nothing can be compressed; run `hybridvq fit-c") == 1
+    assert re.search(
+        r"^ConfigError the page cannot be served at 127\.0\.0\.1:\d+ \(.+\); choose another --host", said, re.M
+    )
 
 
 def test_failures_are_sentences(tmp_path, capsys):

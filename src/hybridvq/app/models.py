@@ -6,7 +6,7 @@ from pathlib import Path
 from hybridvq.codec import Codec
 from hybridvq.errors import CodecError, ConfigError
 from hybridvq.evaluation import default_device
-from hybridvq.priors import TOKENIZER, Prior, TokenSpace, load_prior, prior_folder, read_prior_config
+from hybridvq.priors import Prior, TokenSpace, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
 from hybridvq.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -74,14 +74,13 @@ def load_model(name: str) -> Model:
 
 
 def load_prior_model(name: str) -> PriorModel:
-    """A prior and its own copy of the tokenizer.
+    """A prior and the tokenizer whose tokens it models.
 
     Raises:
         ModelError: one of them cannot be loaded.
     """
-    folder = prior_folder(name)
-    config = read_prior_config(folder)
-    device = default_device()
+    config = read_prior_config(prior_folder(name))
     classes = config.class_names or tuple(map(str, range(config.classes or 0)))
-    prior, tokenizer = load_prior(folder, folder / TOKENIZER), load_tokenizer(folder / TOKENIZER)
+    device, model = default_device(), tokenizer_of_prior(name)
+    prior, tokenizer = load_prior(name, model), load_tokenizer(model)
     return PriorModel(prior.to(device), tokenizer.to(device), classes)

@@ -141,7 +141,7 @@ def compress_tab(model: Model) -> None:
         dial = gr.Radio(["lambda", "bits a pixel"], value="lambda", label="Set by", elem_id="compress-dial")
         rate_weight = gr.Slider(0, highest, 0, step=highest / 50, label="Lambda (0: the nearest tokens)")
         target = gr.Number(
-            0.5, minimum=0.01, step=0.05, label="At most so many bits a pixel", visible=False, elem_id="compress-target"
+            0.5, step=0.05, label="At most so many bits a pixel", visible=False, elem_id="compress-target"
         )
     with gr.Row():
         go = gr.Button("Compress", variant="primary", elem_id="compress-go", **BUTTON)
@@ -179,11 +179,11 @@ def compress_tab(model: Model) -> None:
 def generate_tab(model: PriorModel) -> None:
     gr.Markdown("New pictures, drawn token by token from the prior.")
     with gr.Row():
-        seed = gr.Number(0, minimum=0, precision=0, label="Seed", elem_id="generate-seed")
+        seed = gr.Number(0, precision=0, label="Seed", elem_id="generate-seed")
         count = gr.Slider(1, generate.MOST, 4, step=1, label="Pictures")
         temperature = gr.Slider(0, 1.5, 1, step=0.05, label="Temperature")
     with gr.Row():
-        top_k = gr.Number(0, minimum=0, precision=0, label="Top k (0: all codes)")
+        top_k = gr.Number(0, precision=0, label="Top k (0: all codes)")
         top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top p (1: all codes)")
         label = gr.Dropdown(
             [generate.ANY, *model.classes], value=generate.ANY, label="Class", visible=bool(model.classes)
