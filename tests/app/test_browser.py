@@ -171,10 +171,10 @@ def test_generate(page):
 def test_codebook(page):
     tab(page, "Codebook")
     says(page, "codebook", "of its 120 codes")
-    assert pixels(page, "codebook").shape == (4 * 5, 32 * 14, 3)
+    assert pixels(page, "codebook").shape == (6 * 5, 21 * 14, 3)
     page.locator("#codebook-model").get_by_text("vq").click()
     says(page, "codebook", "of its 64 codes")
-    assert pixels(page, "codebook").shape == (2 * 9, 32 * 10, 3)
+    assert pixels(page, "codebook").shape == (2 * 9, 60 * 10, 3)
 
 
 def test_compare(page, tmp_path):

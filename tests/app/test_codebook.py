@@ -34,9 +34,9 @@ def test_the_grid_is_in_the_order_of_use(loaded):
     assert drawn.images.shape[:2] == (64, 1), "a vector quantizer's codes have no gains"
     used = drawn.counts[drawn.order]
     assert (np.diff(used) <= 0).all()
-    grid = codebook.codebook_grid(drawn)
-    assert grid.shape == (2 * 9, 32 * 10, 3)
-    np.testing.assert_array_equal(grid[9:17, 10:18], drawn.images[drawn.order[33], 0])
+    grid, zoom = codebook.codebook_grid(drawn)
+    assert (grid.shape, zoom) == ((2 * 9, 60 * 10, 3), 2)
+    np.testing.assert_array_equal(grid[9:17, 10:18], drawn.images[drawn.order[61], 0])
 
 
 def test_float_gains_are_shown_as_met(loaded):

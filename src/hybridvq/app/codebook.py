@@ -18,11 +18,11 @@ from hybridvq.quantizers import Tokens
 from hybridvq.report.figures import INK, plain_axes, to_svg
 
 BLUE = "#0072B2"
-COLUMNS = 32  # codes in a row
 GAP = 1  # pixels between codes
 BATCH = 1024  # positions decoded together
 SHARES = (0.05, 0.5, 0.95)  # of the photographs' float gains, that lie below the three that are shown
 WIDTH_PX = 1216  # of the grid as it is shown, at most
+CODE_PX = 16  # about how large each decoded code is shown
 
 
 @dataclass(frozen=True)
@@ -89,17 +89,20 @@ def decode_alone(model: Model, gain: float | None) -> np.ndarray:
     return torch.cat(images).numpy()
 
 
-def codebook_grid(codebook: Codebook) -> np.ndarray:
-    """All codes as one picture (., ., 3) uint8 on white, most used first, the gains of each side by side."""
+def codebook_grid(codebook: Codebook) -> tuple[np.ndarray, int]:
+    """All codes as one picture (., ., 3) uint8 on white, and how many times as large it is to be shown.
+
+    Most used first, the gains of each side by side, as many in a row as fit.
+    """
     cells = codebook.images[codebook.order]
     k, count, height, width, _ = cells.shape
-    columns = min(COLUMNS, k)
-    step_y, step_x = height + GAP, count * width + 2 * GAP
+    step_y, step_x, zoom = height + GAP, count * width + 2 * GAP, max(1, CODE_PX // width)
+    columns = min(k, max(1, WIDTH_PX // (zoom * step_x)))
     canvas = np.full((-(-k // columns) * step_y, columns * step_x, 3), 255, np.uint8)
     for place, images in enumerate(cells):
         top, left = place // columns * step_y, place % columns * step_x
         canvas[top : top + height, left : left + count * width] = np.concatenate(images, 1)
-    return canvas
+    return canvas, zoom
 
 
 def usage_svg(counts: np.ndarray) -> bytes:
@@ -119,7 +122,7 @@ def usage_svg(counts: np.ndarray) -> bytes:
 
 def render(model: Model, codebook: Codebook) -> str:
     """The grid and the usage."""
-    grid = codebook_grid(codebook)
+    grid, zoom = codebook_grid(codebook)
     counts = torch.from_numpy(codebook.counts)
     gains = ", ".join(f"{gain:.2f}" for gain in codebook.gains)
     each = f"Each code at the gains {gains}, side by side" if model.space.gain != "none" else "Each code once"
@@ -133,7 +136,7 @@ def render(model: Model, codebook: Codebook) -> str:
             grid,
             f"{len(counts):,} codes, most used first.",
             f"{each}, decoded alone: {size}x{size} pixels, enlarged.",
-            width=max(1, WIDTH_PX // grid.shape[1]) * grid.shape[1],
+            width=zoom * grid.shape[1],
         ),
         markup.drawing(usage_svg(codebook.counts), "How often each code is used"),
     )

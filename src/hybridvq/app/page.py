@@ -9,7 +9,7 @@ from hybridvq.errors import ConfigError
 UPLOAD_SIZE = "64mb"
 CACHE_SECONDS = (600, 600)  # how often uploads are looked through, and how old those are that were never read
 WAITING = 32  # computations in the queue before new ones are turned away
-SESSIONS = 100  # of which pictures are held
+SESSIONS = 32  # whose pictures are held: at most some tens of MB each
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1280px !important; margin: 0 auto !important; }

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gradio as gr
+from torch import Tensor
 
 from hybridvq.app import codebook, compare, compress, generate, markup, reconstruct
 from hybridvq.app.models import Model, Models, PriorModel
@@ -19,6 +20,7 @@ from hybridvq.app.picture import SAMPLES, UPLOAD_PIXELS, Picture, open_picture, 
 from hybridvq.errors import ConfigError, DataError, HybridVQError
 
 T = TypeVar("T")
+Work = tuple[Picture, reconstruct.Shown, Tensor]  # what the baseline makes of a picture, and the model's z
 
 # One computation at a time bounds the memory of a page with many visitors; nobody else may call these by name.
 QUIET: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
@@ -49,9 +51,9 @@ def taken(reader: Callable[[str], T], path: str | None) -> T:
     """What a reader makes of an uploaded file, which is deleted.
 
     Raises:
-        DataError: nothing was uploaded.
+        DataError: there is none, or no longer, since somebody else uploaded the same at the same moment.
     """
-    if path is None:
+    if path is None or not Path(path).exists():
         raise DataError("No file has arrived; upload it again.")
     try:
         return reader(str(path))
@@ -106,17 +108,18 @@ def reconstruct_tab(models: Models, page: gr.Blocks) -> None:
     state = gr.State(time_to_live=STATE_SECONDS)
     out = gr.HTML(elem_id="reconstruct-result")
 
-    def show(work: Any, step: float, scale: float) -> str:
-        picture, zs = needed(work)
-        settings = ((0, 1.0), (int(step), scale))
-        shown = [reconstruct.decode(m, picture, z, *s) for m, z, s in zip(pair, zs, settings, strict=True)]
-        return reconstruct.render(picture, pair, (shown[0], shown[1]))
+    def show(work: Work | None, step: float, scale: float) -> str:
+        picture, other, z = needed(work)
+        return reconstruct.render(
+            picture, pair, (other, reconstruct.decode(models.model, picture, z, int(step), scale))
+        )
 
-    def start(picture: Picture, step: float, scale: float) -> tuple[Any, str]:
-        work = picture, tuple(reconstruct.encode(model, picture) for model in pair)
+    def start(picture: Picture, step: float, scale: float) -> tuple[Work, str]:
+        other, z = (reconstruct.encode(model, picture) for model in pair)
+        work = picture, reconstruct.decode(models.baseline, picture, other), z
         return work, show(work, step, scale)
 
-    def chosen(name: str, step: float, scale: float) -> tuple[Any, str]:
+    def chosen(name: str, step: float, scale: float) -> tuple[Work, str]:
         return start(sample_picture(name), step, scale)
 
     def uploaded(path: str, step: float, scale: float) -> tuple[Any, ...]:
@@ -139,7 +142,7 @@ def compress_tab(model: Model) -> None:
     highest = compress.highest_rate_weight(model.codec)
     with gr.Row():
         dial = gr.Radio(["lambda", "bits a pixel"], value="lambda", label="Set by", elem_id="compress-dial")
-        rate_weight = gr.Slider(0, highest, 0, step=highest / 50, label="Lambda (0: the nearest tokens)")
+        rate_weight = gr.Slider(0, highest, 0, step=highest / 40, label="Lambda (0: the nearest tokens)")
         target = gr.Number(
             0.5, step=0.05, label="At most so many bits a pixel", visible=False, elem_id="compress-target"
         )

@@ -35,9 +35,9 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
 
         page = build_page(load_models(arguments.model, arguments.baseline, arguments.prior))
         address = start(page, arguments.host, arguments.port)
-        print(f"{address} shows the page; Ctrl-C stops it", flush=True)
-        if arguments.host not in LOOPBACK:
-            print(f"everybody who reaches port {arguments.port} of this machine can use it", flush=True)
         with suppress(KeyboardInterrupt):
+            print(f"{address} shows the page; Ctrl-C stops it", flush=True)
+            if arguments.host not in LOOPBACK:
+                print(f"everybody who reaches port {arguments.port} of this machine can use it", flush=True)
             threading.Event().wait()
         page.close(verbose=False)
