@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 help:
 	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about six minutes on two cores)"
 	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about four minutes)"
-	@echo "make app      show the shipped models in a web page"
+	@echo "make app      show the models that come along in a web page"
 	@echo "make test     run the tests"
 	@echo "make check    run the linter, the type checker and the import-graph test"
 	@echo "make bench    time and measure everything in benchmarks/ that is quick (about ten minutes, on a quiet machine)"
@@ -34,7 +34,7 @@ samples: install
 app: install
 	$(VENV)/bin/hybridvq app
 
-# For docs/app.md; `make screenshots RESULT=docs/results/cifar10/result.json` chooses what the tab Compare shows.
+# Pictures of the page; RESULT is what its tab Compare shows.
 RESULT := docs/results/rate-distortion/result.json
 screenshots: install browser
 	$(RUN) docs/screenshots.py --result $(RESULT)
