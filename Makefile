@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo samples test check bench
+.PHONY: help install demo samples app screenshots browser test check bench
 help:
 	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about six minutes on two cores)"
 	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about four minutes)"
+	@echo "make app      show the models that come along in a web page"
 	@echo "make test     run the tests"
 	@echo "make check    run the linter, the type checker and the import-graph test"
 	@echo "make bench    time and measure everything in benchmarks/ that is quick (about ten minutes, on a quiet machine)"
@@ -29,6 +30,20 @@ samples: install
 		--options.width 96 --options.layers 4 --options.heads 4 --options.dropout 0.1 \
 		--training.steps 500 --training.batch_size 16 --training.eval_every 25
 	$(VENV)/bin/hybridvq sample demo/prior --out demo/samples
+
+app: install
+	$(VENV)/bin/hybridvq app
+
+# Pictures of the page; RESULT is what its tab Compare shows.
+RESULT := docs/results/rate-distortion/result.json
+screenshots: install browser
+	$(RUN) docs/screenshots.py --result $(RESULT)
+
+# What drives the page in its tests, which are skipped without one.
+browser:
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+		{ apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 \
+		|| echo "no browser is installed here, and apt-get cannot install one; the tests of the page are skipped"
 
 test: install
 	$(RUN) -m pytest -n 2

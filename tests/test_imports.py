@@ -44,9 +44,13 @@ ALLOWED = {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
     "report": {"errors", "metrics", "writing"},
+    "app": {
+        "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
+        "generation", "report",
+    },
     "commands": {
         "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors", "codec",
-        "export", "half", "generation", "bulk", "training", "compare", "report", "writing"
+        "export", "half", "generation", "bulk", "training", "compare", "report", "app", "writing"
     },
     "cli": {"_version", "commands", "errors", "launch", "recipe"},
 }  # fmt: skip
@@ -93,6 +97,11 @@ def test_only_the_cluster_engine_imports_ray():
     assert users == {"cluster.py"}
 
 
+def test_only_the_page_imports_gradio():
+    users = {path.relative_to(PACKAGE).as_posix() for _, path in module_files() if "import gradio" in path.read_text()}
+    assert users == {"app/page.py", "app/tabs.py"}
+
+
 def loaded_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys; print(*sys.modules)"
     return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
@@ -123,7 +132,12 @@ def test_fitting_tables_is_light():
 
 
 def test_the_command_line_starts_without_torch():
-    assert "torch" not in loaded_after("import hybridvq.cli")
+    assert not loaded_after("import hybridvq.cli") & {"torch", "gradio"}
+
+
+def test_what_a_page_shows_is_computed_without_gradio():
+    tabs = ", ".join(f"hybridvq.app.{name}" for name in ("reconstruct", "compress", "generate", "codebook", "compare"))
+    assert not loaded_after(f"import {tabs}") & {"gradio", "lightning", "datasets"}
 
 
 def test_public_names():

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from hybridvq._version import __version__
 from hybridvq.commands import (
+    app,
     compare,
     compress,
     decompress,
@@ -35,6 +36,7 @@ EXAMPLES = """examples:
   hybridvq tokenize runs/vector --data my/photos --out tokens  write the tokens of a data set to parquet files
   hybridvq fit-codec runs/vector --data my/photos              fit the tables that its tokens are compressed with
   hybridvq compress cat.jpg --model runs/vector --out cat.hvq  compress an image with it
+  hybridvq app --model runs/vector                             show it in a web page
 
 `hybridvq COMMAND --help` lists a command's options, which may be written with dashes or underscores.
 """
@@ -63,6 +65,7 @@ COMMANDS: dict[str, Command] = {
     "decompress": decompress,
     "info": info,
     "compare": compare,
+    "app": app,
 }
 
 

@@ -120,17 +120,26 @@ def kept_positions(keep: Keep, shape: tuple[int, int]) -> Tensor:
     return kept
 
 
-@torch.inference_mode()
 def continue_picture(path: str | Path, keep: Keep, tokenizer: Tokenizer, shape: tuple[int, int]) -> Given:
-    """The tokens of a picture, resized and cut to a grid of `shape` (h, w), and which of them to keep.
+    """As `continue_image`, of an image file.
 
     Raises:
         DataError: it cannot be read.
         ConfigError: `keep` leaves nothing to keep or to draw.
     """
+    return continue_image(open_image(path), keep, tokenizer, shape)
+
+
+@torch.inference_mode()
+def continue_image(image: Image.Image, keep: Keep, tokenizer: Tokenizer, shape: tuple[int, int]) -> Given:
+    """The tokens of an RGB image, resized and cut to a grid of `shape` (h, w), and which of them to keep.
+
+    Raises:
+        ConfigError: `keep` leaves nothing to keep or to draw.
+    """
     f, device = tokenizer.downsampling, next(tokenizer.parameters()).device
     height, width = f * shape[0], f * shape[1]
-    pixels = fit(open_image(path), max(height, width))
+    pixels = fit(image, max(height, width))
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     x = to_tensor(pixels[None, top : top + height, left : left + width].copy()).to(device)
     return Given(tokenizer.encode(x), kept_positions(keep, shape))

@@ -7,7 +7,7 @@ data string ─┬─open_images──► Images ──TrainBatches | EvalBatche
 from hybridvq.data.batches import EpochOrder, EvalBatches, TrainBatches
 from hybridvq.data.decode import MAX_PIXELS, open_image, read_image, to_rgb
 from hybridvq.data.images import MEMORY_BUDGET, Images, Split
-from hybridvq.data.photos import PHOTOGRAPHS, photo_files
+from hybridvq.data.photos import PHOTOGRAPHS, load_photograph, photo_files
 from hybridvq.data.sources import PHOTOS, open_images
 from hybridvq.data.stream import Stream, open_stream
 from hybridvq.data.stream_batches import StreamLoader
@@ -24,6 +24,7 @@ __all__ = [
     "Stream",
     "StreamLoader",
     "TrainBatches",
+    "load_photograph",
     "open_image",
     "open_images",
     "open_stream",

@@ -79,15 +79,15 @@ def to_rgb(image: Image.Image) -> Image.Image:
         raise DataError(f"the image cannot be read ({_reason(error)}); give another one") from error
 
 
-def decode(source: bytes | Path) -> Image.Image:
-    """Decode a file or the bytes of one to an RGB image at its own resolution.
+def decode(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Decode a file or the bytes of one, of at most `max_pixels`, to an RGB image at its own resolution.
 
     Raises:
         UnreadableError: with the reason, whatever is wrong with the source.
     """
     try:
         with Image.open(_handle(source), formats=_formats()) as image:
-            _check_pixels(image.width * image.height, f"{image.width}x{image.height} pixels")
+            _check_pixels(image.width * image.height, f"{image.width}x{image.height} pixels", max_pixels)
             image.load()
             return _to_rgb(_upright(image))
     except UnreadableError:
@@ -150,9 +150,9 @@ def _handle(source: bytes | Path) -> io.BytesIO | Path:
     return source
 
 
-def _check_pixels(pixels: int, described: str) -> None:
-    if pixels > MAX_PIXELS:
-        raise UnreadableError(f"{described}, over the limit of {MAX_PIXELS // 10**6} megapixels")
+def _check_pixels(pixels: int, described: str, most: int = MAX_PIXELS) -> None:
+    if pixels > most:
+        raise UnreadableError(f"{described}, over the limit of {most // 10**6} megapixels")
 
 
 def _upright(image: Image.Image) -> Image.Image:

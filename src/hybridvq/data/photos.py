@@ -53,7 +53,7 @@ class PhotoTiles(Images):
         self.name, self.split, self.size = "photos", split, size
         self.skipped = []
         names = PHOTOGRAPHS[split]
-        self._photographs = [_load(name) for name in names]
+        self._photographs = [load_photograph(name) for name in names]
         shapes = [photograph.shape[:2] for photograph in self._photographs]
         self._tiles = _take_turns([_tiles(height, width, size) for height, width in shapes])[:limit]
         if not self._tiles:
@@ -105,7 +105,12 @@ def photo_files() -> list[Path]:
     return files
 
 
-def _load(name: str) -> np.ndarray:
+def load_photograph(name: str) -> np.ndarray:
+    """One of the photographs by its name, (H, W, 3) uint8.
+
+    Raises:
+        DataError: the installed packages no longer ship it.
+    """
     try:
         if name in _FROM_SCIKIT_LEARN:
             from sklearn.datasets import load_sample_image

@@ -49,7 +49,7 @@ class Pictures:
     def error_map(self, column: Reconstructions, row: int) -> Images:
         """Absolute error of one reconstruction, mean over the colours, as (H,W,3) colours."""
         assert column.images is not None
-        return _coloured(_error(self.originals[row], column.images[row]) / self.scale)
+        return coloured(absolute_error(self.originals[row], column.images[row]) / self.scale)
 
 
 def load_pictures(folder: Path, result: dict[str, Any], recipes: list[Recipe]) -> Pictures | str:
@@ -59,7 +59,7 @@ def load_pictures(folder: Path, result: dict[str, Any], recipes: list[Recipe]) -
         return f"No pictures: the held-out images {originals}."
     columns = [_column(folder, recipe, originals) for recipe in recipes]
     originals = originals[:_ROWS]
-    errors = [_error(originals, column.images) for column in columns if column.images is not None]
+    errors = [absolute_error(originals, column.images) for column in columns if column.images is not None]
     # A few outliers would turn every map black: the brightest colour is the 99.5th percentile and above.
     top = max((float(np.percentile(error, 99.5)) for error in errors), default=0.0)
     return Pictures(originals, columns, max(8, 8 * math.ceil(top / 8)))
@@ -85,7 +85,7 @@ def to_png(image: Images) -> bytes:
 
 def colour_bar() -> Images:
     """The colours of the error maps from no error to `scale`, as a strip (1,128,3)."""
-    return _coloured(np.linspace(0.0, 1.0, 128)[None])
+    return coloured(np.linspace(0.0, 1.0, 128)[None])
 
 
 def _column(folder: Path, recipe: Recipe, originals: Images) -> Reconstructions:
@@ -112,12 +112,12 @@ def _load(folder: Path, name: Any) -> Images | str:
     return images if images.shape[-1] == 3 else f"in {name} do not have three colours"
 
 
-def _error(original: Images, reconstruction: Images) -> NDArray[np.float64]:
+def absolute_error(original: Images, reconstruction: Images) -> NDArray[np.float64]:
     """Mean over the colours of the absolute difference, in grey levels."""
     return np.abs(original.astype(float) - reconstruction).mean(axis=-1)
 
 
-def _coloured(values: NDArray[np.float64]) -> Images:
+def coloured(values: NDArray[np.float64]) -> Images:
     """Values from 0 to 1, (H,W), as colours (H,W,3)."""
     colours = matplotlib.colormaps[_COLOUR_MAP](np.clip(values, 0.0, 1.0), bytes=True)
     return np.ascontiguousarray(colours[..., :3])

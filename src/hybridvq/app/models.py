@@ -1,0 +1,86 @@
+"""The models of a page, loaded once and only read afterwards."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hybridvq.codec import Codec
+from hybridvq.errors import CodecError, ConfigError
+from hybridvq.evaluation import default_device
+from hybridvq.priors import Prior, TokenSpace, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
+from hybridvq.tokenizer import Tokenizer, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Model:
+    """A tokenizer, what the page calls it, its codec, or why it has none, and what its tokens are."""
+
+    title: str
+    tokenizer: Tokenizer
+    codec: Codec | None
+    problem: str
+    space: TokenSpace
+
+
+@dataclass(frozen=True)
+class PriorModel:
+    """A prior, the tokenizer whose tokens it draws, and the names of its classes if it has some."""
+
+    prior: Prior
+    tokenizer: Tokenizer
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Models:
+    """All that a page shows: the model, what it is compared with, and what draws new images."""
+
+    model: Model
+    baseline: Model
+    prior: PriorModel
+
+
+def load_models(model: str, baseline: str, prior: str) -> Models:
+    """Load everything, on the best device there is.
+
+    Raises:
+        ModelError: one cannot be loaded.
+        ConfigError: a tokenizer's tokens are not a code, or a code and a gain, at every position.
+    """
+    own, other = load_model(model), load_model(baseline)
+    if own.title == other.title:
+        own, other = replace(own, title=model), replace(other, title=baseline)
+    return Models(own, other, load_prior_model(prior))
+
+
+def load_model(name: str) -> Model:
+    """A tokenizer, with its codec where it has tables, called by the last part of its name.
+
+    Raises:
+        ModelError: it cannot be loaded.
+        ConfigError: its tokens are of another kind.
+    """
+    codec, problem = None, ""
+    try:
+        codec = Codec.load(name)
+        tokenizer = codec.tokenizer
+    except CodecError as error:
+        tokenizer, problem = load_tokenizer(name).to(default_device()), str(error)
+    try:
+        return Model(Path(name).name, tokenizer, codec, problem, TokenSpace.of(tokenizer))
+    except ConfigError as error:
+        raise ConfigError(
+            f"{name} has no codebook that can be shown; give a vector, projected or gain-shape tokenizer"
+        ) from error
+
+
+def load_prior_model(name: str) -> PriorModel:
+    """A prior and the tokenizer whose tokens it models.
+
+    Raises:
+        ModelError: one of them cannot be loaded.
+    """
+    config = read_prior_config(prior_folder(name))
+    classes = config.class_names or tuple(map(str, range(config.classes or 0)))
+    device, model = default_device(), tokenizer_of_prior(name)
+    prior, tokenizer = load_prior(name, model), load_tokenizer(model)
+    return PriorModel(prior.to(device), tokenizer.to(device), classes)

@@ -1,0 +1,186 @@
+"""The tab Reconstruct: a picture through two tokenizers and back, what is lost, and where which tokens were used.
+
+pixels ──pad──► x ──encoder──► z ──quantizer──► tokens ──dequantize──► s z_hat ──decoder──► x_hat ──► Shown
+                                  ▲                                    ▲
+                               gain_step                        gain_scale s
+"""
+
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import torch
+from torch import Tensor
+
+from hybridvq.app import markup
+from hybridvq.app.models import Model
+from hybridvq.app.picture import Picture
+from hybridvq.codec import CONTEXTUAL, TokenCoder
+from hybridvq.codec.choose import Chooser
+from hybridvq.codec.tables import kept_levels
+from hybridvq.codec.tiles import reflected, to_input
+from hybridvq.evaluation import evaluating, raw_bits, to_pixels
+from hybridvq.metrics import psnr_db
+from hybridvq.quantizers import Tokens
+from hybridvq.report.pictures import absolute_error, coloured
+from hybridvq.tokenizer import Tokenizer
+
+GOLDEN = 0.61803398875  # successive multiples of it are spread evenly over the hues
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a tokenizer makes of a picture.
+
+    Attributes:
+        pixels: (H, W, 3) uint8.
+        codes: (h, w) int64, of the first stage.
+        gains: (h, w) float32, likewise, as they were decoded; None without.
+        mse: on [-1, 1], of pixels.
+        raw_bpp: bits a pixel before entropy coding.
+        codec_bpp: bits a pixel that the codec's tables give these tokens; None without tables.
+        levels: how many gain levels were in use; None without.
+    """
+
+    pixels: np.ndarray
+    codes: np.ndarray
+    gains: np.ndarray | None
+    mse: float
+    raw_bpp: float
+    codec_bpp: float | None
+    levels: int | None
+
+
+@torch.inference_mode()
+def encode(model: Model, picture: Picture) -> Tensor:
+    """z (1, D, h, w) of a picture, extended by reflection to whole positions as the codec does."""
+    f = model.tokenizer.downsampling
+    rows, columns = (reflected(side, f) for side in picture.size)
+    with evaluating(model.tokenizer) as device:
+        return model.tokenizer.encoder(to_input(picture.pixels[np.ix_(rows, columns)], device))
+
+
+@torch.inference_mode()
+def decode(model: Model, picture: Picture, z: Tensor, gain_step: int = 0, gain_scale: float = 1.0) -> Shown:
+    """What comes back of z, with fewer gain levels and all gains scaled.
+
+    Args:
+        model: of which `encode` made z.
+        picture: what z is of.
+        z: (1, D, h, w).
+        gain_step: leave out so many levels between two, as the codec does; 0 without a codec and levels.
+        gain_scale: s, what every gain is multiplied by before decoding.
+    """
+    tokenizer, space = model.tokenizer, model.space
+    with evaluating(tokenizer):
+        tokens = tokens_of(model, z, gain_step)
+        x_hat = decode_scaled(tokenizer, tokens, gain_scale)
+    height, width = picture.size
+    pixels = to_pixels(x_hat)[0, :height, :width].numpy()
+    assert tokens.codes is not None
+    positions = tokens.codes[0, 0].numel()
+    return Shown(
+        pixels=pixels,
+        codes=tokens.codes[0, 0].cpu().numpy(),
+        gains=first_gains(model, tokens, gain_scale),
+        mse=mse(picture.pixels, pixels),
+        raw_bpp=raw_bits(tokenizer, tokens) * positions / (height * width),
+        codec_bpp=codec_bits(model, tokens, gain_step) / (height * width) if model.codec else None,
+        levels=len(kept_levels(space.levels, gain_step)) if space.levels else None,
+    )
+
+
+def tokens_of(model: Model, z: Tensor, gain_step: int) -> Tokens:
+    """The quantizer's own tokens, or with a gain_step those of the codec."""
+    if not gain_step:
+        return model.tokenizer.quantizer(z).tokens
+    assert model.codec is not None
+    return Chooser(model.tokenizer.quantizer, model.codec.tables, model.space.stages, gain_step, 0.0)(z)
+
+
+def decode_scaled(tokenizer: Tokenizer, tokens: Tokens, gain_scale: float) -> Tensor:
+    """x_hat of tokens whose gains are multiplied; z_hat is linear in them."""
+    quantizer = tokenizer.quantizer
+    return tokenizer.decoder(quantizer.from_code(gain_scale * quantizer.read(tokens))).float()
+
+
+def first_gains(model: Model, tokens: Tokens, gain_scale: float) -> np.ndarray | None:
+    """(h, w), the gains of the first stage; None where there are none."""
+    if tokens.gains is None:
+        return None
+    gains = tokens.gains[0, 0].cpu()
+    if model.space.level_values is not None:
+        gains = model.space.level_values[0].cpu()[gains]
+    return (gain_scale * gains).numpy()
+
+
+def codec_bits(model: Model, tokens: Tokens, gain_step: int) -> float:
+    """What the codec spends on the tokens of one picture, beside its header of some forty bytes."""
+    assert model.codec is not None
+    assert tokens.codes is not None
+    gains = None if tokens.gains is None else tokens.gains[0].cpu().numpy()
+    coder = TokenCoder(model.codec.tables, CONTEXTUAL, gain_step)
+    return float(coder.cost_bits(tokens.codes[0].cpu().numpy(), gains).sum())
+
+
+def mse(original: np.ndarray, pixels: np.ndarray) -> float:
+    """Mean squared error on [-1, 1] of two pictures (H, W, 3) uint8."""
+    difference = original.astype(np.int32) - pixels
+    return float((difference**2).sum(dtype=np.int64)) / original.size / 127.5**2
+
+
+def code_map(codes: np.ndarray) -> np.ndarray:
+    """A colour for each code, (h, w) int64 to (h, w, 3) uint8; neighbouring numbers look unlike each other."""
+    hue, light = codes * GOLDEN % 1, 0.65 + 0.35 * (codes * GOLDEN**2 * 7 % 1)
+    colours = matplotlib.colors.hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.6), light], -1))
+    return (255 * colours).round().astype(np.uint8)
+
+
+def gain_map(gains: np.ndarray) -> np.ndarray:
+    """Gains (h, w) from dark, the lowest, to bright, the highest, (h, w, 3) uint8."""
+    low, high = float(gains.min()), float(gains.max())
+    return coloured((gains.astype(float) - low) / ((high - low) or 1.0))
+
+
+def render(picture: Picture, models: tuple[Model, Model], shown: tuple[Shown, Shown]) -> str:
+    """The pictures of baseline and model beside the original, their errors and maps, and the table of numbers."""
+    errors = [absolute_error(picture.pixels, s.pixels) for s in shown]
+    scale = max(8.0, *(float(np.percentile(error, 99.5)) for error in errors))
+    named = [(f"{model.title}:", s) for model, s in zip(models, shown, strict=True)]
+    gains = shown[1].gains
+    parts = [
+        markup.figure(picture.pixels, "Original", picture.name),
+        *(markup.figure(s.pixels, title, f"{psnr_db(s.mse):.2f} dB") for title, s in named),
+        numbers(models, shown),
+        *(
+            markup.figure(coloured(error / scale), f"{title} error", f"black 0 to yellow {scale:.0f} of 255")
+            for (title, _), error in zip(named, errors, strict=True)
+        ),
+        markup.block(markup.note(f"{models[1].title} has no gains."))
+        if gains is None
+        else markup.figure(gain_map(gains), "Gains", f"{gains.min():.2f} (black) to {gains.max():.2f} (yellow)"),
+        *(
+            markup.figure(code_map(s.codes), f"{title} codes", f"{len(np.unique(s.codes))} used, a colour each")
+            for title, s in named
+        ),
+    ]
+    return markup.block(markup.note(picture.note), markup.row(parts, 3))
+
+
+def numbers(models: tuple[Model, Model], shown: tuple[Shown, Shown]) -> str:
+    """The table: error and bits of both."""
+    lines = [
+        ("MSE on [-1, 1]", [f"{s.mse:.5f}" for s in shown]),
+        ("PSNR", [f"{psnr_db(s.mse):.2f} dB" for s in shown]),
+        ("Bits a pixel, raw", [f"{s.raw_bpp:.3f}" for s in shown]),
+        ("Bits a pixel, codec", ["–" if s.codec_bpp is None else f"{s.codec_bpp:.3f}" for s in shown]),
+        ("Codes", [f"{m.space.codebook_size:,}" for m in models]),
+        ("Gain levels", [gain_kind(m, s) for m, s in zip(models, shown, strict=True)]),
+    ]
+    return markup.table(["", *(model.title for model in models)], [[name, *values] for name, values in lines])
+
+
+def gain_kind(model: Model, shown: Shown) -> str:
+    if shown.levels is not None:
+        return f"{shown.levels} of {model.space.levels}"
+    return "float" if model.space.gain == "float" else "–"

@@ -1,0 +1,247 @@
+"""The controls of each tab, wired to what computes it.
+
+Whatever goes wrong becomes a sentence where the result would have been. A visitor's picture is in a `gr.State`, which
+belongs to one session; handlers keep nothing.
+"""
+
+import functools
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+from torch import Tensor
+
+from hybridvq.app import codebook, compare, compress, generate, markup, reconstruct
+from hybridvq.app.models import Model, Models, PriorModel
+from hybridvq.app.picture import SAMPLES, UPLOAD_PIXELS, Picture, open_picture, sample_picture
+from hybridvq.errors import ConfigError, DataError, HybridVQError
+
+T = TypeVar("T")
+Work = tuple[Picture, reconstruct.Shown, Tensor]  # what the baseline makes of a picture, and the model's z
+
+# One computation at a time bounds the memory of a page with many visitors; nobody else may call these by name.
+QUIET: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+LIVE: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "show_progress": "hidden"}
+STATE_SECONDS = 3600
+BUTTON: dict[str, Any] = {"scale": 0, "min_width": 190, "size": "md", "elem_classes": "action"}
+LIMIT = f"Uploads may have up to {UPLOAD_PIXELS // 10**6} megapixels; they are deleted once they are read."
+
+
+def guarded(handler: Callable[..., Any], *lost: Any) -> Callable[..., Any]:
+    """The handler, with a sentence as its last output, after `lost`, where it fails."""
+
+    @functools.wraps(handler)
+    def run(*values: Any) -> Any:
+        try:
+            return handler(*values)
+        except HybridVQError as error:
+            shown = markup.problem(str(error))
+        except Exception:  # a visitor can do nothing about a fault of the page, and must not read its code
+            traceback.print_exc(file=sys.stderr)
+            shown = markup.problem("Something went wrong here; the terminal that the page was started in says what.")
+        return (*lost, shown) if lost else shown
+
+    return run
+
+
+def taken(reader: Callable[[str], T], path: str | None) -> T:
+    """What a reader makes of an uploaded file, which is deleted.
+
+    Raises:
+        DataError: there is none, or no longer, since somebody else uploaded the same at the same moment.
+    """
+    if path is None or not Path(path).exists():
+        raise DataError("No file has arrived; upload it again.")
+    try:
+        return reader(str(path))
+    finally:
+        Path(path).unlink(missing_ok=True)
+
+
+def needed(picture: T | None) -> T:
+    """What a session keeps.
+
+    Raises:
+        ConfigError: it keeps nothing.
+    """
+    if picture is None:
+        raise ConfigError("Choose a sample photograph or upload a picture first.")
+    return picture
+
+
+def chooser(tab: str) -> tuple[gr.Radio, gr.UploadButton]:
+    """Sample photographs, and a button to upload one's own."""
+    with gr.Row():
+        samples = [(name.replace("_", " "), name) for name in SAMPLES]
+        sample = gr.Radio(samples, value=SAMPLES[0], label="Sample photographs", elem_id=f"{tab}-samples")
+        upload = upload_button("Upload a picture", "image", f"{tab}-upload")
+    return sample, upload
+
+
+def upload_button(label: str, kind: str, name: str) -> gr.UploadButton:
+    """Of one file, of an ending or a kind."""
+    return gr.UploadButton(label, file_types=[kind], variant="secondary", elem_id=name, **BUTTON)
+
+
+def reconstruct_tab(models: Models, page: gr.Blocks) -> None:
+    pair = (models.baseline, models.model)
+    gr.Markdown(f"What comes back of a picture from its tokens, what is lost, and which tokens lie where. {LIMIT}")
+    sample, upload = chooser("reconstruct")
+    with gr.Row():
+        space, codec = models.model.space, models.model.codec
+        steps = min(15, (space.levels or 2) - 2) if codec else 0
+        step = gr.Slider(
+            0,
+            max(1, steps),
+            0,
+            step=1,
+            label="Gain levels left out between two",
+            visible=steps > 0,
+            elem_id="reconstruct-step",
+        )
+        scale = gr.Slider(
+            0, 2, 1, step=0.05, label="All gains times", visible=space.gain != "none", elem_id="reconstruct-scale"
+        )
+    state = gr.State(time_to_live=STATE_SECONDS)
+    out = gr.HTML(elem_id="reconstruct-result")
+
+    def show(work: Work | None, step: float, scale: float) -> str:
+        picture, other, z = needed(work)
+        return reconstruct.render(
+            picture, pair, (other, reconstruct.decode(models.model, picture, z, int(step), scale))
+        )
+
+    def start(picture: Picture, step: float, scale: float) -> tuple[Work, str]:
+        other, z = (reconstruct.encode(model, picture) for model in pair)
+        work = picture, reconstruct.decode(models.baseline, picture, other), z
+        return work, show(work, step, scale)
+
+    def chosen(name: str, step: float, scale: float) -> tuple[Work, str]:
+        return start(sample_picture(name), step, scale)
+
+    def uploaded(path: str, step: float, scale: float) -> tuple[Any, ...]:
+        return None, *start(taken(open_picture, path), step, scale)
+
+    dials = [step, scale]
+    for event in (sample.input, page.load):
+        event(guarded(chosen, None), [sample, *dials], [state, out], **QUIET)
+    upload.upload(guarded(uploaded, None, None), [upload, *dials], [sample, state, out], **QUIET)
+    for dial in dials:
+        dial.change(guarded(show), [state, *dials], out, **LIVE)
+
+
+def compress_tab(model: Model) -> None:
+    gr.Markdown(f"A picture as a real file, beside JPEG and WebP of about as many bytes. {LIMIT}")
+    if model.codec is None:
+        gr.HTML(markup.problem(model.problem), elem_id="compress-result")
+        return
+    sample, upload = chooser("compress")
+    highest = compress.highest_rate_weight(model.codec)
+    with gr.Row():
+        dial = gr.Radio(["lambda", "bits a pixel"], value="lambda", label="Set by", elem_id="compress-dial")
+        rate_weight = gr.Slider(0, highest, 0, step=highest / 40, label="Lambda (0: the nearest tokens)")
+        target = gr.Number(
+            0.5, step=0.05, label="At most so many bits a pixel", visible=False, elem_id="compress-target"
+        )
+    with gr.Row():
+        go = gr.Button("Compress", variant="primary", elem_id="compress-go", **BUTTON)
+        opened = upload_button("Open an .hvq file", ".hvq", "compress-open")
+    state = gr.State(time_to_live=STATE_SECONDS)
+    out = gr.HTML(elem_id="compress-result")
+
+    def work(picture: Picture, dial: str, rate_weight: float, target: float | None) -> str:
+        by_target = dial != "lambda"
+        if by_target and not target:
+            raise ConfigError("Give the bits a pixel as a positive number.")
+        made = compress.compress(model, picture, rate_weight, target if by_target else None)
+        return compress.render(model, picture, made)
+
+    def go_on(picture: Picture | None, sample: str | None, *dials: Any) -> str:
+        return work(sample_picture(sample) if sample else needed(picture), *dials)
+
+    def uploaded(path: str, *dials: Any) -> tuple[Any, ...]:
+        picture = taken(open_picture, path)
+        return None, picture, work(picture, *dials)
+
+    dials = [dial, rate_weight, target]
+    dial.input(
+        lambda by: (gr.update(visible=by == "lambda"), gr.update(visible=by != "lambda")),
+        dial,
+        [rate_weight, target],
+        api_visibility="private",
+    )
+    for event in (go.click, sample.input):
+        event(guarded(go_on), [state, sample, *dials], out, **QUIET)
+    upload.upload(guarded(uploaded, None, None), [upload, *dials], [sample, state, out], **QUIET)
+    opened.upload(guarded(lambda path: taken(functools.partial(compress.open_file, model), path)), opened, out, **QUIET)
+
+
+def generate_tab(model: PriorModel) -> None:
+    gr.Markdown("New pictures, drawn token by token from the prior.")
+    with gr.Row():
+        seed = gr.Number(0, precision=0, label="Seed", elem_id="generate-seed")
+        count = gr.Slider(1, generate.MOST, 4, step=1, label="Pictures")
+        temperature = gr.Slider(0, 1.5, 1, step=0.05, label="Temperature")
+    with gr.Row():
+        top_k = gr.Number(0, precision=0, label="Top k (0: all codes)")
+        top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top p (1: all codes)")
+        label = gr.Dropdown(
+            [generate.ANY, *model.classes], value=generate.ANY, label="Class", visible=bool(model.classes)
+        )
+    with gr.Row():
+        go = gr.Button("Generate", variant="primary", elem_id="generate-go", **BUTTON)
+    gr.Markdown(f"Or keep half of a photograph and draw the rest anew. {LIMIT}")
+    sample, upload = chooser("generate")
+    with gr.Row():
+        keep = gr.Radio(
+            [("top half", "top"), ("left half", "left")], value="top", label="Keep", elem_id="generate-keep"
+        )
+        complete = gr.Button("Complete", variant="primary", elem_id="generate-complete", **BUTTON)
+    state = gr.State(time_to_live=STATE_SECONDS)
+    out = gr.HTML(elem_id="generate-result")
+
+    def new(seed: float, count: float, temperature: float, top_k: float, top_p: float, label: str) -> str:
+        grid = generate.draw(model, generate.settings_of(temperature, top_k, top_p), seed, count, label)
+        return generate.render(model, grid, int(count), f"seed {seed}")
+
+    def continued(picture: Picture, keep: Any, seed: float, count: float, *how: Any) -> str:
+        *numbers, label = how
+        grid = generate.draw(model, generate.settings_of(*numbers), seed, count, label, picture, keep)
+        return generate.render(model, grid, int(count) + 1, f"what is kept of {picture.name}, then seed {seed}")
+
+    def go_on(picture: Picture | None, sample: str | None, *dials: Any) -> str:
+        return continued(sample_picture(sample) if sample else needed(picture), *dials)
+
+    def uploaded(path: str, *dials: Any) -> tuple[Any, ...]:
+        picture = taken(open_picture, path)
+        return None, picture, continued(picture, *dials)
+
+    dials = [seed, count, temperature, top_k, top_p, label]
+    go.click(guarded(new), dials, out, **QUIET)
+    complete.click(guarded(go_on), [state, sample, keep, *dials], out, **QUIET)
+    upload.upload(guarded(uploaded, None, None), [upload, keep, *dials], [sample, state, out], **QUIET)
+
+
+def codebook_tab(models: Models, tab: gr.Tab) -> None:
+    gr.Markdown("Every code decoded alone, and how often each is used on the sample photographs.")
+    names = {model.title: model for model in (models.model, models.baseline)}
+    which = gr.Radio(list(names), value=models.model.title, label="Model", elem_id="codebook-model")
+    out = gr.HTML(elem_id="codebook-result")
+
+    @functools.cache  # of the models alone, the same for everybody
+    def drawn(name: str) -> str:
+        return codebook.render(names[name], codebook.read_codebook(names[name]))
+
+    for event in (tab.select, which.input):
+        event(guarded(drawn), which, out, **QUIET)
+
+
+def compare_tab() -> None:
+    gr.Markdown("The curves and the table of a `result.json` that `hybridvq compare` wrote.")
+    with gr.Row():
+        opened = upload_button("Open a result.json", ".json", "compare-open")
+    out = gr.HTML(elem_id="compare-result")
+    opened.upload(guarded(lambda path: taken(compare.open_result, path)), opened, out, **QUIET)

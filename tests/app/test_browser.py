@@ -1,0 +1,230 @@
+"""The page as a visitor uses it: every tab, in a browser, with tiny models behind it."""
+
+import base64
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.test_compare import RESULT
+from codec.models import photo
+from hybridvq.codec import describe
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SECONDS = 90  # for a step; on a busy machine
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome is installed; see `make browser`")
+
+
+@pytest.fixture(scope="module")
+def server(folders, tmp_path_factory):
+    """The command itself, its address, and the folder that its temporary files are in."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    uploads = tmp_path_factory.mktemp("uploads")
+    words = [sys.executable, "-m", "hybridvq.cli", "app", "--port", str(port)]
+    words += [word for name, folder in folders.items() for word in (f"--{name}", str(folder))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(uploads)}
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line == f"http://127.0.0.1:{port}/ shows the page; Ctrl-C stops it\n"
+    yield line.split()[0], uploads
+    process.terminate()
+    process.wait(30)
+    process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def visit(browser, address):
+    """A visitor of their own; the page must ask nobody else for anything, and raise nothing."""
+    context = browser.new_context(viewport={"width": 1280, "height": 860}, accept_downloads=True)
+    page = context.new_page()
+    page.set_default_timeout(1000 * SECONDS)
+    asked, raised = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: raised.append(error))
+    page.goto(address)
+    image(page, "reconstruct").wait_for()
+    yield page
+    context.close()
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
+    assert raised == []
+
+
+@pytest.fixture(scope="module")
+def page(browser, server):
+    with visit(browser, server[0]) as page:
+        yield page
+
+
+def tab(page, name):
+    page.get_by_role("tab", name=name, exact=True).click()
+
+
+def result(page, name):
+    return page.locator(f"#{name}-result")
+
+
+def image(page, name, number=0):
+    return result(page, name).locator("img").nth(number)
+
+
+def pixels(page, name, number=0):
+    """What an image of a tab's result shows, (H, W, 3)."""
+    data = image(page, name, number).get_attribute("src").split(",")[1]
+    return np.array(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+
+
+def upload(page, button, path):
+    with page.expect_file_chooser() as choice:
+        page.locator(f"#{button}").click()
+    choice.value.set_files(path)
+
+
+def says(page, name, text):
+    sync_api.expect(result(page, name)).to_contain_text(text, timeout=1000 * SECONDS)
+
+
+def changes(locator, before):
+    sync_api.expect(locator).not_to_have_text(before, timeout=1000 * SECONDS)
+
+
+def test_reconstruct(page):
+    np.testing.assert_array_equal(pixels(page, "reconstruct"), photo(300, 451))
+    assert result(page, "reconstruct").locator("img").count() == 8
+    page.locator("#reconstruct-samples").get_by_text("coffee", exact=True).click()
+    says(page, "reconstruct", "Original coffee")
+    cell = result(page, "reconstruct").locator("tr", has_text="PSNR").locator("td").nth(2)
+    as_is = cell.inner_text()
+    page.locator("#reconstruct-scale input[type=range]").press("Home")
+    changes(cell, as_is)
+    none = cell.inner_text()
+    assert float(none.split()[0]) < float(as_is.split()[0])
+    says(page, "reconstruct", "4 of 4")
+    page.locator("#reconstruct-step input[type=range]").press("ArrowRight")
+    says(page, "reconstruct", "2 of 4")
+    page.locator("#reconstruct-scale input[type=number]").fill("1")
+    changes(cell, none)
+
+
+def test_compress_and_open_again(page, tmp_path):
+    tab(page, "Compress")
+    page.locator("#compress-go").click()
+    link = result(page, "compress").locator("a.download")
+    with page.expect_download() as download:
+        link.click()
+    assert download.value.suggested_filename == "chelsea.hvq"
+    download.value.save_as(tmp_path / "chelsea.hvq")
+    data = (tmp_path / "chelsea.hvq").read_bytes()
+    assert f"({len(data):,} bytes)" in link.inner_text()
+    assert sum(part.size for part in describe(data)) == len(data)
+    shown = pixels(page, "compress", 1)
+    upload(page, "compress-open", tmp_path / "chelsea.hvq")
+    says(page, "compress", "300x451 pixels, 75x113 positions")
+    np.testing.assert_array_equal(pixels(page, "compress"), shown)
+    (tmp_path / "cut.hvq").write_bytes(data[:-1])
+    upload(page, "compress-open", tmp_path / "cut.hvq")
+    says(page, "compress", "cut.hvq is cut off")
+    page.locator("#compress-dial").get_by_text("bits a pixel").click()
+    page.locator("#compress-target input").fill("0.0001")
+    page.locator("#compress-go").click()
+    says(page, "compress", "out of reach")
+
+
+def test_generate(page):
+    tab(page, "Generate")
+
+    def drawn(seed):
+        page.locator("#generate-seed input").fill(str(seed))
+        page.locator("#generate-go").click()
+        says(page, "generate", f"4 pictures seed {seed}")
+        return image(page, "generate").get_attribute("src")
+
+    first, other, again = drawn(0), drawn(1), drawn(0)
+    assert first == again != other
+    page.locator("#generate-keep").get_by_text("left half").click()
+    page.locator("#generate-complete").click()
+    says(page, "generate", "what is kept of chelsea, then seed 0")
+    assert (pixels(page, "generate")[2:18, 10:18] == 128).all()
+
+
+def test_codebook(page):
+    tab(page, "Codebook")
+    says(page, "codebook", "of its 120 codes")
+    assert pixels(page, "codebook").shape == (6 * 5, 21 * 14, 3)
+    page.locator("#codebook-model").get_by_text("vq").click()
+    says(page, "codebook", "of its 64 codes")
+    assert pixels(page, "codebook").shape == (2 * 9, 60 * 10, 3)
+
+
+def test_compare(page, tmp_path):
+    tab(page, "Compare")
+    upload(page, "compare-open", RESULT)
+    says(page, "compare", "Codes used")
+    assert result(page, "compare").locator("img").count() == 3
+    (tmp_path / "result.json").write_text("{}")
+    upload(page, "compare-open", tmp_path / "result.json")
+    says(page, "compare", "result.json is not a comparison")
+
+
+def test_odd_uploads(page, server, tmp_path):
+    tab(page, "Reconstruct")
+    Image.new("1", (8000, 6250)).save(tmp_path / "huge.png")
+    upload(page, "reconstruct-upload", tmp_path / "huge.png")
+    says(page, "reconstruct", "huge.png cannot be read as an image (8000x6250 pixels, over the limit of 40 megapixels)")
+    (tmp_path / "letter.png").write_text("a letter")
+    upload(page, "reconstruct-upload", tmp_path / "letter.png")
+    says(page, "reconstruct", "letter.png cannot be read as an image (not an image); choose another file.")
+    page.locator("#reconstruct-scale input[type=range]").press("ArrowLeft")
+    says(page, "reconstruct", "Choose a sample photograph or upload a picture first.")
+    Image.new("RGB", (1, 1), "teal").save(tmp_path / "dot.png")
+    upload(page, "reconstruct-upload", tmp_path / "dot.png")
+    says(page, "reconstruct", "Original dot.png")
+    assert pixels(page, "reconstruct").tolist() == [[[0, 128, 128]]]
+    for name in ("Traceback", "Error"):
+        assert name not in page.locator("body").inner_text()
+    assert [path for path in Path(server[1]).rglob("*") if path.is_file() and path.stat().st_size] == []
+
+
+def test_two_visitors_see_their_own_pictures(browser, server, tmp_path):
+    colours = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+    for name, colour in colours.items():
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (24, 20), colour).save(tmp_path / name / "mine.png")
+    with visit(browser, server[0]) as red, visit(browser, server[0]) as blue:
+        visitors = {"red": red, "blue": blue}
+        for name, page in visitors.items():
+            upload(page, "reconstruct-upload", tmp_path / name / "mine.png")
+        for name, page in visitors.items():
+            says(page, "reconstruct", "Original mine.png")
+            assert (pixels(page, "reconstruct") == colours[name]).all()
+        for value in ("0.5", "1.5"):
+            cells = {}
+            for name, page in visitors.items():
+                cell = result(page, "reconstruct").locator("tr", has_text="MSE").locator("td").nth(2)
+                cells[name] = cell, cell.inner_text()
+                page.locator("#reconstruct-scale input[type=number]").fill(value)
+            for name, page in visitors.items():
+                changes(*cells[name])
+                assert (pixels(page, "reconstruct") == colours[name]).all()
+                assert result(page, "reconstruct").inner_text().count("mine.png") == 1

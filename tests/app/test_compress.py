@@ -1,0 +1,91 @@
+"""Real files, beside others of their size; and what such a file is said to hold."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from codec.models import photo
+from hybridvq import CodecError, ConfigError
+from hybridvq.app import compress
+from hybridvq.app.picture import Picture
+
+
+@pytest.fixture
+def picture():
+    return Picture("my cat.png", photo(96, 128))
+
+
+def test_files_and_numbers(loaded, picture):
+    own, *rivals = compress.compress(loaded.model, picture, 0.0, None)
+    assert own.data == loaded.model.codec.compress(picture.pixels)
+    np.testing.assert_array_equal(own.pixels, loaded.model.codec.decompress(own.data))
+    assert [rival.title for rival in rivals] == ["JPEG", "WebP"]
+    for rival in rivals:
+        with Image.open(io.BytesIO(rival.data)) as image:
+            assert image.format == rival.title.upper()
+            np.testing.assert_array_equal(rival.pixels, image.convert("RGB"))
+    error = ((picture.pixels / 127.5 - own.pixels / 127.5) ** 2).mean()
+    psnr, rate = 10 * np.log10(4 / error), 8 * len(own.data) / (96 * 128)
+    assert own.cells(picture.pixels)[1:4] == [f"{len(own.data):,}", f"{rate:.3f}", f"{psnr:.2f} dB"]
+
+
+def test_lambda_and_target_take_fewer_bytes(loaded, picture):
+    highest = compress.highest_rate_weight(loaded.model.codec)
+    (nearest, *_), (weighed, *_) = (compress.compress(loaded.model, picture, w, None) for w in (0.0, highest))
+    assert len(weighed.data) < len(nearest.data)
+    target = 8 * (len(weighed.data) + len(nearest.data)) / 2 / (96 * 128)
+    met, *_ = compress.compress(loaded.model, picture, 0.0, target)
+    assert len(weighed.data) < len(met.data) <= target * 96 * 128 / 8
+    with pytest.raises(ConfigError, match=r"target_bpp 0\.001 is out of reach"):
+        compress.compress(loaded.model, picture, 0.0, 0.001)
+
+
+def test_the_nearest_quality(picture):
+    sizes = {q: len(compress.encoded("JPEG", Image.fromarray(picture.pixels), q)) for q in range(1, 96)}
+    for wanted in (1, 1000, 1500, 2345, 10**6):
+        found = compress.nearest_quality(sizes.__getitem__, wanted, 1, 95)
+        assert abs(sizes[found] - wanted) == min(abs(size - wanted) for size in sizes.values())
+
+
+def test_a_file_is_opened(loaded, picture, tmp_path):
+    data = loaded.model.codec.compress(picture.pixels)
+    (tmp_path / "a.hvq").write_bytes(data)
+    page = compress.open_file(loaded.model, tmp_path / "a.hvq")
+    assert "K = 120, L = 4, 1 of 1 stages" in page
+    sizes = [int(cell.replace(",", "")) for cell in re.findall(r"<td>([\d,]+)</td>", page)]
+    assert sum(sizes[:-1]) == sizes[-1] == len(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data[:-3], "a.hvq is cut off"),
+        (lambda data: b"junk", "a.hvq is not an .hvq file"),
+        (lambda data: data[:30] + bytes([data[30] ^ 1]) + data[31:], "a.hvq is damaged"),
+    ],
+)
+def test_what_is_no_file(loaded, picture, tmp_path, change, message):
+    (tmp_path / "a.hvq").write_bytes(change(loaded.model.codec.compress(picture.pixels)))
+    with pytest.raises(CodecError, match=f"^{message}"):
+        compress.open_file(loaded.model, tmp_path / "a.hvq")
+
+
+def test_a_file_of_another_model(loaded, picture, tmp_path):
+    (tmp_path / "a.hvq").write_bytes(loaded.baseline.codec.compress(picture.pixels))
+    with pytest.raises(CodecError, match=r"a\.hvq was made by the model"):
+        compress.open_file(loaded.model, tmp_path / "a.hvq")
+
+
+def test_a_model_without_tables(bare, picture):
+    with pytest.raises(CodecError, match=r"holds no codec\.safetensors"):
+        compress.compress(bare, picture, 0.0, None)
+
+
+def test_the_page_keeps_the_file_within_itself(loaded, picture):
+    coded = compress.compress(loaded.model, picture, 0.0, None)
+    page = compress.render(loaded.model, picture, coded)
+    assert 'download="my cat.hvq" href="data:application/octet-stream;base64,' in page
+    assert page.count("data:image/png;base64,") == 4

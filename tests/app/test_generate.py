@@ -1,0 +1,50 @@
+"""Pictures follow from the seed and the settings."""
+
+import numpy as np
+import pytest
+
+from codec.models import photo
+from hybridvq import ConfigError
+from hybridvq.app import generate
+from hybridvq.app.picture import Picture
+from hybridvq.generation import GAP
+
+PLAIN = generate.settings_of(1.0, 0, 1.0)
+SIDE = 16 + GAP
+
+
+def test_the_seed_decides(loaded):
+    one, again, other = (generate.draw(loaded.prior, PLAIN, seed, 3) for seed in (1, 1, 2))
+    assert one.shape == (SIDE + GAP, 3 * SIDE + GAP, 3)
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+def test_settings_and_classes_matter(loaded):
+    plain = generate.draw(loaded.prior, PLAIN, 1, 2)
+    for settings in ((0.3, 0, 1.0), (1.0, 2, 1.0), (1.0, 0, 0.1)):
+        assert (generate.draw(loaded.prior, generate.settings_of(*settings), 1, 2) != plain).any()
+    assert (generate.draw(loaded.prior, PLAIN, 1, 2, "light") != generate.draw(loaded.prior, PLAIN, 1, 2, "dark")).any()
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("top", np.s_[:8]), ("left", np.s_[:, :8])])
+def test_a_picture_is_continued(loaded, keep, kept):
+    grid = generate.draw(loaded.prior, PLAIN, 1, 2, picture=Picture("cat", photo(90, 200)), keep=keep)
+    given, *drawn = (grid[GAP : GAP + 16, GAP + i * SIDE : GAP + i * SIDE + 16] for i in range(3))
+    erased = np.ones((16, 16), bool)
+    erased[kept] = False
+    assert (given[erased] == 128).all(), "what is not kept is shown grey"
+    assert (given[~erased] != 128).any()
+    assert (drawn[0] != drawn[1]).any()
+
+
+@pytest.mark.parametrize("seed", [None, -1, 0.5, 2**60])
+def test_seeds_that_are_none(loaded, seed):
+    with pytest.raises(ConfigError, match="the seed is"):
+        generate.draw(loaded.prior, PLAIN, seed, 1)
+
+
+def test_counts_and_grids(loaded):
+    with pytest.raises(ConfigError, match="draw 1 to 16 at once"):
+        generate.draw(loaded.prior, PLAIN, 0, 17)
+    assert [generate.columns_of(n) for n in (1, 5, 6, 10, 16, 17)] == [1, 5, 5, 5, 4, 5]

@@ -1,0 +1,94 @@
+"""What is shown of a picture is what the tokenizer and the codec do with it."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import tiny
+from codec.models import photo
+from hybridvq import CodecSettings, ConfigError, Tokenizer
+from hybridvq.app import reconstruct
+from hybridvq.app.models import load_model
+from hybridvq.app.picture import Picture
+from hybridvq.evaluation import reconstruct as through
+from hybridvq.evaluation import to_pixels
+
+
+@pytest.fixture
+def picture():
+    return Picture("cat", photo(48, 64))
+
+
+def test_pixels_and_bits_are_the_tokenizers(loaded, picture):
+    shown = reconstruct.decode(loaded.model, picture, reconstruct.encode(loaded.model, picture))
+    x = torch.from_numpy(picture.pixels).movedim(-1, 0)[None].float() / 127.5 - 1
+    x_hat, bits = through(loaded.model.tokenizer, x)
+    np.testing.assert_array_equal(shown.pixels, to_pixels(x_hat)[0])
+    assert shown.raw_bpp == pytest.approx(bits / (48 * 64))
+    assert shown.mse == pytest.approx(float(F.mse_loss(to_pixels(x_hat)[0] / 127.5, picture_tensor(picture))), rel=1e-5)
+    assert (shown.codes.shape, shown.gains.shape, shown.levels) == ((12, 16), (12, 16), 4)
+
+
+def picture_tensor(picture):
+    return torch.from_numpy(picture.pixels) / 127.5
+
+
+@pytest.mark.parametrize("gain_step", [0, 1, 2])
+def test_fewer_levels_are_the_codecs(loaded, gain_step):
+    """Pixels as its files give them, and its bits but for header and checksum; at an odd size."""
+    picture, codec = Picture("cat", photo(45, 63)), loaded.model.codec
+    shown = reconstruct.decode(loaded.model, picture, reconstruct.encode(loaded.model, picture), gain_step)
+    data = codec.compress(picture.pixels, CodecSettings(gain_step=gain_step))
+    np.testing.assert_array_equal(shown.pixels, np.asarray(codec.decompress(data)))
+    assert 0 < 8 * len(data) - shown.codec_bpp * 45 * 63 < 8 * 50
+    assert shown.levels == (4, 2, 2)[gain_step]
+    assert len(np.unique(shown.gains)) <= shown.levels
+
+
+def test_gains_are_scaled(loaded, picture):
+    model = loaded.model
+    z = reconstruct.encode(model, picture)
+    as_is, half, none = (reconstruct.decode(model, picture, z, 0, s) for s in (1.0, 0.5, 0.0))
+    np.testing.assert_allclose(half.gains, as_is.gains / 2, rtol=1e-6)
+    assert as_is.mse < half.mse < none.mse
+    tokens = model.tokenizer.encode(torch.zeros(1, 3, 48, 64))
+    flat = model.tokenizer.decoder(model.tokenizer.quantizer.from_code(0 * model.tokenizer.quantizer.read(tokens)))
+    np.testing.assert_array_equal(none.pixels, to_pixels(flat)[0])
+
+
+@pytest.mark.parametrize("name", ["vector", "projected", "gain-shape"])
+def test_any_model_with_codes(name, picture, tmp_path):
+    settings = tiny.model(name)
+    Tokenizer(8, 4, settings.quantizer, settings.options).save_pretrained(tmp_path / name)
+    model = load_model(str(tmp_path / name))
+    shown = reconstruct.decode(model, picture, reconstruct.encode(model, picture))
+    assert (model.codec, shown.codec_bpp) == (None, None)
+    assert "run `hybridvq fit-codec`" in model.problem
+    kinds = {"vector": "–", "projected": "float", "gain-shape": "4 of 4"}
+    assert reconstruct.gain_kind(model, shown) == kinds[name]
+    page = reconstruct.render(picture, (model, model), (shown, shown))
+    assert page.count("<img") == (8 if name != "vector" else 7)
+
+
+def test_a_model_without_codes_is_refused(tmp_path):
+    Tokenizer(8, 4, "identity").save_pretrained(tmp_path / "none")
+    with pytest.raises(ConfigError, match="none has no codebook that can be shown; give a vector, projected or gain"):
+        load_model(str(tmp_path / "none"))
+
+
+def test_one_pixel(loaded):
+    picture = Picture("dot", np.full((1, 1, 3), 200, np.uint8))
+    for model in (loaded.model, loaded.baseline):
+        assert reconstruct.decode(model, picture, reconstruct.encode(model, picture)).pixels.shape == (1, 1, 3)
+
+
+def test_maps():
+    codes = np.arange(512).reshape(16, 32)
+    colours = reconstruct.code_map(codes)
+    assert (colours.shape, colours.dtype) == ((16, 32, 3), np.uint8)
+    assert len(np.unique(colours.reshape(-1, 3), axis=0)) > 500
+    assert np.array_equal(reconstruct.code_map(np.full((2, 2), 7)), np.broadcast_to(colours[0, 7], (2, 2, 3)))
+    brightness = reconstruct.gain_map(np.array([[0.0, 1.0, 2.0]])).sum(2)
+    assert brightness[0, 0] < brightness[0, 1] < brightness[0, 2]
+    assert reconstruct.gain_map(np.ones((2, 2))).shape == (2, 2, 3)
