@@ -268,7 +268,7 @@ class CodecSettings:
         stages: of a model with several codes a position, use only the first so many; all if not given.
         gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda.
         rate_weight: lambda; choose codes and levels by their error and lambda times their bits. In squared units of
-            what is quantized; 0 takes the nearest.
+            what is quantized; 0 leaves the choice as the model was trained to make it.
         target_bpp: the best quality in at most so many bits a pixel, by stages and lambda.
         target_psnr: the fewest bits with at least so many decibels, by stages and lambda.
         mode: contextual probabilities take fewer bits, static ones less time.

@@ -142,7 +142,7 @@ def compress_tab(model: Model) -> None:
     highest = compress.highest_rate_weight(model.codec)
     with gr.Row():
         dial = gr.Radio(["lambda", "bits a pixel"], value="lambda", label="Set by", elem_id="compress-dial")
-        rate_weight = gr.Slider(0, highest, 0, step=highest / 40, label="Lambda (0: the nearest tokens)")
+        rate_weight = gr.Slider(0, highest, 0, step=highest / 40, label="Lambda (0: as the model was trained)")
         target = gr.Number(
             0.5, step=0.05, label="At most so many bits a pixel", visible=False, elem_id="compress-target"
         )

@@ -58,7 +58,7 @@ class Codec:
         Args:
             image: (H, W, 3) uint8, or a Pillow image of any mode, which becomes RGB as `hybridvq.data.decode` says. One
                 whose channels are all equal is grey, and comes back grey.
-            settings: how; all stages and levels, and the nearest of them, if not given.
+            settings: how; all stages and levels, chosen as the model was trained to, if not given.
 
         Raises:
             ShapeError: the array has another shape or type.
