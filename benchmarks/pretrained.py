@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from docs.results.publish import fill
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import Tensor
@@ -160,10 +159,7 @@ def write_pages(result: dict[str, Any], out: Path) -> None:
         )
         write_whole(HERE / name / "README.md", card.encode())
     for name in PRIORS:
-        settings = yaml.safe_load((out / f"{name}.yaml").read_text())
-        card = templates.get_template("prior_card.md.j2").render(
-            name=name, prior=result["priors"][name], result=result, settings=settings
-        )
+        card = templates.get_template("prior_card.md.j2").render(name=name, prior=result["priors"][name], result=result)
         write_whole(HERE / name / "README.md", card.encode())
 
 

@@ -44,7 +44,9 @@ def main(words: Sequence[str] | None = None) -> None:
         }
         if result.get("photographs", about)["fingerprint"] != about["fingerprint"]:
             sys.exit(f"{out / RESULT} was measured on other photographs; give another --out")
-        result |= {"photographs": about, "versions": versions(), "hardware": hardware()}
+        result["photographs"] = about
+        if arguments.rivals != [] or "versions" not in result:  # those of the rivals, where they are not measured again
+            result |= {"versions": versions(), "hardware": hardware()}
         torch.set_num_threads(1)
         for rival in codecs(arguments):
             points = [{"quality": q, **measure(rival.at(q), photographs)} for q in progress(rival)]
