@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from docs.results.publish import ROOT, fill
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -34,6 +35,7 @@ def write_page(result: dict[str, Any], out: Path) -> None:
         how_it_was_made(result),
     ]
     write_whole(out / "README.md", ("\n\n".join(parts) + "\n").encode())
+    fill(ROOT / "README.md", out.name, short_table(curves))
 
 
 def curve_over(curve: dict[str, Any], quality: str) -> Curve:
@@ -71,6 +73,25 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
             cells += [percent(bd_rate(a, b)), percent(bd_rate(a, b, RATES_BPP))]
         for key in ("encode_megapixels_per_second", "decode_megapixels_per_second"):
             cells.append(f"{harmonic_mean([point[key] for point in curve['points']]):.3g}")
+        lines.append(f"| {curve['title']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def short_table(curves: list[dict[str, Any]]) -> str:
+    """Of the project's README: the delta rates within RATES_BPP, and the bits a pixel that each curve spans."""
+    anchor = next((curve for curve in curves if curve["codec"] == ANCHOR), None)
+    lines = [
+        "| codec | bits against JPEG's, by PSNR | by MS-SSIM | measured, bits a pixel |",
+        "|---|--:|--:|--:|",
+    ]
+    for curve in curves if anchor else ():
+        if curve["codec"].endswith("-static"):
+            continue
+        deltas = (
+            bd_rate(curve_over(anchor or curve, q), curve_over(curve, q), RATES_BPP) for q in ("psnr_db", "ms_ssim")
+        )
+        rates = sorted(point["rate_bpp"] for point in curve["points"])
+        cells = [*map(percent, deltas), f"{rates[0]:.2f} to {rates[-1]:.2f}"]
         lines.append(f"| {curve['title']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
