@@ -35,7 +35,8 @@ def write_page(result: dict[str, Any], out: Path) -> None:
         how_it_was_made(result),
     ]
     write_whole(out / "README.md", ("\n\n".join(parts) + "\n").encode())
-    fill(ROOT / "README.md", out.name, short_table(curves))
+    for page in ("README.md", "docs/compressing.md"):
+        fill(ROOT / page, out.name, short_table(curves))
 
 
 def curve_over(curve: dict[str, Any], quality: str) -> Curve:
@@ -78,7 +79,7 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
 
 
 def short_table(curves: list[dict[str, Any]]) -> str:
-    """Of the project's README: the delta rates within RATES_BPP, and the bits a pixel that each curve spans."""
+    """Of the project's pages: the delta rates within RATES_BPP, and the bits a pixel that each curve spans."""
     anchor = next((curve for curve in curves if curve["codec"] == ANCHOR), None)
     lines = [
         "| codec | bits against JPEG's, by PSNR | by MS-SSIM | measured, bits a pixel |",
