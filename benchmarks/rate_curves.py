@@ -83,7 +83,7 @@ def codecs(arguments: argparse.Namespace) -> Iterator[Rival]:
             else:
                 print(f"{rival.title} is left out: nothing installed here writes it", flush=True)
     for model in arguments.models:
-        yield from ours(model)
+        yield ours(model)
 
 
 def progress(rival: Rival) -> Iterator[Any]:

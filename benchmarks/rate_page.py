@@ -86,8 +86,6 @@ def short_table(curves: list[dict[str, Any]]) -> str:
         "|---|--:|--:|--:|",
     ]
     for curve in curves if anchor else ():
-        if curve["codec"].endswith("-static"):
-            continue
         deltas = (
             bd_rate(curve_over(anchor or curve, q), curve_over(curve, q), RATES_BPP) for q in ("psnr_db", "ms_ssim")
         )
