@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.bjontegaard import Curve, bd_rate
-from benchmarks.photos import SMALLEST_SIDE, judged
+from benchmarks.photos import RIVALS, SMALLEST_SIDE, judged
 from hybridvq.report.figures import empty_figure, to_svg
 from hybridvq.report.rate import rate_axes
 from hybridvq.report.result import Recipe
@@ -126,11 +126,14 @@ def points_table(curves: list[dict[str, Any]], similarity_images: int) -> str:
 
 def how_it_was_made(result: dict[str, Any]) -> str:
     made = ", ".join(f"{name} {value}" for name, value in result["versions"].items())
+    rivals = {rival.name for rival in RIVALS}
+    models = " ".join(curve["codec"] for curve in result["curves"] if curve["codec"] not in rivals)
     return "\n".join(
         [
             "## How it was made",
             "",
-            f'    python -m benchmarks.rate_curves FOLDER --name "{result["photographs"]["name"]}"',
+            f'    python -m benchmarks.rate_curves FOLDER --name "{result["photographs"]["name"]}"'
+            + (f" --models {models}" if models else ""),
             "",
             "JPEG with optimised Huffman tables; WebP at method 6; AVIF at speed 6, 4:2:0, as Pillow does if nothing "
             "is said; JPEG XL at effort 7. One thread each. "
