@@ -149,7 +149,11 @@ def token_batches(tokenizer: Tokenizer, held_out: EvalBatches) -> Iterator[tuple
 def write_pages(result: dict[str, Any], out: Path) -> None:
     """The page, the table of the project's README, and a card for each model that comes along."""
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     page = templates.get_template("pretrained.md.j2").render(result=result, table=table(result), names=TOKENIZERS)
     write_whole(out / "README.md", page.encode())
