@@ -47,7 +47,7 @@ def test_files_are_small_and_convolutions_are_halved(name):
     )
     assert (folder / "model.safetensors").stat().st_size < 4e6
     weights = load_file(folder / "model.safetensors")
-    large = {v.dtype for k, v in weights.items() if k.startswith(("encoder.", "decoder.", "layers.")) and v.ndim > 1}
+    large = {v.dtype for k, v in weights.items() if k.startswith(("encoder.", "decoder.", "blocks.")) and v.ndim > 1}
     assert large == {torch.float16}
 
 
