@@ -87,12 +87,26 @@ def test_every_command_is_found_and_wrong_ones_do_not_parse():
         build_parser(["train"]).parse_args(command_lines(text)[0])
 
 
-LITTLE = {  # what is added to the README's commands, so that they end soon
+LITTLE = {  # what is added to the commands of a page, so that they end soon
     "train": ["--training.steps", "3", "--training.batch_size", "4", "--eval-images", "4", "--model.dim", "8"],
     "compare": ["--steps", "2", "--batch_size", "4", "--eval_images", "4", "--overrides.model.dim", "8"],
     "train-prior": ["--options.width", "16", "--options.layers", "1", "--options.heads", "2", "--eval-images", "4"]
     + ["--training.steps", "2", "--training.batch_size", "4"],
+    "fit-codec": ["--size", "16", "--images", "8", "--steps", "2"],
 }
+
+
+def run_little(words):
+    """Run a command of a page, shortened."""
+    assert main([*words, *LITTLE.get(words[0], [])]) == 0
+
+
+def save_mine():
+    """A small model where the pages say `runs/mine`, and its folder."""
+    settings, folder = tiny.model("gain-shape"), Path("runs/mine/model")
+    model = Tokenizer(settings.dim, settings.downsampling, settings.quantizer, settings.options)
+    model.save_pretrained(folder)
+    return model, folder
 
 
 def test_the_readme_runs(tmp_path, monkeypatch):
@@ -108,7 +122,7 @@ def test_the_readme_runs(tmp_path, monkeypatch):
     words = [words for words in command_lines(readme.read_text()) if words[0] != "app"]  # which waits for a browser
     assert len(words) > 6
     for one in words:
-        assert main([*one, *LITTLE.get(one[0], [])]) == 0
+        run_little(one)
     code = python_blocks("../README.md")
     assert len(code) > 2
     exec("\n".join(code), {})
@@ -122,10 +136,7 @@ def test_the_layer_page_runs():
 
 def test_the_format_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    settings = tiny.model("gain-shape")
-    model = Tokenizer(settings.dim, settings.downsampling, settings.quantizer, settings.options)
-    model.save_pretrained("runs/mine/model")
-    folder = Path("runs/mine/model")
+    model, folder = save_mine()
     tokens = np.zeros((1, 1, 4, 4), int)
     fit_tables([(tokens, tokens)], model, weight_hash(folder), width=8, steps=1).save(folder)
     (block,) = python_blocks("format.md")
@@ -133,21 +144,17 @@ def test_the_format_page_runs(tmp_path, monkeypatch):
 
 
 def test_the_compressing_page_runs(tmp_path, monkeypatch):
-    """Its commands one after another, on photographs, with a small model in place of the first they name."""
+    """Its commands one after another, on photographs, with a small model for `runs/mine`."""
     monkeypatch.chdir(tmp_path)
-    settings = tiny.model("gain-shape")
-    model = Tokenizer(settings.dim, settings.downsampling, settings.quantizer, settings.options)
-    model.save_pretrained("runs/mine/model")
+    save_mine()
     Image.new("RGB", (13, 9), "teal").save("photo.jpg")
     Path("path/to/folder").mkdir(parents=True)
     Image.new("L", (20, 10)).save("path/to/folder/grey.png")
-    little = LITTLE | {"fit-codec": ["--size", "16", "--images", "8", "--steps", "2"]}
-    names = []
-    for words in command_lines((DOCS / "compressing.md").read_text()):
-        photos = [word.replace("path/to/images", "photos") for word in words]
-        assert main([*photos, *little.get(words[0], [])]) == 0
-        names.append(words[0])
+    commands = command_lines((DOCS / "compressing.md").read_text())
+    names = [words[0] for words in commands]
     assert names == ["compress", "fit-codec", "compress", "decompress", "info", "train", "fit-codec"]
+    for words in commands:
+        run_little([word.replace("path/to/images", "photos") for word in words])
     assert sorted(path.name for path in Path("decompressed").iterdir()) == ["grey.png", "photo.png"]
     (block,) = python_blocks("compressing.md")
     exec(block, {})
@@ -159,9 +166,7 @@ def test_the_tokenizing_page_runs(tmp_path, monkeypatch):
     command = re.findall(r"^    hybridvq (tokenize runs/mine .*)$", text, re.MULTILINE)[0]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    settings = tiny.model("gain-shape")
-    model = Tokenizer(settings.dim, settings.downsampling, settings.quantizer, settings.options)
-    model.save_pretrained("runs/mine/model")
+    save_mine()
     for number in range(70):
         image = tmp_path / f"path/to/images/{'test' if number else 'train'}/{'ab'[number % 2]}/{number}.png"
         image.parent.mkdir(parents=True, exist_ok=True)
