@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: help install demo samples app screenshots browser test check bench
 help:
-	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about six minutes on two cores)"
+	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about nine minutes on two cores, with its install)"
 	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about four minutes)"
 	@echo "make app      show the models that come along in a web page"
 	@echo "make test     run the tests"
@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(VENV)/bin/hybridvq compare --config demo.yaml
-	for model in photos-f4-vq photos-f4 photos-f8; do \
+	@for model in photos-f4-vq photos-f4 photos-f8; do \
 		echo "$$model:"; $(VENV)/bin/hybridvq reconstruct $$model photos --out demo/$$model || exit; done
 
 samples: install

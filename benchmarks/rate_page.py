@@ -110,7 +110,8 @@ def points_table(curves: list[dict[str, Any]], similarity_images: int) -> str:
         "Bits a pixel: all bytes of the files over all pixels, and without their headers (of JPEG every marker "
         "segment, tables included; of WebP 30 bytes; of AVIF all outside `mdat`; of JPEG XL nothing, whose codestream "
         "has a few bytes of them). PSNR: the mean over images, and that of the mean squared error. MS-SSIM: of RGB, "
-        f"the mean over {similarity_images} images, evenly spread.",
+        f"the mean over {similarity_images} images, evenly spread. Lambda 0: tokens chosen as the model was trained "
+        "to, which weighs bits already where its recipe has a rate weight.",
         "",
         "| codec | quality | bits a pixel | without headers | PSNR, dB | of the mean MSE | MS-SSIM |",
         "|---|--:|--:|--:|--:|--:|--:|",
