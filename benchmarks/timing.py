@@ -84,7 +84,7 @@ def write_result(
     """Write `content` with its command, versions and machine as JSON, `table` beside it, and print the table."""
     versions = {name: version(name) for name in ("torch", "vector-quantize-pytorch")}
     made = {
-        "command": f"python -m benchmarks.{module} {shlex.join([str(path), *words])}",
+        "command": f"python -m {module} {shlex.join([str(path), *words])}",
         "versions": versions | {"python": platform.python_version()},
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
