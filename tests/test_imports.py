@@ -24,7 +24,8 @@ ALLOWED = {
     "recipe": {"errors", "settings"},
     "distributed": set(),
     "launch": {"errors"},
-    "quantizers": {"errors", "distributed"},
+    "ranges": {"errors"},
+    "quantizers": {"errors", "distributed", "ranges"},
     "networks": {"errors", "distributed"},
     "metrics": set(),
     "writing": set(),
@@ -33,8 +34,8 @@ ALLOWED = {
     "tokenizer": {"errors", "networks", "pretrained", "quantizers"},
     "export": {"_version", "errors", "extras", "quantizers", "tokenizer", "writing"},
     "half": {"errors", "tokenizer", "writing"},
-    "priors": {"errors", "metrics", "pretrained", "quantizers", "tokenizer"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
+    "priors": {"errors", "evaluation", "metrics", "pretrained", "quantizers", "ranges", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
     "bulk": {"_version", "errors", "extras", "data", "evaluation", "quantizers", "tokenizer", "writing"},
     "generation": {
@@ -144,6 +145,13 @@ def test_the_command_line_starts_without_torch():
 def test_what_a_page_shows_is_computed_without_gradio():
     tabs = ", ".join(f"hybridvq.app.{name}" for name in ("reconstruct", "compress", "generate", "codebook", "compare"))
     assert not loaded_after(f"import {tabs}") & {"gradio", "lightning", "datasets"}
+
+
+def test_no_module_has_the_name_of_a_function():
+    """Importing a module of that name would put it in the function's place."""
+    modules = {path.stem for path in PACKAGE.iterdir()}
+    assert not modules & set(hybridvq.__all__)
+    assert inspect.isfunction(hybridvq.compare)
 
 
 def test_public_names():
