@@ -35,7 +35,9 @@ ALLOWED = {
     "generation": {
         "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
     },
-    "codec": {"errors", "settings", "metrics", "data", "quantizers", "tokenizer", "evaluation", "files", "writing"},
+    "codec": {
+        "errors", "settings", "metrics", "data", "networks", "quantizers", "tokenizer", "evaluation", "files", "writing"
+    },
     "training": {
         "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
         "evaluation", "writing",
