@@ -51,8 +51,8 @@ ALLOWED = {
         "generation", "report",
     },
     "commands": {
-        "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors", "codec",
-        "export", "half", "generation", "bulk", "training", "compare", "report", "app", "writing"
+        "errors", "launch", "settings", "recipe", "data", "quantizers", "tokenizer", "evaluation", "files", "priors",
+        "codec", "export", "half", "generation", "bulk", "training", "compare", "report", "app", "writing"
     },
     "cli": {"_version", "commands", "errors", "launch", "recipe"},
 }  # fmt: skip
@@ -145,8 +145,8 @@ def test_what_a_page_shows_is_computed_without_gradio():
 def test_public_names():
     assert sorted(hybridvq.__all__) == [
         "Codec", "CodecError", "CodecSettings", "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer",
-        "GaussianQuantizer", "HybridVQError", "IdentityQuantizer", "ModelError", "PixelCNNPrior", "Prior",
-        "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens",
+        "GaussianQuantizer", "HybridQuantizer", "HybridVQError", "IdentityQuantizer", "ModelError", "PixelCNNPrior",
+        "Prior", "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens",
         "TrainingError", "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer",
         "compare", "compress", "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer",
         "load_tokens", "open_images", "tokenize", "train", "write_report",

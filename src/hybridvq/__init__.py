@@ -23,6 +23,7 @@ _HOMES = {
     "FrequencyQuantizer": "quantizers",
     "GainShapeQuantizer": "quantizers",
     "GaussianQuantizer": "quantizers",
+    "HybridQuantizer": "quantizers",
     "IdentityQuantizer": "quantizers",
     "ProjectedQuantizer": "quantizers",
     "Quantized": "quantizers",

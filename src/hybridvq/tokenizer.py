@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hybridvq.errors import ConfigError, ModelError, ShapeError
-from hybridvq.networks import build_network
+from hybridvq.networks import network_parts
 from hybridvq.pretrained import pretrained_folder, pretrained_names
 from hybridvq.quantizers import Quantized, Quantizer, Tokens, build_quantizer
 
@@ -86,14 +86,18 @@ class Tokenizer(
         if dim < 1:
             raise ConfigError(f"dim is {dim}; it must be at least 1")
         self.dim, self.downsampling = dim, downsampling
-        if encoder is None or decoder is None:
-            named = build_network(network, dim, downsampling, network_options)
-            encoder, decoder = encoder or named[0], decoder or named[1]
-        self.encoder = encoder
+        make_encoder, make_decoder = network_parts(network, dim, downsampling, network_options)
+        self.encoder = make_encoder() if encoder is None else encoder
         self.quantizer = quantizer if isinstance(quantizer, Quantizer) else named_quantizer(dim, quantizer, options)
-        self.decoder = decoder
+        self.decoder = make_decoder() if decoder is None else decoder
         if self.quantizer.dim != dim:
             raise ConfigError(f"dim is {dim}, but the quantizer was made for vectors of {self.quantizer.dim} numbers")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that it was made with, as config.json has them."""
+        assert isinstance(self._hub_mixin_config, dict)
+        return self._hub_mixin_config
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub_options: Any) -> "Tokenizer":
@@ -128,8 +132,17 @@ class Tokenizer(
             ConfigError: a step is given, and the quantizer has none or it is not positive.
             ShapeError: x is not a batch of colour images whose sides are multiples of `downsampling`.
         """
+        return self.quantize(x, step).tokens
+
+    def quantize(self, x: Tensor, step: float | Tensor | None = None) -> Quantized:
+        """As `encode`, with what the quantizer says beside the tokens.
+
+        Raises:
+            ConfigError, ShapeError: as `encode`.
+        """
         self._check(x)
-        return self.quantizer(self.encoder(x), step).tokens
+        quantized: Quantized = self.quantizer(self.encoder(x), step)
+        return quantized
 
     def decode(self, tokens: Tokens) -> Tensor:
         """x_hat (B, 3, H, W) in [-1, 1], from the tokens alone."""

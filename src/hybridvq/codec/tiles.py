@@ -56,8 +56,17 @@ def spans(length: int, tile: int, margin: int) -> list[Span]:
     ]
 
 
-def reach(network: nn.Module, wrong: int = 0) -> int:
-    r"""How many outputs at each end of an axis change when its inputs are cut there, beyond those cut.
+def reach(network: nn.Module) -> int:
+    """How many outputs at each end of an axis change when its inputs are cut there, beyond those cut.
+
+    Raises:
+        ConfigError: a layer is of a kind of which that is not known.
+    """
+    return spread(network, 0)
+
+
+def spread(network: nn.Module, wrong: int) -> int:
+    r"""How many outputs at each end of an axis are not to be trusted where so many inputs are `wrong`.
 
     After a layer with kernel k, stride s and padding p, of whose inputs the first w at an end are not to be trusted:
 
@@ -69,18 +78,15 @@ def reach(network: nn.Module, wrong: int = 0) -> int:
     Modules in `nn.Sequential` follow one another; those that a module names in `paths` read the same input, and the
     one that sees furthest counts.
 
-    Args:
-        wrong: w at the input.
-
     Raises:
-        ConfigError: a layer is of another kind, so that what it sees is not known.
+        ConfigError: a layer is of another kind.
     """
-    if isinstance(network, nn.Sequential):
+    if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
         for layer in network:
-            wrong = reach(layer, wrong)
+            wrong = spread(layer, wrong)
         return wrong
     if paths := getattr(network, "paths", None):
-        return max(reach(path, wrong) for path in paths)
+        return max(spread(path, wrong) for path in paths)
     if isinstance(network, nn.PixelShuffle):
         return wrong * network.upscale_factor
     if isinstance(network, nn.ConvTranspose2d | nn.Conv2d) and (axes := axes_of(network)):
@@ -91,8 +97,8 @@ def reach(network: nn.Module, wrong: int = 0) -> int:
     if isinstance(network, POINTWISE):
         return wrong
     raise ConfigError(
-        f"{network} is not a layer whose receptive field is known, so images cannot be computed in tiles; "
-        "use convolutions, pixel shuffles and activations, and name what a module adds up in its `paths`"
+        f"images cannot be computed in tiles through {type(network).__name__}, whose receptive field is not known; use "
+        "convolutions, pixel shuffles and activations, and name what a module adds up in its `paths`"
     )
 
 

@@ -7,6 +7,8 @@ give: so its receptive field is known, and images are computed tile by tile.
 """
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -23,6 +25,7 @@ __all__ = [
     "ResidualBlock",
     "TransposedConv2d",
     "build_network",
+    "network_parts",
 ]
 
 NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
@@ -36,21 +39,31 @@ def build_network(
 ) -> tuple[nn.Module, nn.Module]:
     """The encoder and the decoder registered under `name`, for z of `dim` numbers a position of f x f pixels.
 
-    Each is given `dim`, `downsampling`, and those of the options that it takes.
+    Raises:
+        ConfigError: as `network_parts`, or an option has no such value.
+    """
+    encoder, decoder = network_parts(name, dim, downsampling, options)
+    return encoder(), decoder()
+
+
+def network_parts(
+    name: str, dim: int, downsampling: int, options: dict[str, Any] | None = None
+) -> tuple[Callable[[], nn.Module], Callable[[], nn.Module]]:
+    """What makes the encoder and what makes the decoder, each from `dim`, `downsampling` and its part of the options.
 
     Raises:
-        ConfigError: no such network, an option that neither takes, or one that has no such value.
+        ConfigError: no such network, or an option that neither takes.
     """
     if name not in NETWORKS:
         raise ConfigError(f"there is no network named {name!r}; choose one of {', '.join(NETWORKS)}")
     options = options or {}
     taken = [list(inspect.signature(kind).parameters)[2:] for kind in NETWORKS[name]]
-    known = list(dict.fromkeys(taken[0] + taken[1]))
     for key in options:
-        if key not in known:
-            raise ConfigError(f"the {name} network has no option {key!r}; it takes {', '.join(known) or 'no options'}")
+        if key not in taken[0] + taken[1]:
+            takes = ", ".join(dict.fromkeys(taken[0] + taken[1])) or "no options"
+            raise ConfigError(f"the {name} network has no option {key!r}; it takes {takes}")
     encoder, decoder = (
-        kind(dim, downsampling, **{key: options[key] for key in keys if key in options})
+        partial(kind, dim, downsampling, **{key: options[key] for key in keys if key in options})
         for kind, keys in zip(NETWORKS[name], taken, strict=True)
     )
     return encoder, decoder
