@@ -16,8 +16,10 @@ MODULES = ("published", "steps", "layers", "search", "feeding", "coding", "bulk"
 
 def main() -> None:
     for module in MODULES:
-        print(f"benchmarks.{module}", flush=True)
-        subprocess.run([sys.executable, "-m", f"benchmarks.{module}", f"benchmarks/{module}.json"], check=True)
+        print(f"benchmarks.speed.{module}", flush=True)
+        subprocess.run(
+            [sys.executable, "-m", f"benchmarks.speed.{module}", f"benchmarks/speed/{module}.json"], check=True
+        )
     collect()
 
 
@@ -25,9 +27,9 @@ def collect() -> None:
     """Write results.md from the tables that are there."""
     parts = ["# Speed and memory"]
     for module in MODULES:
-        table = FOLDER / f"{module}.md"
+        table = FOLDER / "speed" / f"{module}.md"
         if table.exists():
-            title = (import_module(f"benchmarks.{module}").__doc__ or "").splitlines()[0]
+            title = (import_module(f"benchmarks.speed.{module}").__doc__ or "").splitlines()[0]
             parts += [f"## {title.rstrip('.')}", table.read_text().strip()]
     (FOLDER / "results.md").write_text("\n\n".join(parts) + "\n")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hybridvq.compare.comparison import hardware
+from hybridvq.comparison.plan import hardware
 from hybridvq.writing import write_whole
 
 WARM_UP = 3
@@ -84,7 +84,7 @@ def write_result(
     """Write `content` with its command, versions and machine as JSON, `table` beside it, and print the table."""
     versions = {name: version(name) for name in ("torch", "vector-quantize-pytorch")}
     made = {
-        "command": f"python -m benchmarks.{module} {shlex.join([str(path), *words])}",
+        "command": f"python -m {module} {shlex.join([str(path), *words])}",
         "versions": versions | {"python": platform.python_version()},
         "hardware": hardware(),
         "threads": torch.get_num_threads(),

@@ -1,7 +1,7 @@
 """What the benchmarks compare with is what they say it is."""
 
 import torch
-from benchmarks.plain import PlainVQVAE
+from benchmarks.speed.plain import PlainVQVAE
 from benchmarks.timing import peak_memory_mib
 from torch.nn import functional as F
 

@@ -24,7 +24,9 @@ from hybridvq.tokenizer import weight_hash
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), *DOCS.rglob("*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("benchmarks/**/*.md"), *ROOT.glob("experiments/*.md"), *DOCS.rglob("*.md")]
+)
 PROGRAM = re.compile(r"(?:^|[\s/])hybridvq |-m hybridvq\.cli ")
 
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from docs.results import publish
+from experiments import publish
 
 from hybridvq.report.result import Recipe
 

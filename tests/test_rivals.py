@@ -1,4 +1,4 @@
-"""The adapters that benchmarks compare with keep the interface's promises."""
+"""The adapters that experiments compare with keep the interface's promises."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from hybridvq.quantizers import QUANTIZERS, Tokens
 @pytest.fixture(scope="module")
 def rivals():
     known = dict(QUANTIZERS)
-    from benchmarks import rivals
+    from experiments import rivals
 
     yield rivals
     for name in QUANTIZERS.keys() - known.keys():

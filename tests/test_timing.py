@@ -19,10 +19,10 @@ def test_a_ratio_is_taken_within_each_round():
 
 
 def test_numbers_and_table_are_written_with_their_command(tmp_path, capsys):
-    timing.write_result(tmp_path / "x.json", "search", {"rounds": 2}, ["| a |", "|--:|", "| 1 |"])
+    timing.write_result(tmp_path / "x.json", "benchmarks.speed.search", {"rounds": 2}, ["| a |", "|--:|", "| 1 |"])
     written = json.loads((tmp_path / "x.json").read_text())
     assert written["rounds"] == 2
-    assert written["command"].startswith("python -m benchmarks.search ")
+    assert written["command"].startswith("python -m benchmarks.speed.search ")
     assert {"torch", "python"} <= written["versions"].keys()
-    assert (tmp_path / "x.md").read_text().startswith("| a |\n|--:|\n| 1 |\n\n`python -m benchmarks.search ")
+    assert (tmp_path / "x.md").read_text().startswith("| a |\n|--:|\n| 1 |\n\n`python -m benchmarks.speed.search ")
     assert capsys.readouterr().out == "| a |\n|--:|\n| 1 |\n"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ class Tokenizer(
     Raises:
         ConfigError: an argument has no such value.
     """
+
+    __call__: Callable[..., Reconstruction]
 
     def __init__(
         self,

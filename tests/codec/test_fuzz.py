@@ -1,9 +1,9 @@
-"""A short run of benchmarks/fuzz.py, and the proof that it would notice."""
+"""A short run of benchmarks/stress/fuzz.py, and the proof that it would notice."""
 
 import signal
 
 import pytest
-from benchmarks import fuzz
+from benchmarks.stress import fuzz
 
 
 @pytest.fixture(autouse=True)

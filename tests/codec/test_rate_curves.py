@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from benchmarks import photos, rate_curves
-from benchmarks.bjontegaard import bd_rate
-from benchmarks.headers import avif_payload, jpeg_payload
+from experiments import photos, rate_curves
+from experiments.bjontegaard import bd_rate
+from experiments.headers import avif_payload, jpeg_payload
 from PIL import Image, features
 from skimage.data import chelsea
 

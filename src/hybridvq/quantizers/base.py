@@ -112,6 +112,7 @@ class Quantizer(nn.Module, ABC):
     levels: int | None = None  # L, where gains are quantized
     stages: int = 1  # S
     counts_bits: bool = False  # whether results have a `rate`, which the loss then must use
+    __call__: Callable[..., Quantized]
 
     def __init__(self, dim: int, code_dim: int | None = None, normalize: bool = False) -> None:
         super().__init__()

@@ -1,0 +1,155 @@
+"""A plan to its result."""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hybridvq._version import __version__
+from hybridvq.comparison.parallel import run_parallel
+from hybridvq.comparison.run import (
+    SHOWN_IMAGES,
+    finished,
+    open_both,
+    read_run,
+    run_folder,
+    run_one,
+    save_array,
+    write_json,
+)
+from hybridvq.data import EvalBatches, Images
+from hybridvq.errors import ConfigError, ShapeError
+from hybridvq.evaluation import default_device
+from hybridvq.recipe import load_recipe
+from hybridvq.settings import DataSettings, Plan, Recipe
+from hybridvq.tokenizer import Tokenizer
+
+SCHEMA = 1
+
+
+def compare(
+    plan: Plan, data: DataSettings, out: Path, command: str = "", say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Train and measure every recipe of `plan`; write `out`/result.json and return it.
+
+    Raises:
+        ConfigError: a recipe is wrong, the data are to be streamed, or `out` holds runs made with other settings.
+        DataError: the images cannot be read.
+        TrainingError: a run had to stop; finished runs stay, and the same call goes on from there.
+    """
+    if data.stream:
+        raise ConfigError("compare shows every recipe the same images and cannot stream them; leave out --stream")
+    runs = load_runs(plan)
+    train_images, test_images = open_both(data)
+    described = describe_data(data, train_images, test_images)
+    todo = []
+    for recipe, seed in runs:
+        if finished(recipe, seed, described, out):
+            say(f"{recipe.title}, seed {seed}: done before")
+        else:
+            check_recipe(recipe, data.size)
+            todo.append((recipe, seed))
+    try:
+        save_array(out / "originals.npy", EvalBatches(test_images, SHOWN_IMAGES, SHOWN_IMAGES)[0])
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
+    try:
+        if plan.jobs == 1:
+            for number, (recipe, seed) in enumerate(todo, start=1):
+                say(f"[{number}/{len(todo)}] {recipe.title}, seed {seed}: {plan.steps} steps")
+                run_one(recipe, seed, plan, described, train_images, test_images, out)
+        elif todo:
+            run_parallel(todo, plan, data, described, out, say)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("interrupted; the same command goes on from the checkpoints") from None
+    result = describe_comparison(plan, command) | {
+        "data": described,
+        "skipped": train_images.skipped + test_images.skipped,
+        "runs": [read_run(run_folder(out, recipe, seed)) | label(recipe) for recipe, seed in runs],
+        "originals": "originals.npy",
+    }
+    write_json(out / "result.json", result)
+    return result
+
+
+def describe_comparison(plan: Plan, command: str) -> dict[str, Any]:
+    """When, how, with what and on what a comparison was made."""
+    return {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "setting": {k: v for k, v in asdict(plan).items() if k not in ("recipes", "first_seed_only")},
+        "versions": {"python": platform.python_version(), "hybridvq": __version__}
+        | {name: version(name) for name in ("torch", "lightning", "numpy")},
+        "hardware": hardware(),
+    }
+
+
+def load_runs(plan: Plan) -> list[tuple[Recipe, int]]:
+    """Every run of the plan, once, in the order of the table.
+
+    Raises:
+        ConfigError: a recipe cannot be read, or two files have one name.
+    """
+    recipes = {name: load_recipe(name, plan.recipe_overrides()) for name, _ in plan.runs()}
+    named: dict[str, Recipe] = {}
+    for name, recipe in recipes.items():
+        if named.setdefault(recipe.name, recipe) != recipe:
+            raise ConfigError(f"two different recipes are called {recipe.name}, one of them {name}; rename a file")
+    together = dict.fromkeys((recipes[name].name, seed) for name, seed in plan.runs())
+    return [(named[name], seed) for name, seed in together]
+
+
+def check_recipe(recipe: Recipe, size: int) -> None:
+    """Build the model and quantize one blank batch, so that a wrong option shows now, not after hours of other runs.
+
+    Raises:
+        ConfigError: an option is wrong, or does not fit the batch or images of `size` pixels.
+    """
+    try:
+        tokenizer = Tokenizer(**asdict(recipe.model))
+        tokenizer.check_size(size)
+        side = size // tokenizer.downsampling
+        with torch.no_grad():
+            tokenizer.quantizer(torch.ones(recipe.training.batch_size, tokenizer.dim, side, side))
+    except (ConfigError, ShapeError) as error:
+        raise ConfigError(f"recipe {recipe.name}: {error}") from error
+
+
+def label(recipe: Recipe) -> dict[str, str]:
+    """How tables call a recipe; free to change without training it again."""
+    return {"title": recipe.title, "group": recipe.group, "description": recipe.description}
+
+
+def describe_data(data: DataSettings, train_images: Images, test_images: Images) -> dict[str, Any]:
+    return {
+        "name": train_images.name,
+        "fingerprint": f"{train_images.fingerprint}-{test_images.fingerprint}",
+        "size": data.size,
+        "train_images": len(train_images),
+        "test_images": len(test_images),
+    }
+
+
+def hardware() -> dict[str, Any]:
+    """The device that ran, by name, and the processor's threads."""
+    device = default_device()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
+    return {"device": device.type, "name": name, "cores": os.cpu_count()}
+
+
+def processor_name() -> str:
+    """The processor's marketing name where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
