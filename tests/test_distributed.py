@@ -23,12 +23,12 @@ VARIANTS = {
     "gain-shape rate": GAIN_SHAPE | {"normalize": True, "beta": 0.0, "rate_weight": 0.1},
     "vector normalized": tiny.CODES | {"normalize": True, "code_dim": 5},
 }
-NAMES = [*tiny.MODELS, *VARIANTS]
+NAMES = [*tiny.MODELS, *tiny.COUNTING, *VARIANTS]
 SHORT = {"steps": 10, "eval_every": 4, "checkpoint_every": 5}
 
 
 def recipe_of(name):
-    if name in tiny.MODELS:
+    if name in tiny.MODELS | tiny.COUNTING:
         return tiny.recipe(name, **SHORT)
     recipe = tiny.recipe(name.split()[0], **SHORT)
     recipe.model = replace(recipe.model, options=VARIANTS[name])

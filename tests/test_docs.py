@@ -221,6 +221,12 @@ def test_the_adding_page_runs(tmp_path, monkeypatch):
             sys.modules.pop(name, None)
 
 
+def test_the_network_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (program,) = python_blocks("adding-a-network.md")
+    exec(program, {})
+
+
 def test_numbers_on_the_choosing_page_are_published():
     """Each error, and each time as a multiple of another, is in one of the tables that the page links to."""
     page = DOCS / "choosing.md"

@@ -95,7 +95,7 @@ def test_errors_are_those_of_scikit_image():
     assert result["test_quantization_loss"] == pytest.approx(sum(map(float, quantized.losses.values())), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", tiny.MODELS)
+@pytest.mark.parametrize("name", tiny.MODELS | tiny.COUNTING)
 def test_batches_of_any_size_give_the_same_numbers(name):
     made = tokenizer(name)
     bounds = gain_range(made, [BATCH])

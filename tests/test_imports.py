@@ -41,7 +41,9 @@ ALLOWED = {
     "generation": {
         "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
     },
-    "codec": {"errors", "settings", "metrics", "data", "quantizers", "tokenizer", "evaluation", "files", "writing"},
+    "codec": {
+        "errors", "settings", "metrics", "data", "networks", "quantizers", "tokenizer", "evaluation", "files", "writing"
+    },
     "training": {
         "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
         "evaluation", "writing",
@@ -55,8 +57,8 @@ ALLOWED = {
         "generation", "report",
     },
     "commands": {
-        "errors", "extras", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors",
-        "codec", "export", "half", "generation", "bulk", "training", "comparison", "report", "app", "writing"
+        "errors", "extras", "launch", "settings", "recipe", "data", "quantizers", "tokenizer", "evaluation", "files",
+        "priors", "codec", "export", "half", "generation", "bulk", "training", "comparison", "report", "app", "writing"
     },
     "__main__": {"cli"},
     "cli": {"_version", "commands", "errors", "extras", "launch", "recipe"},
@@ -157,8 +159,8 @@ def test_no_module_has_the_name_of_a_function():
 def test_public_names():
     assert sorted(hybridvq.__all__) == [
         "Codec", "CodecError", "CodecSettings", "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer",
-        "GaussianQuantizer", "HybridVQError", "IdentityQuantizer", "MissingExtraError", "ModelError",
-        "PixelCNNPrior", "Prior",
+        "GaussianQuantizer", "HybridQuantizer", "HybridVQError", "IdentityQuantizer", "MissingExtraError",
+        "ModelError", "PixelCNNPrior", "Prior",
         "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens",
         "TrainingError", "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer",
         "compare", "compress", "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer",

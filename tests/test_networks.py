@@ -2,12 +2,22 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.fft import dctn
 from torch import nn
 
 from hybridvq import ConfigError
-from hybridvq.networks import BatchNorm2d, Decoder, Encoder, ResidualBlock, TransposedConv2d
+from hybridvq.networks import (
+    BatchNorm2d,
+    Decoder,
+    Encoder,
+    ResidualBlock,
+    TransposedConv2d,
+    build_network,
+    photo,
+)
 
 D = 256
 CONV_BN_RELU = [BatchNorm2d, nn.ReLU]
@@ -107,3 +117,54 @@ def test_output_lies_in_the_range_of_images():
 def test_only_powers_of_two(network, downsampling):
     with pytest.raises(ConfigError, match=f"downsampling is {downsampling}; it must be a power of two"):
         network(4, downsampling)
+
+
+def photo_networks(dim=192):
+    torch.manual_seed(0)
+    return build_network("photo", dim, 8, {"widths": [6, 5], "decoder_width": 4})
+
+
+def test_the_registry_builds_both_sides():
+    encoder, decoder = build_network("published", 6, 4)
+    assert isinstance(encoder, Encoder)
+    assert isinstance(decoder, Decoder)
+    encoder, decoder = photo_networks(7)
+    z = encoder(torch.zeros(2, 3, 24, 16))
+    assert z.shape == (2, 7, 3, 2)
+    assert decoder(z).shape == (2, 3, 24, 16)
+
+
+@torch.no_grad()
+def test_the_photo_network_begins_as_a_cosine_transform():
+    """z against scipy's DCT of YCbCr, four units for a half of the range; and all 192 functions give the image back."""
+    encoder, decoder = photo_networks()
+    x = torch.rand(1, 3, 8, 16) * 2 - 1
+    z, pixels = encoder(x), x[0].double().numpy()
+    ycc = np.tensordot(np.array(photo.YCBCR), pixels / 2, 1)
+    blocks = [dctn(ycc[:, :, at : at + 8], axes=(1, 2), norm="ortho") for at in (0, 8)]
+    for at, block in enumerate(blocks):
+        weighed = block * np.array([3.5, 2.1, 2.1])[:, None, None] * 4
+        np.testing.assert_allclose(np.sort(z[0, :, 0, at].numpy()), np.sort(weighed.ravel()), rtol=1e-4, atol=1e-5)
+    assert z[0, 0, 0, 0].item() == pytest.approx(blocks[0][0, 0, 0] * 14, rel=1e-4), "the mean of luma comes first"
+    torch.testing.assert_close(decoder(z), x, rtol=0, atol=1e-3)
+
+
+@torch.no_grad()
+def test_photo_images_are_cut_to_their_range_in_evaluation_alone():
+    decoder = photo_networks(3)[1]
+    z = torch.full((1, 3, 1, 1), 500.0)
+    assert decoder(z).abs().max() > 1
+    assert decoder.eval()(z).abs().max() == 1
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+def test_gdn_is_its_formula(inverse):
+    torch.manual_seed(0)
+    gdn = photo.GDN(3, inverse)
+    nn.init.normal_(gdn.beta)
+    nn.init.normal_(gdn.gamma)
+    x = torch.randn(2, 3, 4, 5)
+    y, beta, gamma = gdn(x), gdn.beta.abs(), gdn.gamma.abs()
+    for i in range(3):
+        power = beta[i] + 1e-3 + sum(gamma[i, j] * x[:, j] ** 2 for j in range(3))
+        torch.testing.assert_close(y[:, i], x[:, i] * power.sqrt() ** (1 if inverse else -1))

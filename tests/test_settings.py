@@ -30,6 +30,13 @@ from hybridvq.settings import ModelSettings, Plan, TrainingSettings
         ("loss", "l1"),
         ("zoom", 0.5),
         ("zoom", math.nan),
+        ("shrink", 0.5),
+        ("shrink", math.inf),
+        ("average", 1.0),
+        ("average", -0.1),
+        ("average", math.nan),
+        ("clip", -1.0),
+        ("clip", math.nan),
     ],
 )
 def test_training_settings_are_checked(key, value):

@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 import tiny
-from hybridvq import ConfigError, ModelError, ShapeError, Tokenizer, load_tokenizer
+from hybridvq import ConfigError, ModelError, ShapeError, Tokenizer, VectorQuantizer, load_tokenizer
 from hybridvq.quantizers import Tokens
 
 
@@ -15,6 +16,8 @@ def tokenizer(name="vector", downsampling=4, **options):
     torch.manual_seed(0)
     made = Tokenizer(settings.dim, downsampling, settings.quantizer, settings.options)
     made.train()(images(n=16, side=32))
+    if name in tiny.COUNTING:
+        made.quantizer.steps.fill_(made.quantizer.aside_steps)
     return made.eval()
 
 
@@ -22,7 +25,7 @@ def images(n=2, side=16, width=None):
     return torch.rand(n, 3, side, width or side, generator=torch.Generator().manual_seed(1)) * 2 - 1
 
 
-@pytest.mark.parametrize("name", tiny.MODELS)
+@pytest.mark.parametrize("name", tiny.MODELS | tiny.COUNTING)
 @torch.no_grad()
 def test_saving_and_loading_is_exact(tmp_path, name):
     made = tokenizer(name)
@@ -31,7 +34,7 @@ def test_saving_and_loading_is_exact(tmp_path, name):
     assert not loaded.training
     x = images()
     tokens, again = made.encode(x), loaded.encode(x)
-    assert set(vars(tokens)) == {"codes", "gains", "vectors", "passed"}
+    assert set(vars(tokens)) == {"codes", "gains", "vectors", "passed", "coefficients", "step"}
     for key, value in vars(tokens).items():
         assert (value is None) == (vars(again)[key] is None)
         assert value is None or torch.equal(value, vars(again)[key])
@@ -39,7 +42,7 @@ def test_saving_and_loading_is_exact(tmp_path, name):
     torch.testing.assert_close(made.decode(tokens), made(x).x_hat)
 
 
-@pytest.mark.parametrize("name", tiny.MODELS)
+@pytest.mark.parametrize("name", tiny.MODELS | tiny.COUNTING)
 @torch.no_grad()
 def test_decoding_reads_tokens_alone(name):
     """Tokens copied and stripped of everything else, decoded by a model whose encoder is destroyed."""
@@ -89,6 +92,12 @@ def test_sizes_that_do_not_divide(size, near):
         ({"options": {"beta": "x"}}, r"options \{'beta': 'x'\} has a value that cannot be used"),
         ({"options": {"codebook_size": 1.5}}, "cannot be used"),
         ({"quantizer": "frequency"}, "needs the option 'frequent'"),
+        ({"network": "unet"}, "there is no network named 'unet'; choose one of published, photo"),
+        ({"network_options": {"widths": [4, 4]}}, "the published network has no option 'widths'; it takes no options"),
+        ({"network": "photo", "downsampling": 8, "network_options": {"width": 4}}, "it takes widths, decoder_width"),
+        ({"network": "photo", "downsampling": 4}, "downsampling is 4; the photo network has 8 alone"),
+        ({"network": "photo", "downsampling": 8, "dim": 193}, "dim is 193; the photo network takes 1 to 192"),
+        ({"network": "photo", "downsampling": 8, "network_options": {"widths": [4]}}, r"widths are \[4\]; give 2"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
@@ -174,3 +183,65 @@ def test_no_weight_is_left_at_random(saved):
     save_file(state, path)
     with pytest.raises(ModelError, match=r"decoder\.layers\.3\.weight"):
         load_tokenizer(saved)
+
+
+class Halves(nn.Module):
+    """A convolution for every four pixels, from outside the package."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.conv = nn.Conv2d(3, dim, 4, stride=4)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class Doubles(nn.Sequential):
+    def __init__(self, dim):
+        super().__init__(nn.Conv2d(dim, 48, 1), nn.PixelShuffle(4), nn.Tanh())
+
+
+def modules():
+    return {"encoder": Halves(6), "decoder": Doubles(6), "quantizer": VectorQuantizer(6, codebook_size=16)}
+
+
+@pytest.mark.parametrize(
+    "parts", [["encoder"], ["encoder", "decoder"], ["quantizer"], ["encoder", "decoder", "quantizer"]]
+)
+@torch.no_grad()
+def test_modules_in_place_of_names_are_saved_and_taken_back(tmp_path, parts):
+    torch.manual_seed(0)
+    made = Tokenizer(6, 4, **({"options": {"codebook_size": 16}} | {part: modules()[part] for part in parts}))
+    made.train()(images(4, 32))
+    made.eval().save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path, **{part: modules()[part] for part in parts})
+    assert torch.equal(loaded.encode(images()).codes, made.encode(images()).codes)
+    assert torch.equal(loaded(images()).x_hat, made(images()).x_hat)
+    for missing in parts:
+        given = {part: modules()[part] for part in parts if part != missing}
+        kind = type(modules()[missing]).__name__
+        with pytest.raises(
+            ModelError, match=rf"made with a module {kind} as its {missing}; give one like it"
+        ) as caught:
+            load_tokenizer(tmp_path, **given)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_quantizer_of_another_width_is_refused():
+    with pytest.raises(ConfigError, match="dim is 8, but the quantizer was made for vectors of 6 numbers"):
+        Tokenizer(8, quantizer=VectorQuantizer(6))
+
+
+def test_config_of_the_version_before(saved):
+    """What config.json held before there was a choice of networks."""
+    config = json.loads((saved / "config.json").read_text())
+    old = {key: config[key] for key in ("dim", "downsampling", "quantizer", "options")}
+    (saved / "config.json").write_text(json.dumps(old))
+    assert torch.equal(load_tokenizer(saved).encode(images()).codes, tokenizer().encode(images()).codes)
+
+
+def test_a_step_goes_to_the_quantizers_that_have_one():
+    with pytest.raises(ConfigError, match=r"step is 0\.5, but VectorQuantizer has no step to round to; leave it out"):
+        tokenizer().encode(images(), step=0.5)
+    tokens = tokenizer("hybrid").encode(images(), step=0.5)
+    assert tokens.step.tolist() == [0.5, 0.5]

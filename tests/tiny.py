@@ -20,15 +20,21 @@ MODELS = {
     "gaussian": ("gaussian", {}),
     "identity": ("identity", {}),
 }
+COUNTING = {  # those that count their bits and are trained by rate and distortion
+    "hybrid": ("hybrid", CODES | {"groups": 2, "codebook_size": 4, "code_dim": 2, "width": 8, "aside_steps": 7}),
+    "hybrid-scalar": ("hybrid", {"groups": 0}),
+}
 
 
 def model(name: str = "vector", **options) -> ModelSettings:
-    quantizer, common = MODELS[name]
+    quantizer, common = (MODELS | COUNTING)[name]
     return ModelSettings(dim=8, downsampling=4, quantizer=quantizer, options=common | options)
 
 
 def recipe(name: str = "vector", **training) -> Recipe:
     settings = {"steps": STEPS, "batch_size": 8, "eval_every": 6, "checkpoint_every": 5, "precision": "32-true"}
+    if name in COUNTING:
+        settings |= {"loss": "rate-distortion", "clip": 1.0, "average": 0.9}
     return Recipe(title=name, name=name, model=model(name), training=TrainingSettings(**(settings | training)))
 
 

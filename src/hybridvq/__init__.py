@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from hybridvq.quantizers import FrequencyQuantizer as FrequencyQuantizer
     from hybridvq.quantizers import GainShapeQuantizer as GainShapeQuantizer
     from hybridvq.quantizers import GaussianQuantizer as GaussianQuantizer
+    from hybridvq.quantizers import HybridQuantizer as HybridQuantizer
     from hybridvq.quantizers import IdentityQuantizer as IdentityQuantizer
     from hybridvq.quantizers import ProjectedQuantizer as ProjectedQuantizer
     from hybridvq.quantizers import Quantized as Quantized
@@ -80,6 +81,7 @@ _HOMES = {
     "FrequencyQuantizer": "quantizers",
     "GainShapeQuantizer": "quantizers",
     "GaussianQuantizer": "quantizers",
+    "HybridQuantizer": "quantizers",
     "IdentityQuantizer": "quantizers",
     "ProjectedQuantizer": "quantizers",
     "Quantized": "quantizers",

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from hybridvq import metrics
 from hybridvq.errors import ShapeError
-from hybridvq.quantizers import Tokens
+from hybridvq.quantizers import Quantized, Tokens
 from hybridvq.quantizers.base import FLOAT_BITS
 from hybridvq.tokenizer import Tokenizer
 
@@ -66,8 +66,8 @@ class SymbolCounts:
 class Measurement:
     """Running sums over batches; `result()` turns them into the numbers that tables show."""
 
-    def __init__(self, tokenizer: Tokenizer, gain_range: GainRange | None = None) -> None:
-        self.tokenizer, self.gain_range = tokenizer, gain_range
+    def __init__(self, tokenizer: Tokenizer, gain_range: GainRange | None = None, step: float | None = None) -> None:
+        self.tokenizer, self.gain_range, self.step = tokenizer, gain_range, step
         self.images = self.positions = self.values = 0
         self.squared_error = self.quantization_error = self.quantization_loss = self.ssim = 0.0
         self.raw_bits = self.float_bits = 0.0
@@ -88,7 +88,7 @@ class Measurement:
                 f"{SMALLEST_SIDE}"
             )
         z = self.tokenizer.encoder(x)
-        quantized = self.tokenizer.quantizer(z)
+        quantized = self.tokenizer.quantizer(z, self.step)
         tokens = quantized.tokens
         assert quantized.error is not None
         x_hat = self.tokenizer.decode(tokens).float()
@@ -100,7 +100,7 @@ class Measurement:
         self.quantization_error += float(quantized.error) * positions
         self.quantization_loss += sum(float(v) for v in quantized.losses.values()) * len(x)
         self.ssim += float(metrics.ssim(x_hat, x).double().sum())
-        self.raw_bits += raw_bits(self.tokenizer, tokens) * positions
+        self.raw_bits += bits_of(self.tokenizer, quantized, positions)
         self.float_bits += tokens.float_bits() * positions
         if self.symbols is not None and tokens.codes is not None:
             self.symbols.add(tokens.codes, tokens.gains if self.tokenizer.quantizer.levels else None)
@@ -115,6 +115,8 @@ class Measurement:
         mse = self.squared_error / self.values
         raw, floats = self.raw_bits / self.positions, self.float_bits / self.positions
         entropy = floats + (self.symbols.entropy_bits() if self.symbols else 0.0)
+        if self.tokenizer.quantizer.counts_bits:
+            entropy = raw
         per_pixel = 1 / self.tokenizer.downsampling**2
         return {
             "test_mse": mse,
@@ -208,27 +210,41 @@ def gain_range(tokenizer: Tokenizer, batches: Batches) -> GainRange | None:
 
 
 @torch.inference_mode()
-def evaluate(tokenizer: Tokenizer, batches: Batches, gain_range: GainRange | None = None) -> dict[str, Any]:
+def evaluate(
+    tokenizer: Tokenizer, batches: Batches, gain_range: GainRange | None = None, step: float | None = None
+) -> dict[str, Any]:
     """Every number of a table row, on batches (B, 3, H, W) in [-1, 1], in float32 and from tokens alone.
 
     Bits: log2 K a code, log2 L a gain on L levels, 32 a float coefficient, 32 D a passed-through vector;
     the entropy rates count a code and its level at their joint entropy. With `gain_range`, also the error once
-    coefficients are rounded to few bits.
+    coefficients are rounded to few bits. A hybrid quantizer counts its bits itself, at its own step or at `step`; both
+    rates are then those of an ideal coder that knows the model.
+
+    Raises:
+        ConfigError: a step is given, and the quantizer has none.
+        ShapeError: the images are too small to measure.
     """
     with evaluating(tokenizer) as device:
-        measurement = Measurement(tokenizer, gain_range)
+        measurement = Measurement(tokenizer, gain_range, step)
         for i in range(len(batches)):
             measurement.add(batches[i].to(device))
     return measurement.result()
 
 
 @torch.inference_mode()
-def reconstruct(tokenizer: Tokenizer, x: Tensor) -> tuple[Tensor, float]:
+def reconstruct(tokenizer: Tokenizer, x: Tensor, step: float | None = None) -> tuple[Tensor, float]:
     """x (B, 3, H, W) through tokens and back in evaluation mode, float32, and the raw bits of all its tokens."""
     with evaluating(tokenizer) as device:
-        tokens = tokenizer.encode(x.to(device))
-        positions = len(x) * x.shape[2] * x.shape[3] / tokenizer.downsampling**2
-        return tokenizer.decode(tokens).float(), raw_bits(tokenizer, tokens) * positions
+        quantized = tokenizer.quantize(x.to(device), step)
+        positions = len(x) * x.shape[2] * x.shape[3] // tokenizer.downsampling**2
+        return tokenizer.decode(quantized.tokens).float(), bits_of(tokenizer, quantized, positions)
+
+
+def bits_of(tokenizer: Tokenizer, quantized: Quantized, positions: int) -> float:
+    """Bits of all tokens: those that the quantizer counts itself, or the raw bits of so many positions."""
+    if quantized.rate is not None:
+        return float(quantized.rate.bits.double().sum())
+    return raw_bits(tokenizer, quantized.tokens) * positions
 
 
 def raw_bits(tokenizer: Tokenizer, tokens: Tokens) -> float:

@@ -74,6 +74,10 @@ def export_onnx(model: str | Path, out: str | Path) -> dict[str, Any]:
             f"{model} has a frequency quantizer, whose stable sort of a table has no counterpart in ONNX; export a "
             "model of another kind"
         )
+    if tokenizer.quantizer.counts_bits:
+        raise ConfigError(
+            f"{model} has a hybrid quantizer, whose step has no place in an exported model; export one of another kind"
+        )
     protos = trace(tokenizer)
     about = describe(tokenizer, folder, protos)
     write(protos, about, Path(out))

@@ -32,16 +32,22 @@ class ReconstructedFile:
 
 
 def reconstruct_files(
-    tokenizer: Tokenizer, sources: Iterable[str | Path], out: Path, skipped: list[str] | None = None
+    tokenizer: Tokenizer,
+    sources: Iterable[str | Path],
+    out: Path,
+    skipped: list[str] | None = None,
+    step: float | None = None,
 ) -> Iterator[ReconstructedFile]:
     """Reconstruct every image of `sources` (files, or folders of them) into `out` as PNG, at its own size.
 
     Sides that are not multiples of the downsampling factor are padded with their edge pixels for the tokenizer,
     and the padding is cut off again. With a list `skipped`, unreadable images are described there instead of raising.
 
+    With a `step`, a hybrid quantizer rounds to that.
+
     Raises:
         DataError: an image cannot be read, or there is none.
-        ConfigError: `out` cannot be written, or two images would be written to one file.
+        ConfigError: `out` cannot be written, two images would be written to one file, or the quantizer has no step.
     """
     files = targets(image_files(sources), out)
     for path, written in files.items():
@@ -52,7 +58,7 @@ def reconstruct_files(
                 raise
             skipped.append(str(error))
             continue
-        yield reconstruct_file(tokenizer, path, pixels, written)
+        yield reconstruct_file(tokenizer, path, pixels, written, step)
 
 
 def targets(files: Iterable[Path], out: Path, ending: str = ".png") -> dict[Path, Path]:
@@ -73,11 +79,13 @@ def targets(files: Iterable[Path], out: Path, ending: str = ".png") -> dict[Path
     return {path: written for written, path in taken.items()}
 
 
-def reconstruct_file(tokenizer: Tokenizer, path: Path, pixels: np.ndarray, written: Path) -> ReconstructedFile:
+def reconstruct_file(
+    tokenizer: Tokenizer, path: Path, pixels: np.ndarray, written: Path, step: float | None = None
+) -> ReconstructedFile:
     """One image (H, W, 3) uint8 through the tokenizer, its reconstruction saved as `written`."""
     x = torch.from_numpy(pixels.copy()).movedim(-1, 0)[None].float() / 127.5 - 1
     padded = pad_to_multiple(x, tokenizer.downsampling)
-    x_hat, bits = reconstruct(tokenizer, padded)
+    x_hat, bits = reconstruct(tokenizer, padded, step)
     x_hat = x_hat[..., : x.shape[2], : x.shape[3]].cpu()
     save_png(Image.fromarray(to_pixels(x_hat)[0].numpy()), written)
     mse = float(F.mse_loss(x_hat, x))

@@ -14,19 +14,24 @@ class ModelSettings:
     """The tokenizer.
 
     Args:
-        dim: width of the network and length of a code vector.
+        dim: width of the published network and length of a code vector.
         downsampling: how many pixels a side one position covers; a power of two.
-        quantizer: vector, projected, frequency, gain-shape, identity or gaussian.
+        quantizer: vector, projected, frequency, gain-shape, hybrid, identity or gaussian.
         options: the quantizer's own arguments. With codes: codebook_size, beta, restart_every, decay, code_dim,
             normalize; vector, projected and frequency also learn (gradient or ema) and init (kmeans or uniform);
             frequency also frequent, rare, warmup_steps, table_decay; gain-shape also levels, stages, quantize_from,
-            gradient, rate_weight. gaussian: kl_weight.
+            gradient, rate_weight. hybrid: groups, codebook_size, code_dim, width, beta, aside_steps, step_range, step,
+            distortion, balance, init, restart_every, decay. gaussian: kl_weight.
+        network: published, or photo, which has downsampling 8 alone.
+        network_options: the network's own arguments: of photo, widths and decoder_width.
     """
 
     dim: int = 64
     downsampling: int = 4
     quantizer: str = "vector"
     options: dict[str, Any] = field(default_factory=dict)
+    network: str = "published"
+    network_options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -81,23 +86,37 @@ class TrainingSettings(Schedule):
         freeze_norm: share of the steps, at the end, in which batch normalization uses its running averages, as in
             evaluation: what the decoder then learns is what it will be given, and no batch's statistics spoil a step.
         loss: mse, or psnr: the mean over images of log(MSE + 0.001), which counts a tenth more error alike in a smooth
-            image and in a busy one, as a mean of decibels does.
+            image and in a busy one, as a mean of decibels does; or rate-distortion, the bits that a hybrid quantizer
+            counts and the squared errors, each image at the exchange rate of its step.
         zoom: enlarge each image by a random factor of up to this, and keep as much of it as fits. Small images are
             sharper than photographs, and a codebook of them has few codes for what is smooth.
+        shrink: cut out of each image up to so many times more of a side, where it is as large (see `short_side`), and
+            reduce that: photographs at several scales.
+        average: decay of an exponential average of the weights over the steps, such as 0.999, which is what is measured
+            and kept; 0 keeps the weights themselves.
+        clip: the largest norm of the gradient, that of the networks and that of the quantizer by itself; 0 for any.
     """
 
     freeze_norm: float = 0.0
-    loss: Literal["mse", "psnr"] = "mse"
+    loss: Literal["mse", "psnr", "rate-distortion"] = "mse"
     zoom: float = 1.0
+    shrink: float = 1.0
+    average: float = 0.0
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.freeze_norm <= 1:
             raise ConfigError(f"training.freeze_norm is {self.freeze_norm}; it must be a share from 0 to 1")
-        if self.loss not in ("mse", "psnr"):
-            raise ConfigError(f"training.loss is {self.loss!r}; use mse or psnr")
-        if not 1 <= self.zoom < math.inf:
-            raise ConfigError(f"training.zoom is {self.zoom}; it must be at least 1, which leaves images as they are")
+        if self.loss not in ("mse", "psnr", "rate-distortion"):
+            raise ConfigError(f"training.loss is {self.loss!r}; use mse, psnr or rate-distortion")
+        for key in ("zoom", "shrink"):
+            if not 1 <= (value := getattr(self, key)) < math.inf:
+                raise ConfigError(f"training.{key} is {value}; it must be at least 1, which leaves images as they are")
+        if not 0 <= self.average < 1:
+            raise ConfigError(f"training.average is {self.average}; it must be a share from 0 to below 1")
+        if not 0 <= self.clip < math.inf:
+            raise ConfigError(f"training.clip is {self.clip}; it must be positive, or 0 for none")
 
     def norm_is_frozen(self, step: int) -> bool:
         """Whether batch normalization uses its running averages at `step`, counted from 0; never in the first 300."""
@@ -188,6 +207,9 @@ class DataSettings:
         data: `photos` (the sample photographs of scikit-image and scikit-learn), a folder of images, a parquet file
             or a folder of them, a mini-ImageNet folder, or a hub id such as uoft-cs/cifar10.
         size: side of the square crops, in pixels.
+        short_side: the short side of the images that crops are cut from, in pixels; larger images are reduced to it,
+            those between it and `size` stay as they are. If not given, `size`: a crop shows nearly all of its image.
+            The sample photographs keep their own size.
         skip_unreadable: leave out images that cannot be read, and list them, instead of stopping.
         stream: read the images shard by shard, for sets that fit neither in memory nor on disk: a hub id, parquet files
             or WebDataset tar files.
@@ -197,6 +219,7 @@ class DataSettings:
 
     data: str = "photos"
     size: int = 32
+    short_side: int | None = None
     skip_unreadable: bool = False
     stream: bool = False
     shuffle_buffer: int = 1000
@@ -205,6 +228,10 @@ class DataSettings:
     def __post_init__(self) -> None:
         if self.workers and not self.stream:
             raise ConfigError(f"workers is {self.workers}, but only a stream is read by workers; add --stream")
+        if self.short_side is not None and self.stream:
+            raise ConfigError(f"short_side is {self.short_side}, but a stream is reduced to the size; leave it out")
+        if self.short_side is not None and self.short_side < self.size:
+            raise ConfigError(f"short_side is {self.short_side}; it must be at least the size, {self.size}")
 
 
 @dataclass

@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hybridvq.errors import ConfigError, ModelError, ShapeError
-from hybridvq.networks import Decoder, Encoder
+from hybridvq.networks import network_parts
 from hybridvq.pretrained import pretrained_folder, pretrained_names
-from hybridvq.quantizers import Quantized, Tokens, build_quantizer
+from hybridvq.quantizers import Quantized, Quantizer, Tokens, build_quantizer
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+GIVEN = "given"  # in config.json, in place of a part that was given as a module: its class
 MODEL_CARD = """---
 {{ card_data }}
 ---
@@ -46,6 +47,7 @@ class Tokenizer(
     library_name="hybridvq",
     tags=["image-tokenizer"],
     model_card_template=MODEL_CARD,
+    coders={nn.Module: (lambda module: {GIVEN: type(module).__name__}, lambda value: value)},
 ):
     """Images to tokens and back.
 
@@ -56,10 +58,15 @@ class Tokenizer(
     folder, from a model that comes along, such as photos-f4, or from the hub.
 
     Args:
-        dim: D, the width of the network and the length of a code.
+        dim: D, the width of the published network and the length of a code.
         downsampling: f, a power of two.
-        quantizer: a name of `hybridvq.quantizers.QUANTIZERS`.
-        options: that quantizer's arguments, other than dim.
+        quantizer: a name of `hybridvq.quantizers.QUANTIZERS`, or a quantizer.
+        options: the named quantizer's arguments, other than dim.
+        network: a name of `hybridvq.networks.NETWORKS`.
+        network_options: that network's arguments, other than dim and downsampling.
+        encoder, decoder: modules in place of the named network's, (B, 3, f h, f w) in [-1, 1] to (B, D, h, w) and back.
+            Their weights, and a given quantizer's, are saved with the others; whoever loads the model gives the modules
+            again.
 
     Raises:
         ConfigError: an argument has no such value.
@@ -71,23 +78,29 @@ class Tokenizer(
         self,
         dim: int = 64,
         downsampling: int = 4,
-        quantizer: str = "vector",
+        quantizer: str | Quantizer = "vector",
         options: dict[str, Any] | None = None,
+        network: str = "published",
+        network_options: dict[str, Any] | None = None,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if dim < 1:
             raise ConfigError(f"dim is {dim}; it must be at least 1")
         self.dim, self.downsampling = dim, downsampling
-        self.encoder = Encoder(dim, downsampling)
-        try:
-            self.quantizer = build_quantizer(dim, quantizer, options)
-        except ConfigError:
-            raise
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"one of the {quantizer} quantizer's options {options} has a value that cannot be used ({error})"
-            ) from error
-        self.decoder = Decoder(dim, downsampling)
+        make_encoder, make_decoder = network_parts(network, dim, downsampling, network_options)
+        self.encoder = make_encoder() if encoder is None else encoder
+        self.quantizer = quantizer if isinstance(quantizer, Quantizer) else named_quantizer(dim, quantizer, options)
+        self.decoder = make_decoder() if decoder is None else decoder
+        if self.quantizer.dim != dim:
+            raise ConfigError(f"dim is {dim}, but the quantizer was made for vectors of {self.quantizer.dim} numbers")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that it was made with, as config.json has them."""
+        assert isinstance(self._hub_mixin_config, dict)
+        return self._hub_mixin_config
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub_options: Any) -> "Tokenizer":
@@ -100,25 +113,39 @@ class Tokenizer(
             return super().from_pretrained(pretrained_model_name_or_path, **hub_options)
         return load_tokenizer(pretrained_model_name_or_path)
 
-    def forward(self, x: Tensor) -> Reconstruction:
+    def forward(self, x: Tensor, step: float | Tensor | None = None) -> Reconstruction:
         """Reconstruct x (B, 3, H, W) in [-1, 1].
 
         Raises:
-            ShapeError: as `encode`.
+            ShapeError, ConfigError: as `encode`.
         """
         self._check(x)
         z = self.encoder(x)
-        quantized = self.quantizer(z)
+        quantized = self.quantizer(z, step)
         return Reconstruction(self.decoder(quantized.z_hat), z, quantized)
 
-    def encode(self, x: Tensor) -> Tokens:
+    def encode(self, x: Tensor, step: float | Tensor | None = None) -> Tokens:
         """The tokens of x (B, 3, H, W) in [-1, 1].
 
+        Args:
+            step: of a hybrid quantizer, what coefficients are rounded to, one for all images or (B,); see
+                `hybridvq.quantizers.step_of_quality`.
+
         Raises:
+            ConfigError: a step is given, and the quantizer has none or it is not positive.
             ShapeError: x is not a batch of colour images whose sides are multiples of `downsampling`.
         """
+        return self.quantize(x, step).tokens
+
+    def quantize(self, x: Tensor, step: float | Tensor | None = None) -> Quantized:
+        """As `encode`, with what the quantizer says beside the tokens.
+
+        Raises:
+            ConfigError, ShapeError: as `encode`.
+        """
         self._check(x)
-        return self.quantizer(self.encoder(x)).tokens
+        quantized: Quantized = self.quantizer(self.encoder(x), step)
+        return quantized
 
     def decode(self, tokens: Tokens) -> Tensor:
         """x_hat (B, 3, H, W) in [-1, 1], from the tokens alone."""
@@ -142,20 +169,45 @@ class Tokenizer(
             )
 
 
-def load_tokenizer(model: str | Path) -> Tokenizer:
+def named_quantizer(dim: int, name: str, options: dict[str, Any] | None) -> Quantizer:
+    """As `build_quantizer`; raises ConfigError for whatever is wrong with the options."""
+    try:
+        return build_quantizer(dim, name, options)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"one of the {name} quantizer's options {options} has a value that cannot be used ({error})"
+        ) from error
+
+
+def load_tokenizer(
+    model: str | Path,
+    *,
+    encoder: nn.Module | None = None,
+    decoder: nn.Module | None = None,
+    quantizer: Quantizer | None = None,
+) -> Tokenizer:
     """A tokenizer in eval mode: that in a folder or a run's `model` folder, one that comes along, or one of the hub.
 
     Args:
         model: the folder, a name such as photos-f4 (see `pretrained_names`), or the hub id. A folder here is preferred.
+        encoder, decoder, quantizer: the modules that the tokenizer was made with, where it was; they take on the
+            weights of the folder.
 
     Raises:
-        ModelError: there is none, or its files cannot be used.
+        ModelError: there is none, its files cannot be used, or it was made with a module that is not given.
     """
     folder = model_folder(model)
+    given = {"encoder": encoder, "decoder": decoder, "quantizer": quantizer}
     try:
         config = json.loads((folder / CONFIG).read_text())
+        config |= {part: module for part, module in given.items() if module is not None}
+        check_given(config, folder)
         tokenizer = Tokenizer(**config)
         tokenizer.load_state_dict(load_file(folder / WEIGHTS))
+    except ModelError:
+        raise
     except Exception as error:  # the JSON and safetensors readers, the constructor and torch each raise their own
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
@@ -163,6 +215,16 @@ def load_tokenizer(model: str | Path) -> Tokenizer:
             "`hybridvq train` wrote"
         ) from error
     return tokenizer.eval()
+
+
+def check_given(config: dict[str, Any], folder: Path) -> None:
+    """Raise ModelError if a part of the tokenizer in `folder` was given as a module, and still is to be."""
+    for part in ("encoder", "decoder", "quantizer"):
+        if isinstance(value := config.get(part), dict):
+            raise ModelError(
+                f"the tokenizer in {folder} was made with a module {value.get(GIVEN)} as its {part}; give one like it: "
+                f"load_tokenizer(folder, {part}=...)"
+            )
 
 
 def model_folder(model: str | Path) -> Path:

@@ -7,9 +7,9 @@ from PIL import Image
 from skimage.data import chelsea
 from torch import nn
 
-from hybridvq import Tokenizer
+from hybridvq import ConfigError, Tokenizer
 from hybridvq.codec import tiles
-from hybridvq.networks import Decoder, Encoder
+from hybridvq.networks import Decoder, Encoder, build_network
 from hybridvq.quantizers import Tokens
 
 CODES = {"codebook_size": 64, "levels": 4, "stages": 2}
@@ -72,7 +72,20 @@ def test_tiles_are_the_whole_image(height, width, f, tile_pixels):
 @pytest.mark.parametrize("f", [2, 4, 8, 16])
 def test_the_reach_is_what_a_cut_changes_and_no_more(f):
     """Positions and pixels that differ once the image or the grid is cut in two, by experiment."""
-    encoder, decoder = tokenizer(f).encoder, tokenizer(f).decoder
+    check_reach(tokenizer(f).encoder, tokenizer(f).decoder, f)
+
+
+def test_the_reach_of_the_photo_network():
+    """With weights that are nowhere zero: those of the training start at it."""
+    torch.manual_seed(0)
+    encoder, decoder = build_network("photo", 8, 8, {"widths": [4, 5], "decoder_width": 4})
+    for parameter in [*encoder.parameters(), *decoder.parameters()]:
+        nn.init.normal_(parameter, std=0.3)
+    check_reach(encoder, decoder.train(), 8)
+    assert (tiles.reach(encoder), tiles.reach(decoder)) == (3, 20)
+
+
+def check_reach(encoder, decoder, f):
     x, z = torch.randn(1, 3, 16, 32 * f).double(), torch.randn(1, 8, 4, 32).double()
     for network, inputs, at in ((encoder.double(), x, 16 * f), (decoder.double(), z, 16)):
         with torch.inference_mode():
@@ -83,8 +96,7 @@ def test_the_reach_is_what_a_cut_changes_and_no_more(f):
             ((left - complete[..., :cut]).abs().amax((0, 1, 2)).flip(0) > 1e-12),
             ((right - complete[..., cut:]).abs().amax((0, 1, 2)) > 1e-12),
         ]
-        for side in changed:
-            assert int(side.nonzero().max()) + 1 == tiles.reach(network)
+        assert max(int(side.nonzero().max()) + 1 for side in changed) == tiles.reach(network)
 
 
 @pytest.mark.parametrize("f", [4, 8])
@@ -123,3 +135,40 @@ def test_the_model_is_left_in_the_mode_it_was_in():
     model = tokenizer(4).train()
     tiles.encode(model, photo(9, 9))
     assert model.training
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Upsample(scale_factor=2),
+        nn.AvgPool2d(2),
+        nn.GroupNorm(1, 4),
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, dilation=2),
+        nn.Conv2d(4, 4, (3, 1)),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.ConvTranspose2d(4, 4, 4, stride=2, output_padding=1),
+        type("Attention", (nn.Module,), {"forward": lambda self, x: x.flip(3)})(),
+        type("Reverse", (nn.Sequential,), {"forward": lambda self, x: x.flip(3)})(nn.ReLU()),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_of_unknown_reach_are_refused(layer):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), layer)
+    with pytest.raises(ConfigError, match=f"in tiles through {type(layer).__name__}, whose receptive field is not"):
+        tiles.reach(network)
+
+
+def test_side_by_side_the_furthest_sight_counts():
+    """A module from outside that adds two convolutions: its reach by `paths`, and by experiment."""
+
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.paths = nn.ModuleList([nn.Conv2d(3, 2, 3, padding=1), nn.Conv2d(3, 2, 7, padding=3)])
+
+        def forward(self, x):
+            return sum(path(x) for path in self.paths)
+
+    assert tiles.reach(Both()) == 3
+    assert tiles.reach(nn.Sequential(Both(), nn.PixelShuffle(2), nn.LeakyReLU())) == 6

@@ -13,7 +13,7 @@ import torch
 
 from hybridvq._version import __version__
 from hybridvq.data import Images
-from hybridvq.errors import DataError
+from hybridvq.errors import ConfigError, DataError
 from hybridvq.evaluation import evaluating
 from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import CONFIG, Tokenizer, weight_hash
@@ -108,8 +108,14 @@ def describe(tokenizer: Tokenizer, folder: Path, images: Images, shard_images: i
     """The manifest of the tokens of `images`, from the tokens of a blank one.
 
     Raises:
+        ConfigError: the model's tokens hold coefficients.
         ShapeError: the images do not divide into whole positions.
     """
+    if tokenizer.quantizer.counts_bits:
+        raise ConfigError(
+            f"{folder} has a hybrid quantizer, whose coefficients and steps have no columns in token shards yet; use a "
+            "model of another kind"
+        )
     tokenizer.check_size(images.size)
     with evaluating(tokenizer), torch.inference_mode():
         tokens = tokenizer.encode(torch.zeros(1, 3, images.size, images.size))

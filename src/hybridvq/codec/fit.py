@@ -67,6 +67,8 @@ def check_codable(quantizer: Quantizer) -> None:
         return
     if isinstance(quantizer, GainShapeQuantizer) and quantizer.levels:
         return
+    if quantizer.counts_bits:
+        raise CodecError(f"tokens of {type(quantizer).__name__} hold coefficients, which .hvq files cannot hold yet")
     raise CodecError(
         f"tokens of {type(quantizer).__name__} hold floats, which cannot be compressed without loss; train with "
         "--recipe gain-shape, whose gains are levels, or --recipe vector"

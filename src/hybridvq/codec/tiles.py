@@ -18,11 +18,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from hybridvq.errors import ConfigError
 from hybridvq.evaluation import evaluating
+from hybridvq.networks.photo import GDN
 from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import Tokenizer
 
 TILE_PIXELS = 512  # a side; at width 256 and f = 4 a tile takes about 400 MB of activations
+
+POINTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.BatchNorm2d, nn.Identity, GDN)
 
 Pixels = Image.Image | np.ndarray  # an RGB image, or (H, W, 3) uint8
 
@@ -53,24 +57,59 @@ def spans(length: int, tile: int, margin: int) -> list[Span]:
 
 
 def reach(network: nn.Module) -> int:
-    r"""How many outputs at each end of an axis change when its inputs are cut there, beyond those cut.
+    """How many outputs at each end of an axis change when its inputs are cut there, beyond those cut.
+
+    Raises:
+        ConfigError: a layer is of a kind of which that is not known.
+    """
+    return spread(network, 0)
+
+
+def spread(network: nn.Module, wrong: int) -> int:
+    r"""How many outputs at each end of an axis are not to be trusted where so many inputs are `wrong`.
 
     After a layer with kernel k, stride s and padding p, of whose inputs the first w at an end are not to be trusted:
 
         convolution              ceil(max(w + p, w + k - s - p) / s)
         transposed convolution   s (w - 1) + k - p
+        pixel shuffle by s       s w
+        one value at a time      w
 
-    The convolutions of `network` must follow one another; a shortcut beside them sees no further.
+    Modules in `nn.Sequential` follow one another; those that a module names in `paths` read the same input, and the
+    one that sees furthest counts.
+
+    Raises:
+        ConfigError: a layer is of another kind.
     """
-    wrong = 0
-    for layer in network.modules():
-        if isinstance(layer, nn.ConvTranspose2d | nn.Conv2d):
-            k, s, p = (int(v[0]) for v in (layer.kernel_size, layer.stride, layer.padding))
-            if isinstance(layer, nn.ConvTranspose2d):
-                wrong = s * (wrong - 1) + k - p
-            else:
-                wrong = math.ceil(max(wrong + p, wrong + k - s - p) / s)
-    return wrong
+    if isinstance(network, nn.Sequential) and type(network).forward is nn.Sequential.forward:
+        for layer in network:
+            wrong = spread(layer, wrong)
+        return wrong
+    if paths := getattr(network, "paths", None):
+        return max(spread(path, wrong) for path in paths)
+    if isinstance(network, nn.PixelShuffle):
+        return wrong * network.upscale_factor
+    if isinstance(network, nn.ConvTranspose2d | nn.Conv2d) and (axes := axes_of(network)):
+        k, s, p = axes
+        if isinstance(network, nn.ConvTranspose2d):
+            return s * (wrong - 1) + k - p
+        return math.ceil(max(wrong + p, wrong + k - s - p) / s)
+    if isinstance(network, POINTWISE):
+        return wrong
+    raise ConfigError(
+        f"images cannot be computed in tiles through {type(network).__name__}, whose receptive field is not known; use "
+        "convolutions, pixel shuffles and activations, and name what a module adds up in its `paths`"
+    )
+
+
+def axes_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int, int] | None:
+    """Kernel, stride and padding where they are those of both axes and all that counts; None otherwise."""
+    sizes = (layer.kernel_size, layer.stride, layer.padding)
+    plain = layer.dilation == (1, 1) and not any(layer.output_padding) and layer.padding_mode == "zeros"
+    if not plain or any(isinstance(size, str) or size[0] != size[1] for size in sizes):
+        return None
+    k, s, p = (int(size[0]) for size in sizes)
+    return k, s, p
 
 
 def reflected(length: int, multiple: int) -> np.ndarray:

@@ -127,7 +127,9 @@ def open_train_side(data: DataSettings) -> "Images | Stream":
     from hybridvq.data import open_images, open_stream
 
     if not data.stream:
-        return open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable)
+        return open_images(
+            data.data, "train", size=data.size, short_side=data.short_side, skip_unreadable=data.skip_unreadable
+        )
     return open_stream(
         data.data,
         "train",
@@ -143,7 +145,14 @@ def open_test_side(data: DataSettings, limit: int | None) -> "Images":
     from hybridvq.data import open_images, open_stream
 
     if not data.stream:
-        return open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable, limit=limit)
+        return open_images(
+            data.data,
+            "test",
+            size=data.size,
+            short_side=data.short_side,
+            skip_unreadable=data.skip_unreadable,
+            limit=limit,
+        )
     assert limit is not None
     return open_stream(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable).take(limit)
 

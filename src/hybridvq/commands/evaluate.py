@@ -17,6 +17,7 @@ from hybridvq.commands.arguments import (
 from hybridvq.errors import ConfigError
 from hybridvq.writing import write_whole
 
+CURVE = ("rate_bpp", "test_mse", "test_psnr_db", "test_ssim")
 SUMMARY = "Measure a trained tokenizer on held-out images."
 
 
@@ -28,6 +29,12 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         type=int | None,
         default=None,
         help="measure only so many images, evenly spread, or the first so many of a stream",
+    )
+    parser.add_argument(
+        "--steps",
+        type=list[float] | None,
+        default=None,
+        help="of a hybrid model, also the rate and the error at each of these steps, such as --steps [0.5,1,2]",
     )
     parser.add_argument("--json", type=str | None, default=None, help="file for the numbers and each code's usage")
 
@@ -46,7 +53,11 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         raise ConfigError("a stream is measured on the first of its held-out images; say how many: --limit 2048")
     images = open_test_side(data, arguments.limit)
     list_skipped(images.skipped)
-    result = evaluate(tokenizer, EvalBatches(images, EVAL_BATCH))
+    batches = EvalBatches(images, EVAL_BATCH)
+    result = evaluate(tokenizer, batches)
+    if arguments.steps:
+        curve = [(step, evaluate(tokenizer, batches, step=step)) for step in arguments.steps]
+        result["steps"] = [{"step": step} | {key: found[key] for key in CURVE} for step, found in curve]
     result |= {"model": arguments.model, "data": images.name, "fingerprint": images.fingerprint, "images": len(images)}
     result["size"] = data.size
     print_json(data={key: value for key, value in result.items() if key != "usage"})

@@ -14,18 +14,26 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
     parser.add_argument("images", type=str, nargs="+", help="image files, folders of them, or photos")
     parser.add_argument("--out", type=str, default="reconstructions", help="folder to write PNG files to")
+    parser.add_argument(
+        "--quality",
+        type=float | None,
+        default=None,
+        help="of a hybrid model, 1 to 100; if not given, the model's own step",
+    )
     add_flags(parser, ["skip_unreadable"])
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.evaluation import default_device
     from hybridvq.files import reconstruct_files
+    from hybridvq.quantizers import step_of_quality
     from hybridvq.tokenizer import load_tokenizer
 
+    step = None if arguments.quality is None else step_of_quality(arguments.quality)
     tokenizer = load_tokenizer(arguments.model).to(default_device())
     skipped: list[str] = []
     done = reconstruct_files(
-        tokenizer, arguments.images, Path(arguments.out), skipped if arguments.skip_unreadable else None
+        tokenizer, arguments.images, Path(arguments.out), skipped if arguments.skip_unreadable else None, step
     )
     for file in done:
         print(f"{file.source}: {file.psnr_db:.2f} dB at {file.rate_bpp:.3f} bits a pixel -> {file.written}")

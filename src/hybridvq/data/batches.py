@@ -50,9 +50,16 @@ class TrainBatches(Dataset[torch.Tensor]):
     """
 
     def __init__(
-        self, images: Images, batch_size: int, steps: int, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        images: Images,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        shrink: float = 1.0,
     ) -> None:
-        """Describe `steps` batches of `batch_size` images over all processes.
+        """Describe `steps` batches of `batch_size` images over all processes, reduced by up to `shrink`.
 
         Raises:
             ConfigError: a number is out of range, or batch_size is not a multiple of world_size.
@@ -63,6 +70,7 @@ class TrainBatches(Dataset[torch.Tensor]):
         self.batch_size = batch_size
         self.steps = steps
         self.seed = seed
+        self.shrink = shrink
         self._order = EpochOrder(len(images), batch_size, seed)
 
     def __len__(self) -> int:
@@ -77,7 +85,7 @@ class TrainBatches(Dataset[torch.Tensor]):
         """
         if not 0 <= step < self.steps:
             raise IndexError(f"batch {step} of {self.steps}")
-        draws = crop_draws(self.seed, step, self.batch_size)[self._own]
+        draws = crop_draws(self.seed, step, self.batch_size, self.shrink)[self._own]
         indices = self.indices(step)[self._own].tolist()
         size = self.images.size
         crops = np.empty((len(indices), size, size, 3), dtype=np.uint8)
@@ -139,9 +147,14 @@ def own_part(batch_size: int, rank: int, world_size: int) -> slice:
     return slice(rank * share, (rank + 1) * share)
 
 
-def crop_draws(seed: int, step: int, batch_size: int) -> np.ndarray:
-    """Return the numbers in [0, 1) that place the crops of batch `step`: (batch_size, 3) for top, left, mirror."""
-    return np.random.default_rng((seed, _AUGMENTATION, step)).random((batch_size, 3))
+def crop_draws(seed: int, step: int, batch_size: int, shrink: float = 1.0) -> np.ndarray:
+    """Return the numbers in [0, 1) that place the crops of batch `step`: (batch_size, 3) for top, left, mirror.
+
+    With a `shrink` above 1, (batch_size, 4): the last is a factor from 1 to that, its logarithm uniform.
+    """
+    generator = np.random.default_rng((seed, _AUGMENTATION, step))
+    draws = generator.random((batch_size, 3))
+    return draws if shrink == 1 else np.hstack([draws, shrink ** generator.random((batch_size, 1))])
 
 
 def _check_at_least(least: int, **values: int) -> None:

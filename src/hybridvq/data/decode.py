@@ -97,16 +97,19 @@ def decode(source: bytes | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise UnreadableError(_reason(error)) from None
 
 
-def fit(image: Image.Image, size: int) -> np.ndarray:
+def fit(image: Image.Image, size: int, most: int | None = None) -> np.ndarray:
     """Resize so that the short side is `size` (bicubic, antialiased), unless it is; enlarge small images.
 
+    With `most`, a short side from `size` to that stays as it is, and a longer one becomes `most`.
+
     Returns:
-        The pixels, (H, W, 3) uint8 with min(H, W) == size.
+        The pixels, (H, W, 3) uint8 with min(H, W) == size, or from size to most.
 
     Raises:
         UnreadableError: the image is so elongated that the result would exceed `MAX_PIXELS`.
     """
     short, long = sorted(image.size)
+    size = min(max(size, short), most or size)
     if short != size:
         scaled = max(size, round(long * size / short))
         _check_pixels(size * scaled, f"{scaled} pixels along its long side at size {size}")

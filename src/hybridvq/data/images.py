@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+from PIL import Image
 
 from hybridvq.data.decode import UnreadableError, decode, fit, without_warnings
 from hybridvq.data.labels import Labels
@@ -92,7 +93,7 @@ class Images(ABC):
         return self.crop_at(index, None if generator is None else generator.random(3)).copy()
 
     def crop_at(self, index: int, draw: np.ndarray | None) -> np.ndarray:
-        """Cut image `index` as `crop` does, from three numbers in [0, 1): top, left, mirror.
+        """Cut image `index` as `crop` does, from the numbers of `random_crop`.
 
         The result may be a view of the set's memory: copy it, never write to it.
         """
@@ -136,22 +137,26 @@ class RecordImages(Images):
         split: Split,
         size: int,
         *,
+        short_side: int | None = None,
         skip_unreadable: bool = False,
     ) -> None:
         """Open the records numbered `selected`, in that order, and decode them now if they fit in memory.
 
+        With a `short_side`, images keep up to so many pixels along it, see `fit`.
+
         Raises:
             DataError: a record cannot be decoded and skip_unreadable is off, or none can be.
         """
-        self.name, self.split, self.size = records.name, split, size
+        self.name, self.split, self.size, self.short_side = records.name, split, size, short_side
         self.skipped = []
         self._records = records
         self._selected = selected
         self._memory: PixelMemory | None = None
-        fits = len(selected) * 3 * size**2 * _ASPECT_ALLOWANCE <= MEMORY_BUDGET
+        fits = len(selected) * 3 * (short_side or size) ** 2 * _ASPECT_ALLOWANCE <= MEMORY_BUDGET
         if fits or skip_unreadable:
             self._decode_all(keep=fits, skip_unreadable=skip_unreadable)
-        self.fingerprint = fingerprint([split, *records.identity(self._selected)])
+        sides = [f"short side {short_side}"] if short_side else []
+        self.fingerprint = fingerprint([split, *sides, *records.identity(self._selected)])
 
     def __len__(self) -> int:
         return len(self._selected)
@@ -175,7 +180,7 @@ class RecordImages(Images):
         record = int(self._selected[index])
         with without_warnings():
             try:
-                return _decode_record(self._records.read(record), self.size)
+                return self._decode(self._records.read(record))
             except UnreadableError as error:
                 raise self._error(record, error) from None
 
@@ -209,8 +214,20 @@ class RecordImages(Images):
                 records = self._selected[start : start + _CHUNK].tolist()
                 sources = [_read_or_error(self._records, record) for record in records]
                 slices = [sources[at : at + 32] for at in range(0, len(sources), 32)]
-                done = pool.map(_decode_slice, slices, [self.size] * len(slices))
+                done = pool.map(self._decode_slice, slices)
                 yield records, [result for results in done for result in results]
+
+    def _decode_slice(self, sources: list[bytes | Path | UnreadableError]) -> list[np.ndarray | UnreadableError]:
+        results: list[np.ndarray | UnreadableError] = []
+        for source in sources:
+            try:
+                results.append(source if isinstance(source, UnreadableError) else self._decode(source))
+            except UnreadableError as error:
+                results.append(error)
+        return results
+
+    def _decode(self, source: bytes | Path) -> np.ndarray:
+        return fit(decode(source), self.size, self.short_side)
 
     def _error(self, record: int, reason: UnreadableError) -> DataError:
         where = f"{self._records.location}/{self._records.name_of(record)}"
@@ -247,10 +264,16 @@ class PixelMemory:
 
 
 def random_crop(picture: np.ndarray, size: int, draw: np.ndarray) -> np.ndarray:
-    """Return a view of a square of (H, W, 3) pixels, placed and mirrored by three numbers in [0, 1)."""
+    """Return a view of a square of (H, W, 3) pixels, placed and mirrored by three numbers in [0, 1).
+
+    A fourth says how many times larger the square is, as far as it fits, that is cut out and reduced to the size.
+    """
     height, width, _ = picture.shape
-    top, left = int(draw[0] * (height - size + 1)), int(draw[1] * (width - size + 1))
-    window = picture[top : top + size, left : left + size]
+    side = size if len(draw) == 3 else min(round(size * draw[3]), height, width)
+    top, left = int(draw[0] * (height - side + 1)), int(draw[1] * (width - side + 1))
+    window = picture[top : top + side, left : left + side]
+    if side != size:
+        window = np.asarray(Image.fromarray(window).resize((size, size), Image.Resampling.LANCZOS))
     return window if draw[2] < 0.5 else window[:, ::-1]
 
 
@@ -267,17 +290,3 @@ def _read_or_error(records: Records, record: int) -> bytes | Path | UnreadableEr
         return records.read(record)
     except UnreadableError as error:
         return error
-
-
-def _decode_slice(sources: list[bytes | Path | UnreadableError], size: int) -> list[np.ndarray | UnreadableError]:
-    results: list[np.ndarray | UnreadableError] = []
-    for source in sources:
-        try:
-            results.append(source if isinstance(source, UnreadableError) else _decode_record(source, size))
-        except UnreadableError as error:
-            results.append(error)
-    return results
-
-
-def _decode_record(source: bytes | Path, size: int) -> np.ndarray:
-    return fit(decode(source), size)

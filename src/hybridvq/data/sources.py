@@ -17,7 +17,13 @@ PHOTOS = "photos"
 
 
 def open_images(
-    data: str, split: Split, *, size: int, skip_unreadable: bool = False, limit: int | None = None
+    data: str,
+    split: Split,
+    *,
+    size: int,
+    short_side: int | None = None,
+    skip_unreadable: bool = False,
+    limit: int | None = None,
 ) -> Images:
     """Open one split of a data set as square images of `size` pixels a side.
 
@@ -29,13 +35,14 @@ def open_images(
     - a parquet file, or a folder of them, with a column `image` or `img` of encoded images;
     - the id of a hub data set, such as 'uoft-cs/cifar10'.
 
-    Other than the photographs, images are resized so that their short side is `size`. Sets whose pixels fit
-    in 1 GiB are decoded, and so checked, right here; larger ones when an image is asked for.
+    Other than the photographs, images are resized so that their short side is `size`, or at most `short_side`. Sets
+    whose pixels fit in 1 GiB are decoded, and so checked, right here; larger ones when an image is asked for.
 
     Args:
         data: one of the above.
         split: "train" or "test". Sets without a split of their own hold out 10% by a hash.
         size: side of an image, in pixels.
+        short_side: the most pixels that the short side keeps, if more than `size`; crops then show a part of an image.
         skip_unreadable: check every image now and list the undecodable in `Images.skipped`.
         limit: use at most so many images, evenly spaced over the split so as to reach every class folder.
 
@@ -51,7 +58,7 @@ def open_images(
     records, selected = _open_records(data, split)
     if limit is not None and limit < len(selected):
         selected = selected[np.arange(limit) * len(selected) // limit]
-    return RecordImages(records, selected, split, size, skip_unreadable=skip_unreadable)
+    return RecordImages(records, selected, split, size, short_side=short_side, skip_unreadable=skip_unreadable)
 
 
 def check_choice(split: str, size: int) -> None:

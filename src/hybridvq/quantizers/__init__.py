@@ -4,11 +4,12 @@ import inspect
 from typing import Any
 
 from hybridvq.errors import ConfigError
-from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, nearest_code, straight_through
+from hybridvq.quantizers.base import Quantized, Quantizer, Rate, Tokens, nearest_code, straight_through
 from hybridvq.quantizers.codebook import Codebook, CodeVectors
 from hybridvq.quantizers.frequency import FrequencyQuantizer
 from hybridvq.quantizers.gain_shape import GainShapeQuantizer
 from hybridvq.quantizers.gaussian import GaussianQuantizer
+from hybridvq.quantizers.hybrid import HybridQuantizer, step_of_quality
 from hybridvq.quantizers.identity import IdentityQuantizer
 from hybridvq.quantizers.projected import ProjectedQuantizer
 from hybridvq.quantizers.vector import VectorQuantizer
@@ -20,14 +21,17 @@ __all__ = [
     "FrequencyQuantizer",
     "GainShapeQuantizer",
     "GaussianQuantizer",
+    "HybridQuantizer",
     "IdentityQuantizer",
     "ProjectedQuantizer",
     "Quantized",
     "Quantizer",
+    "Rate",
     "Tokens",
     "VectorQuantizer",
     "build_quantizer",
     "nearest_code",
+    "step_of_quality",
     "straight_through",
 ]
 
@@ -36,6 +40,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "projected": ProjectedQuantizer,
     "frequency": FrequencyQuantizer,
     "gain-shape": GainShapeQuantizer,
+    "hybrid": HybridQuantizer,
     "identity": IdentityQuantizer,
     "gaussian": GaussianQuantizer,
 }

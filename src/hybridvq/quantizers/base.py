@@ -32,12 +32,17 @@ class Tokens:
         vectors: (B, D, h, w) float32, the encoder's own vectors; None where none is passed through.
         passed: (B, 1, h, w) bool, the positions whose floats (gains or vectors) are read; None means every
             position. It follows from `codes` and the model's frequency table, so it costs no bits.
+        coefficients: (B, D, h, w) int32, what is left of the vectors once codes have said what to expect, in steps;
+            the codes then stand on a grid of their own. None where there is no such rest, or it was left out.
+        step: (B,) float32, the step that each image's coefficients count; None without coefficients.
     """
 
     codes: Tensor | None = None
     gains: Tensor | None = None
     vectors: Tensor | None = None
     passed: Tensor | None = None
+    coefficients: Tensor | None = None
+    step: Tensor | None = None
 
     def float_bits(self) -> float:
         """Bits a position spends on floats: 32 per coefficient and 32 D per passed-through vector, averaged."""
@@ -52,6 +57,24 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+class Rate:
+    """What a quantizer that counts its bits says of them, for a loss of rate and distortion. (B,) float32 each.
+
+    Attributes:
+        bits: of each image's tokens, by an ideal coder; differentiable.
+        aside_bits: of the same numbers under a distribution that learns on them without a say in z; zero if there is
+            none.
+        distortion_weight: bits per pixel that a squared error of 1 is worth, pixels being 0 to 255.
+        image_weight: how much the image counts in the mean over images.
+    """
+
+    bits: Tensor
+    aside_bits: Tensor
+    distortion_weight: Tensor
+    image_weight: Tensor
+
+
+@dataclass(frozen=True)
 class Quantized:
     """The result of a quantizer.
 
@@ -61,12 +84,14 @@ class Quantized:
         losses: the quantizer's terms of the training loss, weighted, each a mean over elements; their sum is
             added to the reconstruction loss.
         error: mean of ||z - z_hat||^2 over elements, in the space that is quantized; carries no gradient.
+        rate: the bits of the tokens; None unless the quantizer counts them (`counts_bits`).
     """
 
     z_hat: Tensor
     tokens: Tokens
     losses: dict[str, Tensor] = field(default_factory=dict)
     error: Tensor | None = None
+    rate: Rate | None = None
 
 
 class Quantizer(nn.Module, ABC):
@@ -87,6 +112,7 @@ class Quantizer(nn.Module, ABC):
     codebook_size: int | None = None  # K
     levels: int | None = None  # L, where gains are quantized
     stages: int = 1  # S
+    counts_bits: bool = False  # whether results have a `rate`, which the loss then must use
     __call__: Callable[..., Quantized]
 
     def __init__(self, dim: int, code_dim: int | None = None, normalize: bool = False) -> None:
@@ -99,16 +125,27 @@ class Quantizer(nn.Module, ABC):
         self.unit_power = UnitPower(self.code_dim) if normalize else nn.Identity()
         self.from_code = nn.Conv2d(code_dim, dim, 1) if code_dim else nn.Identity()
 
-    def forward(self, z: Tensor) -> Quantized:
-        """Quantize z (B, D, h, w)."""
-        if z.ndim != 4 or z.shape[1] != self.dim:
-            shape = f"(batch, {self.dim}, height, width)"
-            raise ShapeError(f"z has shape {tuple(z.shape)}; this quantizer takes {shape}")
+    def forward(self, z: Tensor, step: float | Tensor | None = None) -> Quantized:
+        """Quantize z (B, D, h, w).
+
+        Raises:
+            ConfigError: a `step` is given, and this quantizer does not round to one.
+            ShapeError: z has another shape.
+        """
+        self.check_shape(z)
+        if step is not None:
+            raise ConfigError(f"step is {step}, but {type(self).__name__} has no step to round to; leave it out")
         with torch.autocast(z.device.type, enabled=False):
             z = self.in_code_space(z)
             inner = self.quantize(z)
             error = F.mse_loss(inner.z_hat.detach(), z.detach())
-            return Quantized(self.from_code(inner.z_hat), inner.tokens, inner.losses, error)
+            return Quantized(self.from_code(inner.z_hat), inner.tokens, inner.losses, error, inner.rate)
+
+    def check_shape(self, z: Tensor) -> None:
+        """Raise ShapeError unless z is (B, D, h, w)."""
+        if z.ndim != 4 or z.shape[1] != self.dim:
+            shape = f"(batch, {self.dim}, height, width)"
+            raise ShapeError(f"z has shape {tuple(z.shape)}; this quantizer takes {shape}")
 
     def in_code_space(self, z: Tensor) -> Tensor:
         """What is quantized of z (B, D, h, w): (B, code_dim, h, w) float32."""

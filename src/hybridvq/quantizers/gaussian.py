@@ -1,5 +1,7 @@
 """The plain variational autoencoder's bottleneck."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -53,12 +55,21 @@ class GaussianQuantizer(Quantizer):
 
 
 def step_noise(step: int, like: Tensor) -> Tensor:
-    """N(0, I) in the shape of this process's part of a batch, (B, ...): a seed for each image, drawn from the step."""
+    """N(0, I) in the shape of this process's part of a batch, (B, ...), by `image_generators`."""
+    noise = torch.empty(like.shape, device=like.device)
+    for row, generator in zip(noise, image_generators(step, like), strict=True):
+        row.normal_(generator=generator)
+    return noise
+
+
+def image_generators(step: int, like: Tensor) -> Iterator[torch.Generator]:
+    """A generator for each image of this process's part of a batch (B, ...), whose seed is drawn from the step.
+
+    It is one generator, seeded anew when the next image is asked for.
+    """
     rank, world_size = place()
     count = len(like)
     seeds = torch.randint(2**32, (world_size * count,), generator=torch.Generator().manual_seed(step))
     generator = torch.Generator(device=like.device)
-    noise = torch.empty(like.shape, device=like.device)
-    for row, seed in zip(noise, seeds[rank * count : (rank + 1) * count].tolist(), strict=True):
-        row.normal_(generator=generator.manual_seed(seed))
-    return noise
+    for seed in seeds[rank * count : (rank + 1) * count].tolist():
+        yield generator.manual_seed(seed)

@@ -99,6 +99,8 @@ class TokenizerRecorder(Recorder):
     def record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TokenizerTraining)
         step = trainer.global_step
+        if pl_module.averaged is not None:
+            pl_module.averaged.update_parameters(pl_module.tokenizer)
         self.history.train_mse.append(pl_module.last_mse)
         self.history.train_quantization.append(pl_module.last_quantization)
         if self.watch:
@@ -116,13 +118,17 @@ class TokenizerRecorder(Recorder):
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The first process measures; the others wait for the result."""
         assert isinstance(pl_module, TokenizerTraining)
-        result = evaluate(pl_module.tokenizer, self.test_batches) if trainer.is_global_zero else None
+        result = evaluate(pl_module.best, self.test_batches) if trainer.is_global_zero else None
         result = trainer.strategy.broadcast(result)
         assert result is not None
         self.history.tests.append({"step": trainer.global_step} | {key: result[key] for key in TEST_KEYS})
         assert trainer.logger is not None
         shown = {"test/mse": result["test_mse"], "test/codes_used": float(result["codes_used"] or 0)}
         trainer.logger.log_metrics(shown, step=trainer.global_step)
+
+    def conclude(self, module: L.LightningModule) -> None:
+        assert isinstance(module, TokenizerTraining)
+        module.tokenizer.load_state_dict(module.best.state_dict())
 
 
 class ProgressBar(Callback):

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Sampler
 
 from hybridvq.data import Images, Stream, StreamLoader, TrainBatches
 from hybridvq.data.batches import own_part
 from hybridvq.distributed import average
-from hybridvq.errors import ModelError, TrainingError
-from hybridvq.quantizers import Codebook, Tokens
+from hybridvq.errors import ConfigError, ModelError, TrainingError
+from hybridvq.quantizers import Codebook, Quantizer, Rate, Tokens
 from hybridvq.settings import Schedule, TrainingSettings
 from hybridvq.tokenizer import Tokenizer
 
@@ -63,10 +64,24 @@ class TokenizerTraining(Training):
     def __init__(self, tokenizer: Tokenizer, settings: TrainingSettings, images: Images | Stream, seed: int) -> None:
         super().__init__()
         self.tokenizer, self.settings, self.images, self.seed = tokenizer, settings, images, seed
+        check_loss(settings, tokenizer.quantizer)
+        if settings.shrink > 1 and isinstance(images, Stream):
+            raise ConfigError(
+                f"training.shrink is {settings.shrink}, but images of a stream have the size of a crop; set it to 1"
+            )
+        self.averaged = average_of(tokenizer, settings.average) if settings.average else None
         self.stream_loader: StreamLoader | None = None
         self.stream_positions: list[list[tuple[int, int]]] | None = None
         self.last_mse = self.last_quantization = 0.0
         self.last_tokens = Tokens()
+
+    @property
+    def best(self) -> Tokenizer:
+        """What is measured and kept: the tokenizer, or the average of its weights over the steps."""
+        if self.averaged is None:
+            return self.tokenizer
+        assert isinstance(self.averaged.module, Tokenizer)
+        return self.averaged.module
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         if self.settings.norm_is_frozen(self.global_step):
@@ -83,8 +98,11 @@ class TokenizerTraining(Training):
         result = self.tokenizer(x)
         x_hat = result.x_hat.float()
         mse = F.mse_loss(x_hat, x)
-        reconstruction = mse if self.settings.loss == "mse" else psnr_loss(x_hat, x)
-        terms = {"reconstruction": reconstruction} | result.quantized.losses
+        if rate := result.quantized.rate:
+            terms = rate_distortion(x_hat, x, rate) | result.quantized.losses
+        else:
+            reconstruction = mse if self.settings.loss == "mse" else psnr_loss(x_hat, x)
+            terms = {"reconstruction": reconstruction} | result.quantized.losses
         loss = torch.stack(list(terms.values())).sum()
         values = [mse.detach(), *(value.detach() for value in terms.values())]
         error, *shared = average(torch.stack(values))  # of the batch of all processes
@@ -107,8 +125,15 @@ class TokenizerTraining(Training):
                     if value.shape == module.weight.shape:
                         value[module.restarted] = 0
 
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        """Clip the gradient of the networks and that of the quantizer, each by its own norm."""
+        if self.settings.clip:
+            networks = [*self.tokenizer.encoder.parameters(), *self.tokenizer.decoder.parameters()]
+            for part in (networks, self.tokenizer.quantizer.parameters()):
+                nn.utils.clip_grad_norm_(part, self.settings.clip)
+
     def configure_optimizers(self) -> Any:
-        return self.schedule(torch.optim.Adam(self.parameters(), lr=self.settings.learning_rate, fused=True))
+        return self.schedule(torch.optim.Adam(self.tokenizer.parameters(), lr=self.settings.learning_rate, fused=True))
 
     def progress_text(self) -> str:
         return f"training MSE {self.last_mse:.4f}"
@@ -120,7 +145,7 @@ class TokenizerTraining(Training):
             stood = self.stream_positions[rank] if self.stream_positions else None
             self.stream_loader = StreamLoader(self.images, size, steps, self.seed, rank, world_size, first, stood)
             return self.stream_loader
-        batches = TrainBatches(self.images, size, steps, self.seed, rank, world_size)
+        batches = TrainBatches(self.images, size, steps, self.seed, rank, world_size, self.settings.shrink)
         return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, first))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -151,6 +176,34 @@ def psnr_loss(x_hat: Tensor, x: Tensor) -> Tensor:
     Its gradient is that of the MSE times t / (MSE + e), so an image's error counts by its share of what is there.
     """
     return TYPICAL * ((x_hat - x).square().mean((1, 2, 3)) + FLOOR).log().mean()
+
+
+def rate_distortion(x_hat: Tensor, x: Tensor, rate: Rate) -> dict[str, Tensor]:
+    """The mean over images of w (lambda 255^2 MSE + bits per pixel), with the MSE on [0, 1], and the bits aside."""
+    pixels = x.shape[2] * x.shape[3]
+    error = (x_hat - x).square().mean((1, 2, 3)) * 127.5**2
+    return {
+        "reconstruction": (rate.image_weight * rate.distortion_weight * error).mean(),
+        "rate": (rate.image_weight * rate.bits).mean() / pixels,
+        "aside": rate.aside_bits.mean() / pixels,
+    }
+
+
+def check_loss(settings: TrainingSettings, quantizer: Quantizer) -> None:
+    """Raise ConfigError unless the loss reads what the quantizer counts."""
+    if quantizer.counts_bits != (settings.loss == "rate-distortion"):
+        name, wanted = type(quantizer).__name__, "rate-distortion" if quantizer.counts_bits else "mse or psnr"
+        counts = "counts" if quantizer.counts_bits else "does not count"
+        raise ConfigError(f"training.loss is {settings.loss}, but {name} {counts} its bits; use {wanted}")
+
+
+def average_of(tokenizer: Tokenizer, decay: float) -> AveragedModel:
+    """A copy of the tokenizer whose weights follow it: by their mean at first, then with this decay."""
+
+    def follow(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        return averaged.lerp(current, max(1 - decay, 9 / (10 + int(count))))
+
+    return AveragedModel(tokenizer, avg_fn=follow).requires_grad_(False)
 
 
 def zoom_draws(seed: int, step: int, batch_size: int) -> Tensor:

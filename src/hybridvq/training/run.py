@@ -29,6 +29,7 @@ def train(
     watch: Literal["off", "warn", "stop"] = "warn",
     devices: int | Literal["auto"] | None = None,
     num_nodes: int | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> tuple[Tokenizer, History]:
     """Train `recipe` on `train_images`, or a stream of them, measuring `test_batches` on the way and at the end.
 
@@ -42,6 +43,8 @@ def train(
     first one starts the others of its machine, by running the command of this process again. All return the same; only
     the first writes.
 
+    A `tokenizer`, such as one with modules of your own, is trained in place of the one that the recipe describes.
+
     Raises:
         ConfigError: the recipe does not fit the images or the devices, or `folder` holds a run and `resume` is not set.
         ModelError: `resume` finds a run of another recipe, seed or images, or a checkpoint that cannot be read.
@@ -50,7 +53,11 @@ def train(
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
     processes = find_processes(devices, num_nodes)
-    tokenizer = build_tokenizer(recipe, seed)
+    described = describe(recipe, seed, train_images)
+    if tokenizer is None:
+        tokenizer = build_tokenizer(recipe, seed)
+    else:
+        described["model"] = tokenizer.config
     tokenizer.check_size(train_images.size)
     history = History()
     module = TokenizerTraining(tokenizer, recipe.training, train_images, seed)
@@ -58,7 +65,6 @@ def train(
     recorder = TokenizerRecorder(
         recipe.training, history, folder / CHECKPOINT, test_batches, watching, watch == "stop", recipe.title
     )
-    described = describe(recipe, seed, train_images)
     run(module, recorder, described, folder, processes, tokenizer.save_pretrained, resume, progress)
     return tokenizer, history
 

@@ -62,6 +62,10 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
 
+    @property
+    def paths(self) -> list[nn.Module]:
+        return [self.layers]
+
 
 class TransposedConv2d(nn.ConvTranspose2d):
     """The 4x4 stride-2 transposed convolution, (B, dim_in, h, w) to (B, dim_out, 2h, 2w), with its bias added apart.
@@ -103,6 +107,10 @@ class Encoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
 
+    @property
+    def paths(self) -> list[nn.Module]:
+        return [self.layers]
+
 
 class Decoder(nn.Module):
     """Vectors back to images in [-1, 1].
@@ -124,6 +132,10 @@ class Decoder(nn.Module):
 
     def forward(self, z_hat: Tensor) -> Tensor:
         return self.layers(z_hat)
+
+    @property
+    def paths(self) -> list[nn.Module]:
+        return [self.layers]
 
 
 def halvings(downsampling: int) -> int:

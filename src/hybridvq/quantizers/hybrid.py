@@ -1,0 +1,216 @@
+"""Codes for structure, coefficients for detail."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hybridvq.errors import ConfigError, ShapeError
+from hybridvq.quantizers.base import Quantized, Quantizer, Rate, Tokens, straight_through
+from hybridvq.quantizers.codebook import Codebook
+from hybridvq.quantizers.gaussian import image_generators
+from hybridvq.quantizers.logistic import LogisticMixture, logistic_bits
+from hybridvq.quantizers.structure import Guess, Structure
+
+COARSEST, FINEST = 4.0, 0.2  # the steps of quality 1 and 100
+
+
+def step_of_quality(quality: float) -> float:
+    """The step of a quality from 1 to 100: 4 * 20^(-(quality - 1) / 99), so 4 at 1, 0.91 at 50, 0.2 at 100.
+
+    Raises:
+        ConfigError: the quality is out of range.
+    """
+    if not 1 <= quality <= 100:
+        raise ConfigError(f"quality is {quality}; it must lie between 1 and 100")
+    return float(COARSEST * (FINEST / COARSEST) ** ((quality - 1) / 99))
+
+
+class HybridQuantizer(Quantizer):
+    r"""Codes that say what is there, and rounded coefficients that say how exactly.
+
+        z (B,D,h,w) ──┬─► structure encoder ──► y (B,G d,h/4,w/4) ──► codes (B,G,h/4,w/4)
+                      │       codes ──► structure decoder ──► mean m, log scale log s (B,D,h,w)
+                      └─► r = round((z - m) / step) ──► z_hat = m + step r
+
+    Tokens: codes, coefficients r, and the step; codes alone are read as m. The step is the one dial: without bound the
+    tokens are codes on a coarse grid (VQ-VAE), towards 0 the latent is continuous. Without groups m is 0, and what is
+    left is a scalar transform codec.
+
+    Rate: -log2 of the codes' running shares, and -log2 [F((r + 1/2) step / s) - F((r - 1/2) step / s)] for each
+    coefficient, F logistic. In training a step is drawn for each image, log2 uniform in `step_range`; the decoder reads
+    z_hat and the bits are those of z plus uniform noise as wide as the step.
+
+    The first `aside_steps` training steps go without codes: the coefficients round z itself and are counted by a
+    mixture of logistics for each channel, while the structure learns aside, on z without a gradient to it. An untrained
+    structure in the loss would silence channels for good. Without groups it stays so.
+
+    Losses: commitment beta ||y - sg[e]||^2, a mean over elements. The rest is in `Rate`, for a loss of rate and
+    distortion: squared errors count `distortion` / step^2 bits per pixel, images step^`balance`.
+    Gradient: straight-through to z and to y; the noise of an image depends on the training step and its place in the
+    batch of all processes alone.
+    Shapes: z, z_hat (B, D, h, w) float32; codes (B, G, h/4, w/4) int64, sides rounded up; coefficients (B, D, h, w)
+    int32; step (B,) float32.
+    Sources: Balle, Laparra, Simoncelli 2017, arXiv:1611.01704 (noise for the rate); Minnen, Balle, Toderici 2018,
+    arXiv:1809.02736 (mean and scale); arXiv:2402.18930 (one model for all steps).
+
+    Args:
+        dim: D.
+        groups: G, code vectors at each coarse position; 0 for none.
+        codebook_size: K, of each group.
+        code_dim: d, the length of a code vector.
+        width: channels of the structure networks.
+        beta: weight of the commitment term.
+        aside_steps: training steps before the codes are used.
+        step_range: the smallest and the largest step that training draws.
+        step: the step in evaluation, where none is given.
+        distortion: bits per pixel that a squared error of 1 is worth at step 1, pixels being 0 to 255.
+        balance: power of the step by which images count.
+        init, restart_every, decay: how the code vectors are kept, see `Codebook`; they are moving averages.
+
+    Raises:
+        ConfigError: an option has no such value, or a step is not positive.
+        ShapeError: z.shape[1] != D, or there is not one step for each image.
+    """
+
+    counts_bits = True
+    steps: Tensor  # () int64, training steps seen
+
+    def __init__(
+        self,
+        dim: int,
+        groups: int = 4,
+        codebook_size: int = 256,
+        code_dim: int = 8,
+        width: int = 96,
+        beta: float = 0.25,
+        aside_steps: int = 5000,
+        step_range: Sequence[float] = (0.3, 2.8),
+        step: float = 1.0,
+        distortion: float = 0.0067,
+        balance: float = 0.6,
+        init: Literal["uniform", "kmeans"] = "uniform",
+        restart_every: int = 50,
+        decay: float = 0.99,
+    ) -> None:
+        super().__init__(dim)
+        for name, value, least in (("groups", groups, 0), ("code_dim", code_dim, 1), ("width", width, 1)):
+            if value < least:
+                raise ConfigError(f"{name} is {value}; it must be at least {least}")
+        for name, number in (("beta", beta), ("aside_steps", aside_steps), ("distortion", distortion)):
+            if not 0 <= number < math.inf:
+                raise ConfigError(f"{name} is {number}; it cannot be negative")
+        if len(step_range) != 2 or not 0 < step_range[0] <= step_range[1] < math.inf:
+            raise ConfigError(f"step_range is {list(step_range)}; give the smallest step and the largest, above 0")
+        if not step > 0:
+            raise ConfigError(f"step is {step}; it must be positive")
+        self.beta, self.aside_steps, self.step_range, self.step = beta, aside_steps, tuple(step_range), step
+        self.distortion, self.balance = distortion, balance
+        self.prior = LogisticMixture(dim)
+        self.structure: Structure | None = None
+        if groups:
+            self.codebook_size, self.stages = codebook_size, groups
+            codebooks = [Codebook(codebook_size, code_dim, "ema", init, restart_every, decay) for _ in range(groups)]
+            self.structure = Structure(dim, width, codebooks)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    @property
+    def uses_codes(self) -> bool:
+        """Whether tokens have codes: there are groups, and they have learned aside for long enough."""
+        return self.structure is not None and int(self.steps) >= self.aside_steps
+
+    def forward(self, z: Tensor, step: float | Tensor | None = None) -> Quantized:
+        """Quantize z (B, D, h, w), to one step or to one for each image (B,).
+
+        The structure networks keep the precision around them in training; all else, and evaluation, is float32.
+        """
+        self.check_shape(z)
+        mixed = self.training and torch.is_autocast_enabled(z.device.type)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.quantize(z.float(), step, mixed)
+
+    def quantize(self, z: Tensor, step: float | Tensor | None = None, mixed: bool = False) -> Quantized:
+        drawn, noise = self.draw(z) if self.training else (self.step, torch.zeros((), device=z.device))
+        steps, coded = self.steps_of(z, drawn if step is None else step), self.uses_codes
+        guess = None
+        if self.structure is not None and (coded or self.training):
+            guess = self.structure(z if coded else z.detach(), mixed)
+        mean = guess.mean if guess is not None and coded else torch.zeros((), device=z.device)
+        with torch.no_grad():
+            r = ((z - mean) / steps).round()
+            z_hat = add(mean, r, steps)
+        rate = self.count(z + noise * steps if self.training else z_hat, steps, guess, coded)
+        if self.training:
+            self.steps += 1
+        codes = guess.codes if guess is not None and coded else None
+        tokens = Tokens(codes=codes, coefficients=r.int(), step=steps.flatten())
+        losses = {} if guess is None else {"commitment": self.beta * guess.commitment}
+        error = F.mse_loss(z_hat, z.detach())
+        return Quantized(straight_through(z, z_hat), tokens, losses, error, rate)
+
+    def count(self, value: Tensor, steps: Tensor, guess: Guess | None, coded: bool) -> Rate:
+        """The bits of `value` (B, D, h, w) rounded to `steps` (B, 1, 1, 1)."""
+        step = steps.flatten()
+        if guess is not None and coded:
+            bits = logistic_bits(value, steps, guess.mean, guess.log_scale).sum((1, 2, 3)) + guess.code_bits
+            # Training on several devices wants a gradient for every parameter.
+            aside_bits = torch.stack([0 * part.sum() for part in self.prior.parameters()]).sum().expand(len(step))
+        else:
+            bits, aside_bits = self.prior.bits(value, steps).sum((1, 2, 3)), torch.zeros_like(step)
+            if guess is not None:
+                aside_bits = logistic_bits(value.detach(), steps, guess.mean, guess.log_scale).sum((1, 2, 3))
+        return Rate(bits, aside_bits, self.distortion / step.square(), step**self.balance)
+
+    def read(self, tokens: Tokens) -> Tensor:
+        codes, coefficients, step = tokens.codes, tokens.coefficients, tokens.step
+        if codes is None and (coefficients is None or self.uses_codes):
+            raise ConfigError("these tokens hold no codes; they were not made by this hybrid quantizer")
+        if coefficients is None:
+            return self.predict(tokens)[0]
+        if step is None:
+            raise ConfigError("these tokens hold coefficients without their step; they were not made by a quantizer")
+        mean = torch.zeros((), device=coefficients.device) if codes is None else self.predict(tokens)[0]
+        return add(mean, coefficients.to(mean.dtype), step[:, None, None, None])
+
+    def predict(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """The mean and the log scale (B, D, h, w) that codes stand for; h, w are those of the coefficients, if any.
+
+        Raises:
+            ConfigError: the tokens hold no codes, or this quantizer has none.
+        """
+        if tokens.codes is None or self.structure is None:
+            raise ConfigError("codes are needed to say what to expect, and the tokens or the quantizer have none")
+        mean, log_scale = self.structure.predict(self.structure.embed(tokens.codes))
+        if tokens.coefficients is None:
+            return mean, log_scale
+        height, width = tokens.coefficients.shape[2:]
+        return mean[..., :height, :width], log_scale[..., :height, :width]
+
+    def draw(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The steps (B,) of a training step, and noise (B, D, h, w) from -1/2 to 1/2."""
+        steps, noise = torch.empty(len(z), device=z.device), torch.empty(z.shape, device=z.device)
+        low, high = (math.log2(step) for step in self.step_range)
+        for row, generator in enumerate(image_generators(int(self.steps), z)):
+            steps[row].uniform_(low, high, generator=generator)
+            noise[row].uniform_(-0.5, 0.5, generator=generator)
+        return steps.exp2(), noise
+
+    @staticmethod
+    def steps_of(z: Tensor, step: float | Tensor) -> Tensor:
+        """One step for each image, (B, 1, 1, 1)."""
+        steps = torch.as_tensor(step, dtype=torch.float32, device=z.device)
+        if steps.ndim > 1 or (steps.ndim == 1 and len(steps) != len(z)):
+            raise ShapeError(
+                f"step has shape {tuple(steps.shape)}; give one number, or one for each of {len(z)} images"
+            )
+        if not (steps > 0).all():
+            raise ConfigError(f"step is {step}; it must be positive")
+        return steps.expand(len(z))[:, None, None, None]
+
+
+def add(mean: Tensor, r: Tensor, steps: Tensor) -> Tensor:
+    """mean + r steps, and mean where r is 0, for the step may be without bound."""
+    return mean + torch.where(r == 0, torch.zeros_like(r), r * steps)

@@ -1,0 +1,100 @@
+"""What codes on a coarse grid say of the vectors on a fine one."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hybridvq.quantizers.base import flatten, straight_through
+from hybridvq.quantizers.codebook import Codebook
+from hybridvq.quantizers.levels import PairShares
+
+COARSER = 4  # positions a side that one group of codes stands for
+SHARE_DECAY = 0.995  # of the running shares that codes are counted by
+LOG_SCALE_RANGE = (-5.0, 5.0)
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What codes say of z: its codes, mean and log scale (B, D, h, w), bits of each image's codes (B,), commitment."""
+
+    codes: Tensor
+    mean: Tensor
+    log_scale: Tensor
+    code_bits: Tensor
+    commitment: Tensor
+
+
+class Structure(nn.Module):
+    """The networks and code vectors between z and what its codes say of it."""
+
+    def __init__(self, dim: int, width: int, codebooks: list[Codebook]) -> None:
+        super().__init__()
+        length = sum(codebook.weight.shape[1] for codebook in codebooks)
+        self.codebooks = nn.ModuleList(codebooks)
+        self.shares = nn.ModuleList(PairShares(len(codebook.weight), 1, SHARE_DECAY) for codebook in codebooks)
+        self.encoder = nn.Sequential(
+            nn.Conv2d(dim, width, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv2d(width, width, 5, stride=2, padding=2),
+            nn.GELU(),
+            nn.Conv2d(width, length, 1),
+        )
+        last = nn.Conv2d(width, 2 * dim, 3, padding=1)
+        for parameter in last.parameters():  # mean 0 and scale 1 everywhere, to begin with
+            nn.init.zeros_(parameter)
+        self.decoder = nn.Sequential(
+            nn.Conv2d(length, 2 * width, 1),
+            nn.GELU(),
+            nn.Conv2d(2 * width, 4 * width, 1),
+            nn.PixelShuffle(2),
+            nn.GELU(),
+            nn.Conv2d(width, 4 * width, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.GELU(),
+            last,
+        )
+
+    def forward(self, z: Tensor, mixed: bool) -> Guess:
+        """What the codes of z (B, D, h, w) say of it; `mixed` lets the networks run in the precision of autocast."""
+        height, width = z.shape[2:]
+        padded = F.pad(z, (0, -width % COARSER, 0, -height % COARSER), mode="replicate")
+        with torch.autocast(z.device.type, enabled=mixed):
+            y = self.encoder(padded).float()
+        codes = self.assign(y)
+        e = self.embed(codes)
+        with torch.autocast(z.device.type, enabled=mixed):
+            mean, log_scale = self.predict(straight_through(y, e))
+        mean, log_scale = mean[..., :height, :width].float(), log_scale[..., :height, :width].float()
+        return Guess(codes, mean, log_scale, self.code_bits(codes), F.mse_loss(y, e))
+
+    def predict(self, e: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean and the log scale (B, D, 4h, 4w) that code vectors (B, G d, h, w) stand for."""
+        mean, log_scale = self.decoder(e).chunk(2, 1)
+        return mean, log_scale.clamp(*LOG_SCALE_RANGE)
+
+    def assign(self, y: Tensor) -> Tensor:
+        """The codes (B, G, h, w) of y (B, G d, h, w); in training, also moves the code vectors and their shares."""
+        codes = []
+        for part, codebook, shares in zip(y.chunk(len(self.codebooks), 1), self.codebooks, self.shares, strict=True):
+            assert isinstance(codebook, Codebook)
+            assert isinstance(shares, PairShares)
+            found = codebook.assign(flatten(part))
+            if self.training:
+                shares.observe(found, torch.zeros_like(found))
+            codes.append(found.view(len(y), *y.shape[2:]))
+        return torch.stack(codes, 1)
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """The code vectors (B, G d, h, w) of codes (B, G, h, w)."""
+        parts = [codebook(codes[:, group]) for group, codebook in enumerate(self.codebooks)]
+        return torch.cat(parts, -1).movedim(-1, 1)
+
+    def code_bits(self, codes: Tensor) -> Tensor:
+        """The bits (B,) of each image's codes by their running shares."""
+        parts = []
+        for group, shares in enumerate(self.shares):
+            assert isinstance(shares, PairShares)
+            parts.append(shares.bits()[:, 0][codes[:, group]].sum((1, 2)))
+        return torch.stack(parts).sum(0)
