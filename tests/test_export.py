@@ -14,7 +14,7 @@ import torch
 
 import hybridvq.export
 from hybridvq import ConfigError, ModelError, Tokenizer, Tokens, export_onnx, load_tokenizer
-from hybridvq.export import ABOUT, DECODER, ENCODER, KEY, check_new, parts_of, settle, write
+from hybridvq.export import ABOUT, DECODER, ENCODER, KEY, check_new, settle, write
 
 HALF = 32
 GAIN_SHAPE = {"codebook_size": 100, "levels": 4}
@@ -73,7 +73,7 @@ def test_tokens_and_images_are_those_of_the_model(exported):
     encoder, decoder = exported.session(ENCODER), exported.session(DECODER)
     for batch, h, w in [(1, 1, 1), (1, 4, 7), (3, 6, 2), (5, 3, 5)]:
         x = torch.rand(batch, 3, f * h, f * w, generator=torch.Generator().manual_seed(batch)) * 2 - 1
-        expected = parts_of(tokenizer.encode(x))
+        expected = tokenizer.encode(x).parts
         tokens = run(encoder, x=x.numpy())
         assert list(tokens) == list(expected) == PARTS.get(exported.name, ["codes", "gains"])
         for name, part in expected.items():

@@ -121,9 +121,7 @@ class Codec:
         if gain_step or rate_weight:
             chooser = Chooser(self.tokenizer.quantizer, self.tables, stages, gain_step, rate_weight)
             return tiles.encode(self.tokenizer, image, chooser)
-        tokens = tiles.encode(self.tokenizer, image)
-        assert tokens.codes is not None
-        return Tokens(tokens.codes[:, :stages], None if tokens.gains is None else tokens.gains[:, :stages])
+        return tiles.encode(self.tokenizer, image).stages(stages)
 
     def _file(self, image: tiles.Pixels, tokens: Tokens, settings: CodecSettings, grey: bool) -> bytes:
         assert tokens.codes is not None
