@@ -26,10 +26,18 @@ MODELS = {
     "gain-shape-rate": (
         4, "gain-shape", GAIN_SHAPE | {"stages": 2, "code_dim": 3, "normalize": True, "beta": 0.0, "rate_weight": 0.05}
     ),
+    "frequency": (2, "frequency", {"codebook_size": 50, "frequent": 20, "warmup_steps": 0, "learn": "ema"}),
+    "fsq": (2, "fsq", {"grid": [5, 4, 3]}),
     "identity": (2, "identity", {}),
     "gaussian": (2, "gaussian", {}),
 }  # fmt: skip
-PARTS = {"vector": ["codes"], "identity": ["vectors"], "gaussian": ["vectors"]}
+PARTS = {
+    "vector": ["codes"],
+    "fsq": ["codes"],
+    "frequency": ["codes", "vectors", "passed"],
+    "identity": ["vectors"],
+    "gaussian": ["vectors"],
+}
 
 
 def save_tokenizer(folder, downsampling, quantizer, options):
@@ -129,13 +137,6 @@ def test_flags_become_values():
 
 
 # What goes wrong
-
-
-def test_frequency_models_are_refused(tmp_path):
-    save_tokenizer(tmp_path / "model", 2, "frequency", {"frequent": 8, "codebook_size": 64})
-    with pytest.raises(ConfigError, match=r"model has a frequency quantizer, .* export a model of another kind$"):
-        export_onnx(tmp_path / "model", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxscript"])

@@ -158,13 +158,13 @@ def test_no_module_has_the_name_of_a_function():
 
 def test_public_names():
     assert sorted(hybridvq.__all__) == [
-        "Codec", "CodecError", "CodecSettings", "ConfigError", "DataError", "FiniteScalarQuantizer", "FrequencyQuantizer",
-        "GainShapeQuantizer", "GaussianQuantizer", "HybridQuantizer", "HybridVQError", "IdentityQuantizer", "MissingExtraError",
-        "ModelError", "PixelCNNPrior", "Prior",
-        "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens",
-        "TrainingError", "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer",
-        "compare", "compress", "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer",
-        "load_tokens", "open_images", "tokenize", "train", "write_report",
+        "Codec", "CodecError", "CodecSettings", "ConfigError", "DataError", "FiniteScalarQuantizer",
+        "FrequencyQuantizer", "GainShapeQuantizer", "GaussianQuantizer", "HybridQuantizer", "HybridVQError",
+        "IdentityQuantizer", "MissingExtraError", "ModelError", "PixelCNNPrior", "Prior", "ProjectedQuantizer",
+        "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens", "TrainingError",
+        "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer", "compare", "compress",
+        "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer", "load_tokens",
+        "open_images", "tokenize", "train", "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
         kind = getattr(hybridvq, name)

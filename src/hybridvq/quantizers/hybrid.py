@@ -119,7 +119,7 @@ class HybridQuantizer(Quantizer):
             self.structure = Structure(dim, width, codebooks)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.coded = False  # `uses_codes` for a compiler, which cannot branch on a tensor
-        self.register_load_state_dict_post_hook(lambda module, _: module.train(module.training))
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "coded", module.uses_codes))
 
     @property
     def uses_codes(self) -> bool:
