@@ -26,7 +26,7 @@ ALLOWED = {
     "launch": {"errors"},
     "ranges": {"errors"},
     "quantizers": {"errors", "distributed", "ranges"},
-    "networks": {"errors", "distributed"},
+    "networks": {"errors", "distributed", "ranges"},
     "metrics": set(),
     "writing": set(),
     "data": {"errors"},
