@@ -27,6 +27,8 @@ def convert(image: Image.Image) -> Image.Image:
         UnreadableError: its pixels have no known range.
         Exception: whatever Pillow makes of a damaged file.
     """
+    if not image.width or not image.height:
+        raise UnreadableError("no pixels")
     raw = _raw_mode(image)
     key = image.info.get("transparency")
     low = _low_bytes(image) if raw == "RGB;16B" and key is not None else None

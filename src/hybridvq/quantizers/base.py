@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybridvq.errors import ConfigError, ShapeError
+from hybridvq.errors import ConfigError, DataError, ShapeError
 from hybridvq.quantizers.normalize import UnitPower
 
 SLAB_ELEMENTS = 2**20  # entries of the N x K score table held at once: 4 MiB of float32, within a cache
@@ -97,10 +97,17 @@ class Quantizer(nn.Module, ABC):
         self.from_code = nn.Conv2d(code_dim, dim, 1) if code_dim else nn.Identity()
 
     def forward(self, z: Tensor) -> Quantized:
-        """Quantize z (B, D, h, w)."""
+        """Quantize z (B, D, h, w).
+
+        Raises:
+            ShapeError: z has another shape.
+            DataError: z holds NaN or infinity; not looked for in training mode, where the loss shows it.
+        """
         if z.ndim != 4 or z.shape[1] != self.dim:
             shape = f"(batch, {self.dim}, height, width)"
             raise ShapeError(f"z has shape {tuple(z.shape)}; this quantizer takes {shape}")
+        if not self.training and not torch.compiler.is_compiling() and not z.isfinite().all():
+            raise DataError("z holds NaN or infinity, which have no nearest code; check the encoder and its images")
         with torch.autocast(z.device.type, enabled=False):
             z = self.in_code_space(z)
             inner = self.quantize(z)
