@@ -14,6 +14,7 @@ PACKAGE = Path(hybridvq.__file__).parent
 # What each module may import from the project: itself and everything to its left in the design's chain.
 ALLOWED = {
     "_version": set(),
+    "printing": set(),
     "errors": set(),
     "settings": {"errors"},
     "recipe": {"errors", "settings"},
@@ -23,7 +24,7 @@ ALLOWED = {
     "networks": {"errors", "distributed"},
     "metrics": set(),
     "writing": set(),
-    "data": {"errors"},
+    "data": {"errors", "printing"},
     "pretrained": set(),
     "tokenizer": {"errors", "networks", "pretrained", "quantizers"},
     "export": {"_version", "errors", "quantizers", "tokenizer", "writing"},
@@ -38,21 +39,21 @@ ALLOWED = {
     "codec": {"errors", "settings", "metrics", "data", "quantizers", "tokenizer", "evaluation", "files", "writing"},
     "training": {
         "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
-        "evaluation", "writing",
+        "evaluation", "printing", "writing",
     },
     "compare": {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
-    "report": {"errors", "metrics", "writing"},
+    "report": {"errors", "metrics", "printing", "writing"},
     "app": {
         "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
-        "generation", "report",
+        "generation", "printing", "report",
     },
     "commands": {
         "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors", "codec",
-        "export", "half", "generation", "bulk", "training", "compare", "report", "app", "writing"
+        "export", "half", "generation", "bulk", "training", "compare", "report", "app", "printing", "writing"
     },
-    "cli": {"_version", "commands", "errors", "launch", "recipe"},
+    "cli": {"_version", "commands", "errors", "launch", "printing", "recipe"},
 }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.errors import ConfigError
+from hybridvq.printing import say
 
 SUMMARY = "Show models in a web page."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -36,8 +37,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         page = build_page(load_models(arguments.model, arguments.baseline, arguments.prior))
         address = start(page, arguments.host, arguments.port)
         with suppress(KeyboardInterrupt):
-            print(f"{address} shows the page; Ctrl-C stops it", flush=True)
+            say(f"{address} shows the page; Ctrl-C stops it")
             if arguments.host not in LOOPBACK:
-                print(f"everybody who reaches port {arguments.port} of this machine can use it", flush=True)
+                say(f"everybody who reaches port {arguments.port} of this machine can use it")
             threading.Event().wait()
         page.close(verbose=False)

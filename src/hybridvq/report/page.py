@@ -45,7 +45,7 @@ def write_report(folder: Path) -> Path:
     source = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     html = environment.from_string(source).render(_context(folder, result, recipes))
-    return save(folder / "report.html", html.encode("utf-8"))
+    return save(folder / "report.html", html.encode("utf-8", "backslashreplace"))
 
 
 def write_figures(folder: Path, out: Path, pictures: bool = True) -> list[Path]:
