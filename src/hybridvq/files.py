@@ -20,6 +20,9 @@ from hybridvq.metrics import psnr_db
 from hybridvq.tokenizer import Tokenizer
 from hybridvq.writing import write_whole
 
+MAX_PIXELS = 2**25
+"""Largest image that is reconstructed, which the networks hold as a whole: some 200 bytes a pixel at width 64."""
+
 
 @dataclass(frozen=True)
 class ReconstructedFile:
@@ -42,13 +45,13 @@ def reconstruct_files(
     and the padding is cut off again. With a list `skipped`, unreadable images are described there instead of raising.
 
     Raises:
-        DataError: an image cannot be read, or there is none.
+        DataError: an image cannot be read or has over MAX_PIXELS, or there is none.
         ConfigError: `out` cannot be written, or two images would be written to one file.
     """
     files = places(image_files(sources), out, ".png")
     for path, written in files.items():
         try:
-            pixels = read_image(path)
+            pixels = read_image(path, MAX_PIXELS)
         except DataError as error:
             if skipped is None:
                 raise

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -64,10 +65,10 @@ def checked_out(out: str, ending: str = "") -> Path:
     from hybridvq.data.decode import image_extensions
 
     path = Path(out)
-    if path.is_dir() or (ending and path.suffix.lower() == ending):
+    if os.path.isdir(path) or (ending and path.suffix.lower() == ending):
         return path
     wanted = f"a folder, or one {ending} file" if ending else "a folder"
-    if path.exists():
+    if os.path.exists(path):
         raise ConfigError(f"--out is {out}, which is a file; give {wanted}")
     if path.suffix.lower() in image_extensions() | FILE_ENDINGS:
         raise ConfigError(f"--out is {out}, the name of a file; give {wanted}")

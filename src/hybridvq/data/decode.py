@@ -49,8 +49,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _UNUSED = {b"iCCP", b"iTXt", b"tEXt", b"zTXt"}  # chunks of a PNG
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Decode one image file at its own resolution, under the policy of this module.
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode one image file of at most `max_pixels` at its own resolution, under the policy of this module.
 
     Returns:
         The pixels, (H, W, 3) uint8.
@@ -58,10 +58,10 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, too large, or not an image that can be decoded.
     """
-    return np.array(open_image(path))
+    return np.array(open_image(path, max_pixels))
 
 
-def open_image(path: str | Path) -> Image.Image:
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """As `read_image`, as an RGB image of Pillow.
 
     Raises:
@@ -69,7 +69,7 @@ def open_image(path: str | Path) -> Image.Image:
     """
     try:
         with without_warnings():
-            return decode(Path(path))
+            return decode(Path(path), max_pixels)
     except UnreadableError as error:
         raise DataError(f"{path} cannot be read as an image ({error}); give another file") from None
 
