@@ -99,6 +99,12 @@ def test_unreadable_images_stop_or_are_skipped(tmp_path, damage):
     assert "bad.png" in skipped[0]
 
 
+def test_images_too_large_for_the_networks_are_refused(tmp_path):
+    Image.new("1", (8192, 4097)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png .*\(8192x4097 pixels, over the limit of 33 megapixels\)"):
+        reconstructed(tmp_path, tmp_path / "a.png")
+
+
 def test_folders_that_cannot_be_written(tmp_path):
     (tmp_path / "out").write_text("a file")
     with pytest.raises(ConfigError, match=r"a\.png cannot be written \(.*\); choose another --out"):

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 import tiny
-from hybridvq import ConfigError, load_prior, load_tokenizer
+from hybridvq import ConfigError, DataError, load_prior, load_tokenizer
 from hybridvq.cli import main
-from hybridvq.generation import continue_picture, generate, kept_positions, picture_grid
+from hybridvq.generation import continue_image, continue_picture, generate, kept_positions, picture_grid
 from hybridvq.settings import SamplingSettings
 
 SMALL = [
@@ -97,6 +97,17 @@ def test_kept_tokens_are_those_of_the_picture(prior, classes):
     assert torch.equal(tokens.codes[:, :, :2], given.tokens.codes[:, :, :2].expand(3, -1, -1, -1))
     images = generate(drawn, tokenizer, [None] * 3, (4, 4), SamplingSettings(), 0, given)
     assert images.shape == (3, 3, 16, 16)
+
+
+def test_a_picture_that_is_too_long_or_cut_off_is_refused(prior, tmp_path):
+    tokenizer = load_tokenizer(prior / "model" / "tokenizer")
+    Image.new("L", (500, 1)).save(tmp_path / "long.png")
+    with pytest.raises(DataError, match=r"the image cannot be continued \(500x1 pixels, .*\); give another one"):
+        continue_picture(tmp_path / "long.png", "top", tokenizer, (4, 4))
+    Image.effect_noise((64, 64), 90).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "cut.png") as image, pytest.raises(DataError, match="truncated"):
+        continue_image(image, "top", tokenizer, (4, 4))
 
 
 def test_which_positions_are_kept():

@@ -18,6 +18,7 @@ PACKAGE = Path(hybridvq.__file__).parent
 # What each module may import from the project: itself and everything to its left in the design's chain.
 ALLOWED = {
     "_version": set(),
+    "printing": set(),
     "errors": set(),
     "extras": {"errors"},
     "settings": {"errors"},
@@ -29,7 +30,7 @@ ALLOWED = {
     "networks": {"errors", "distributed", "ranges"},
     "metrics": set(),
     "writing": set(),
-    "data": {"errors"},
+    "data": {"errors", "printing"},
     "pretrained": set(),
     "tokenizer": {"errors", "networks", "pretrained", "quantizers"},
     "export": {"_version", "errors", "extras", "quantizers", "tokenizer", "writing"},
@@ -46,22 +47,23 @@ ALLOWED = {
     },
     "training": {
         "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
-        "evaluation", "writing",
+        "evaluation", "printing", "writing",
     },
     "comparison": {
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
-    "report": {"errors", "metrics", "writing"},
+    "report": {"errors", "metrics", "printing", "writing"},
     "app": {
         "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
-        "generation", "report",
+        "generation", "printing", "report",
     },
     "commands": {
         "errors", "extras", "launch", "settings", "recipe", "data", "quantizers", "tokenizer", "evaluation", "files",
-        "priors", "codec", "export", "half", "generation", "bulk", "training", "comparison", "report", "app", "writing"
+        "priors", "codec", "export", "half", "generation", "bulk", "training", "comparison", "report", "app",
+        "printing", "writing"
     },
     "__main__": {"cli"},
-    "cli": {"_version", "commands", "errors", "extras", "launch", "recipe"},
+    "cli": {"_version", "commands", "errors", "extras", "launch", "printing", "recipe"},
 }  # fmt: skip
 
 

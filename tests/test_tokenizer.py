@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tiny
-from hybridvq import ConfigError, ModelError, ShapeError, Tokenizer, VectorQuantizer, load_tokenizer
+from hybridvq import ConfigError, DataError, ModelError, ShapeError, Tokenizer, VectorQuantizer, load_tokenizer
 from hybridvq.quantizers import Tokens
 
 
@@ -74,6 +74,52 @@ def test_wrong_shapes_are_named(shape):
     for method in (made, made.encode):
         with pytest.raises(ShapeError, match=rf"x has shape \({', '.join(map(str, shape))}\); .* multiples of 4"):
             method(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 0, 0), (1, 3, 0, 16)])
+def test_images_without_pixels_are_named(shape):
+    with pytest.raises(ShapeError, match="x has shape"):
+        Tokenizer(dim=8).encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (255.0, r"x has values from 0 to 255; images lie in \[-1, 1\]: of values in 0 to 255, give x / 127.5 - 1"),
+        (-1.5, "x has values from -1.5 to 0;"),
+        (torch.inf, "x has values from 0 to inf;"),
+        (torch.nan, "x holds NaN;"),
+    ],
+)
+@pytest.mark.parametrize("name", tiny.MODELS)
+@torch.no_grad()
+def test_values_that_are_no_image_are_refused(name, value, sentence):
+    made, x = tokenizer(name), torch.zeros(2, 3, 16, 16)
+    x[1, 2, 3, 4] = value
+    for method in (made, made.encode):
+        with pytest.raises(DataError, match=sentence):
+            method(x)
+
+
+def test_bytes_are_refused():
+    with pytest.raises(ShapeError, match=r"x is torch.uint8; .* give x / 127.5 - 1"):
+        Tokenizer(dim=8).encode(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+
+
+def test_the_ends_of_the_range_and_no_image_at_all_are_fine():
+    made = Tokenizer(dim=8).eval()
+    made.encode(torch.tensor([-1.0, 1.0]).repeat(1, 3, 16, 8))
+    assert len(made.encode(torch.zeros(0, 3, 16, 16)).codes) == 0
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_a_quantizer_refuses_what_is_not_finite(name, value):
+    quantizer = tokenizer(name).quantizer
+    z = torch.zeros(2, 8, 4, 4)
+    z[1, 2, 3, 3] = value
+    with pytest.raises(DataError, match="z holds NaN or infinity"):
+        quantizer(z)
 
 
 @pytest.mark.parametrize(("size", "near"), [(30, 32), (3, 4), (1, 4), (0, 4), (17, 16)])

@@ -20,6 +20,9 @@ from hybridvq.metrics import psnr_db
 from hybridvq.tokenizer import Tokenizer
 from hybridvq.writing import write_whole
 
+MAX_PIXELS = 2**25
+"""Largest image that is reconstructed, which the networks hold as a whole: some 200 bytes a pixel at width 64."""
+
 
 @dataclass(frozen=True)
 class ReconstructedFile:
@@ -40,19 +43,21 @@ def reconstruct_files(
 ) -> Iterator[ReconstructedFile]:
     """Reconstruct every image of `sources` (files, or folders of them) into `out` as PNG, at its own size.
 
+    `out` is a folder, or, with one image, may be a .png file.
+
     Sides that are not multiples of the downsampling factor are padded with their edge pixels for the tokenizer,
     and the padding is cut off again. With a list `skipped`, unreadable images are described there instead of raising.
 
     With a `step`, a hybrid quantizer rounds to that.
 
     Raises:
-        DataError: an image cannot be read, or there is none.
+        DataError: an image cannot be read or has over MAX_PIXELS, or there is none.
         ConfigError: `out` cannot be written, two images would be written to one file, or the quantizer has no step.
     """
-    files = targets(image_files(sources), out)
+    files = places(image_files(sources), out, ".png")
     for path, written in files.items():
         try:
-            pixels = read_image(path)
+            pixels = read_image(path, MAX_PIXELS)
         except DataError as error:
             if skipped is None:
                 raise
@@ -61,7 +66,22 @@ def reconstruct_files(
         yield reconstruct_file(tokenizer, path, pixels, written, step)
 
 
-def targets(files: Iterable[Path], out: Path, ending: str = ".png") -> dict[Path, Path]:
+def places(files: list[Path], out: Path, ending: str) -> dict[Path, Path]:
+    """Where each file's other form is written: to `out` itself if that has the ending, else into the folder `out`.
+
+    Raises:
+        ConfigError: two would be written to one file, or one over a file that is read.
+    """
+    if out.is_dir() or out.suffix.lower() != ending:
+        return targets(files, out, ending)
+    if len(files) > 1:
+        raise ConfigError(f"{out} is one file, and there are {len(files)} to write; give a folder as --out")
+    if out.resolve() == files[0].resolve():
+        raise ConfigError(f"{out} is the file that is read; choose another --out")
+    return {files[0]: out}
+
+
+def targets(files: Iterable[Path], out: Path, ending: str) -> dict[Path, Path]:
     """Where what is made of each file is written: into the folder `out`, under its own name with another ending.
 
     Raises:

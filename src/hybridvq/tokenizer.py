@@ -2,16 +2,18 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hybridvq.errors import ConfigError, ModelError, ShapeError
+from hybridvq.errors import ConfigError, DataError, ModelError, ShapeError
 from hybridvq.networks import network_parts
 from hybridvq.pretrained import pretrained_folder, pretrained_names
 from hybridvq.quantizers import Quantized, Quantizer, Tokens, build_quantizer
@@ -117,9 +119,11 @@ class Tokenizer(
         """Reconstruct x (B, 3, H, W) in [-1, 1].
 
         Raises:
-            ShapeError, ConfigError: as `encode`.
+            ShapeError, DataError, ConfigError: as `encode`; values are not looked at in training mode.
         """
         self._check(x)
+        if not self.training:
+            check_range(x)
         z = self.encoder(x)
         quantized = self.quantizer(z, step)
         return Reconstruction(self.decoder(quantized.z_hat), z, quantized)
@@ -133,7 +137,8 @@ class Tokenizer(
 
         Raises:
             ConfigError: a step is given, and the quantizer has none or it is not positive.
-            ShapeError: x is not a batch of colour images whose sides are multiples of `downsampling`.
+            ShapeError: x is not a batch of color images, of floats, whose sides are multiples of `downsampling`.
+            DataError: x has values outside of [-1, 1], or NaN.
         """
         return self.quantize(x, step).tokens
 
@@ -141,9 +146,10 @@ class Tokenizer(
         """As `encode`, with what the quantizer says beside the tokens.
 
         Raises:
-            ConfigError, ShapeError: as `encode`.
+            ConfigError, ShapeError, DataError: as `encode`.
         """
         self._check(x)
+        check_range(x)
         quantized: Quantized = self.quantizer(self.encoder(x), step)
         return quantized
 
@@ -162,11 +168,23 @@ class Tokenizer(
 
     def _check(self, x: Tensor) -> None:
         f = self.downsampling
-        if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % f or x.shape[3] % f:
+        if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % f or x.shape[3] % f or 0 in x.shape[2:]:
             raise ShapeError(
                 f"x has shape {tuple(x.shape)}; this tokenizer takes (batch, 3, height, width) with height and width "
                 f"multiples of {f}"
             )
+        if not x.is_floating_point():
+            raise ShapeError(f"x is {x.dtype}; this tokenizer takes floats in [-1, 1]: of bytes, give x / 127.5 - 1")
+
+
+def check_range(x: Tensor) -> None:
+    """Raise DataError unless all values of x lie in [-1, 1], to a hundredth; not while a graph is traced."""
+    if torch.compiler.is_compiling() or not x.numel():
+        return
+    low, high = (value.item() for value in torch.aminmax(x.detach()))
+    if not -1.01 <= low <= high <= 1.01:  # false for NaN
+        found = "holds NaN" if math.isnan(low) else f"has values from {low:.4g} to {high:.4g}"
+        raise DataError(f"x {found}; images lie in [-1, 1]: of values in 0 to 255, give x / 127.5 - 1")
 
 
 def named_quantizer(dim: int, name: str, options: dict[str, Any] | None) -> Quantizer:

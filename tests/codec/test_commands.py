@@ -96,7 +96,7 @@ def test_unreadable_images(images, folder, capsys, complaint):
         ("compress alone.bmp --model MODEL --mode best", "mode"),
         ("compress in alone.bmp --model MODEL -o one.hvq", "one.hvq is one file, and there are 3 to write"),
         ("compress in in2 --model MODEL", "would both be written to compressed/colour.hvq"),
-        ("compress alone.bmp --model MODEL -o alone.bmp", "alone.bmp/alone.hvq cannot be written"),
+        ("compress alone.bmp --model MODEL -o alone.bmp/x", "alone.bmp/x/alone.hvq cannot be written"),
         ("decompress in --model MODEL", "in holds no .hvq files; give .hvq files or a folder of them"),
         ("decompress alone.bmp --model MODEL", "alone.bmp is not an .hvq file"),
         ("decompress a.hvq --model MODEL --max-pixels 10", "raise max_pixels"),

@@ -109,6 +109,15 @@ def test_wrong_images(codec):
             codec.compress(array)
     with pytest.raises(DataError, match="floating-point pixels"):
         codec.compress(Image.new("F", (4, 4)))
+    with pytest.raises(DataError, match="no pixels"):
+        codec.compress(Image.new("RGB", (0, 4)))
+
+
+def test_a_truncated_image_that_is_still_to_be_read(codec, tmp_path):
+    Image.fromarray(models.photo(64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "a.png") as image, pytest.raises(DataError, match=r"cannot be read \(truncated\)"):
+        codec.compress(image)
 
 
 # Dials

@@ -88,6 +88,17 @@ def test_text_is_escaped(write_folder, run):
     assert title in Page(html).text
 
 
+def test_names_that_nothing_can_show_are_escaped(write_folder, run):
+    name = os.fsdecode(b"a\xff") + "\x1b[2J"
+    folder = write_folder([run("a", "healthy", title=name, warnings=[f"step 2: {name}"])])
+    result = json.loads((folder / "result.json").read_text())
+    result["data"]["name"], result["skipped"] = f"{name} data", [f"{name}.jpg: truncated"]
+    (folder / "result.json").write_text(json.dumps(result))
+    text = Page(write_report(folder).read_text(encoding="utf-8")).text
+    for shown in (r"a\xff\x1b[2J data", r"a\xff\x1b[2J.jpg: truncated", r"step 2: a\xff\x1b[2J"):
+        assert shown in text
+
+
 def test_without_a_coefficient_there_is_no_second_table(page, run):
     assert "rounded after training" not in page([run("a", "healthy")]).text
 

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.errors import ConfigError
 from hybridvq.extras import lacking
+from hybridvq.printing import say
 
 SUMMARY = "Show models in a web page."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -37,8 +38,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         page = build_page(load_models(arguments.model, arguments.baseline, arguments.prior))
         address = start(page, arguments.host, arguments.port)
         with suppress(KeyboardInterrupt):
-            print(f"{address} shows the page; Ctrl-C stops it", flush=True)
+            say(f"{address} shows the page; Ctrl-C stops it")
             if arguments.host not in LOOPBACK:
-                print(f"everybody who reaches port {arguments.port} of this machine can use it", flush=True)
+                say(f"everybody who reaches port {arguments.port} of this machine can use it")
             threading.Event().wait()
         page.close(verbose=False)

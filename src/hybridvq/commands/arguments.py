@@ -2,7 +2,7 @@
 
 import argparse
 import json
-import sys
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from hybridvq.errors import ConfigError
+from hybridvq.printing import say
 from hybridvq.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EVAL_BATCH = 64
+FILE_ENDINGS = {".csv", ".hvq", ".html", ".json", ".onnx", ".parquet", ".safetensors", ".tar", ".yaml", ".yml", ".zip"}
 FLAGS = {
     "skip_unreadable": "leave out images that cannot be read, and list them, instead of stopping",
     "stream": "read a hub id, parquet or tar files shard by shard, for sets that fit neither in memory nor on disk",
@@ -52,6 +54,25 @@ def add_codec_argument(parser: ArgumentParser) -> None:
         required=True,
         help="a folder that `hybridvq train` wrote and `hybridvq fit-codec` completed, or a hub id",
     )
+
+
+def checked_out(out: str, ending: str = "") -> Path:
+    """--out of a command that writes a folder, or, with an `ending`, one file of that ending.
+
+    Raises:
+        ConfigError: it is a file, or is not there and would be a folder with the name of a file.
+    """
+    from hybridvq.data.decode import image_extensions
+
+    path = Path(out)
+    if os.path.isdir(path) or (ending and path.suffix.lower() == ending):
+        return path
+    wanted = f"a folder, or one {ending} file" if ending else "a folder"
+    if os.path.exists(path):
+        raise ConfigError(f"--out is {out}, which is a file; give {wanted}")
+    if path.suffix.lower() in image_extensions() | FILE_ENDINGS:
+        raise ConfigError(f"--out is {out}, the name of a file; give {wanted}")
+    return path
 
 
 def add_data_arguments(parser: ArgumentParser) -> None:
@@ -168,7 +189,9 @@ def progress(files: Collection[T], doing: str) -> Iterator[T]:
 
 def list_skipped(skipped: Sequence[str]) -> None:
     if skipped:
-        print(f"left out {len(skipped)} unreadable images:", *skipped, sep="\n  ", file=sys.stderr)
+        say(f"left out {len(skipped)} unreadable images:", error=True)
+    for line in skipped:
+        say(f"  {line}", error=True)
 
 
 def trained_size(folder: Path) -> int:

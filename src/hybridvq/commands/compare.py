@@ -2,13 +2,13 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_data_arguments, data_settings, list_skipped, settings_of
+from hybridvq.commands.arguments import add_data_arguments, checked_out, data_settings, list_skipped, settings_of
 from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
+from hybridvq.printing import say
 from hybridvq.recipe import recipe_names
 from hybridvq.settings import Plan
 
@@ -34,12 +34,12 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     plan = settings_of(Plan, arguments)
     if find_processes().world_size > 1:
         raise ConfigError("compare trains on one device; start it without torchrun or srun, and --jobs runs at a time")
+    out = checked_out(arguments.out)
     from hybridvq.comparison import compare
     from hybridvq.report import print_table, write_report
 
-    out = Path(arguments.out)
     result = compare(plan, data_settings(arguments), out, shlex.join(["hybridvq", *words]))
     list_skipped(result["skipped"])
     page = write_report(out)
     print_table(result)
-    print(f"report: {page}")
+    say(f"report: {page}")

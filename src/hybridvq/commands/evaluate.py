@@ -40,6 +40,8 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
+    if arguments.json and Path(arguments.json).is_dir():
+        raise ConfigError(f"--json is {arguments.json}, which is a folder; give a file")
     from rich import print_json
 
     from hybridvq.data import EvalBatches
@@ -60,6 +62,6 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         result["steps"] = [{"step": step} | {key: found[key] for key in CURVE} for step, found in curve]
     result |= {"model": arguments.model, "data": images.name, "fingerprint": images.fingerprint, "images": len(images)}
     result["size"] = data.size
-    print_json(data={key: value for key, value in result.items() if key != "usage"})
+    print_json(data={key: value for key, value in result.items() if key != "usage"}, ensure_ascii=True)
     if arguments.json:
         write_whole(Path(arguments.json), (json.dumps(result, indent=1) + "\n").encode())

@@ -12,6 +12,7 @@ from hybridvq.commands.arguments import (
     list_skipped,
 )
 from hybridvq.errors import ConfigError
+from hybridvq.printing import say
 
 if TYPE_CHECKING:
     from hybridvq.codec import TokenCoder
@@ -61,8 +62,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     tables.save(folder)
     held_out = list(batches_of_tokens(tokenizer, test))
     for name, mode in (("static", STATIC), ("contextual", CONTEXTUAL)):
-        print(f"{name} tables: {bits_a_position(TokenCoder(tables, mode), held_out):.2f} bits a position")
-    print(f"measured on {len(test)} held-out images; tables: {folder / FILE}")
+        say(f"{name} tables: {bits_a_position(TokenCoder(tables, mode), held_out):.2f} bits a position")
+    say(f"measured on {len(test)} held-out images; tables: {folder / FILE}")
 
 
 def batches_of_tokens(tokenizer: "Tokenizer", images: "Images") -> "Iterator[Batch]":

@@ -1,7 +1,6 @@
 """Data sets of the Hugging Face hub, by id."""
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from hybridvq.data.labels import LABEL_COLUMN, Column, Labels, from_columns, is_
 from hybridvq.data.parquet import IMAGE_COLUMNS
 from hybridvq.data.splits import hold_out, named_sides, other_split
 from hybridvq.errors import DataError
+from hybridvq.printing import say
 
 Loaded = TypeVar("Loaded")
 
@@ -88,7 +88,7 @@ def loaded(data: str, load: Callable[[], Loaded]) -> Loaded:
     Raises:
         DataError: it raised whatever it did.
     """
-    print(f"there is no folder {data} here; looking for it on the hub", file=sys.stderr)
+    say(f"there is no folder {data} here; looking for it on the hub", error=True)
     try:
         return load()
     # Whatever the network, the hub client or a builder raises; the user can only check the name and the net.

@@ -16,7 +16,8 @@ import numpy as np
 from hybridvq.data.decode import UnreadableError, decode, fit, without_warnings
 from hybridvq.data.files import is_mini_imagenet
 from hybridvq.data.hub import looks_like_hub_id
-from hybridvq.data.images import Images, PixelMemory, Split, fingerprint
+from hybridvq.data.images import MEMORY_BUDGET, Images, Split, fingerprint
+from hybridvq.data.memory import PixelMemory, expected_bytes
 from hybridvq.data.parquet import first_line, shard_files
 from hybridvq.data.shards import Encoded, Shards, hub_shards, parquet_shards, tar_shards
 from hybridvq.data.sources import check_choice
@@ -147,14 +148,20 @@ class StreamedImages(Images):
         """Keep all of `pictures`, each (H, W, 3) uint8.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or they take over 1 GiB and twice what as many photographs do.
         """
         self.name, self.split, self.size = stream.name, stream.split, stream.size
         self._memory = PixelMemory()
-        self._count = 0
-        while chunk := list(itertools.islice(pictures, 512)):
+        self._count = taken = 0
+        while chunk := list(itertools.islice(pictures, 32)):
             self._memory.extend(chunk)
             self._count += len(chunk)
+            taken += sum(picture.nbytes for picture in chunk)
+            if taken > max(MEMORY_BUDGET, 2 * expected_bytes(self._count, self.size)):
+                raise DataError(
+                    f"the first {self._count} images of {stream.location}, much longer than wide, take "
+                    f"{taken / 2**30:.1f} GiB of memory; give a smaller limit or size"
+                )
         if not self._count:
             raise DataError(f"{stream.location} has no readable image in its {self.split} split; give another data set")
         self.skipped = stream.skipped

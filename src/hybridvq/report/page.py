@@ -11,6 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from hybridvq.printing import printable
 from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.montage import montage_png
 from hybridvq.report.pictures import Pictures, Reconstructions, colour_bar, load_pictures, psnr_db, psnr_text, to_png
@@ -43,7 +44,9 @@ def write_report(folder: Path) -> Path:
     result = read_result(folder)
     recipes = gather(result)
     source = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
     html = environment.from_string(source).render(_context(folder, result, recipes))
     return save(folder / "report.html", html.encode("utf-8"))
 
@@ -71,6 +74,11 @@ def write_figures(folder: Path, out: Path, pictures: bool = True) -> list[Path]:
     if isinstance(shown, Pictures):
         written.append(save(out / "pictures.png", montage_png(shown)))
     return written
+
+
+def _shown(value: Any) -> Any:
+    """A text as the page shows it; markup and numbers as they are."""
+    return printable(" ".join(value.split())) if type(value) is str else value
 
 
 def save(path: Path, content: bytes) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hybridvq.errors import ConfigError
+from hybridvq.printing import printable
 
 SCHEMA = 1
 REFERENCE = "continuous reference"
@@ -117,7 +118,7 @@ def gather(result: dict[str, Any], source: str = "the result") -> list[Recipe]:
             raise ConfigError(f"{source} has a run without {', '.join(missing)}; {again}")
         together.setdefault(run["recipe"], []).append(run)
     return [
-        Recipe(name, same[0]["title"], same[0]["group"], same[0]["description"], tuple(same))
+        Recipe(printable(name), printable(same[0]["title"]), same[0]["group"], same[0]["description"], tuple(same))
         for name, same in together.items()
     ]
 

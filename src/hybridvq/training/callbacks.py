@@ -1,7 +1,6 @@
 """What happens between the steps of a run: measurements, checkpoints, the progress bar."""
 
 import io
-import sys
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -17,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hybridvq.data import EvalBatches
 from hybridvq.errors import TrainingError
 from hybridvq.evaluation import evaluate
+from hybridvq.printing import say
 from hybridvq.settings import Schedule
 from hybridvq.training.history import History, PriorHistory
 from hybridvq.training.module import TokenizerTraining, Training, advice
@@ -113,7 +113,7 @@ class TokenizerRecorder(Recorder):
             if self.stop:
                 raise TrainingError(f"stopped at {text}; --watch warn goes on")
             if first:
-                print(f"{self.title}: warning: {text}", file=sys.stderr)
+                say(f"{self.title}: warning: {text}", error=True)
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The first process measures; the others wait for the result."""
