@@ -93,7 +93,10 @@ def test_files_say_what_they_are(exported):
     f, quantizer, options = MODELS[exported.name]
     content = (exported.model / "model.safetensors").read_bytes()
     assert about["model"]["sha256"] == hashlib.sha256(content).hexdigest()
-    assert about["model"]["config"] == {"dim": 8, "downsampling": f, "quantizer": quantizer, "options": options}
+    asked = {"dim": 8, "downsampling": f, "quantizer": quantizer, "options": options}
+    assert about["model"]["config"] == asked | {"network": "published"} | dict.fromkeys(
+        ("network_options", "encoder", "decoder")
+    )
     assert [about[key] for key in ("downsampling", "codebook_size", "levels", "stages")] == [
         f, options.get("codebook_size"), options.get("levels"), options.get("stages", 1)
     ]  # fmt: skip
