@@ -1,5 +1,6 @@
 """The command line: what it prints, what it writes, and one sentence for everything that can go wrong."""
 
+import importlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from PIL import Image
 import tiny
 from hybridvq import __version__
 from hybridvq.cli import COMMANDS, main
+from hybridvq.recipe import load_recipe
 
 TRAIN = ["train", "--recipe", "vector", "--training.steps", "20", "--eval-images", "16", *tiny.COMMAND_LINE]
 
@@ -198,6 +200,29 @@ def test_compare_writes_a_report(tmp_path, capsys):
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--overrides.model.options.code-dim 2 --overrides.model.options.beta=1", (64, 4, {"code_dim": 2, "beta": 1})),
+        ("--overrides.model.dim 8 --overrides.model.options.beta 1", (8, 4, {"beta": 1})),
+        ("--config PLAN --overrides.model.dim 8", (8, 8, {"codebook_size": 64})),
+    ],
+)  # fmt: skip
+def test_every_override_counts(tmp_path, monkeypatch, words, expected):
+    plans = []
+
+    def stop(plan, *_):
+        plans.append(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("hybridvq.compare"), "compare", stop)
+    text = "overrides: {model: {downsampling: 8}, model.options.codebook_size: 64}"
+    (tmp_path / "plan.yaml").write_text(text, encoding="utf-8")
+    main(["compare", "--recipes", "vector", *words.replace("PLAN", str(tmp_path / "plan.yaml")).split()])
+    model = load_recipe("vector", plans[0].recipe_overrides()).model
+    assert (model.dim, model.downsampling, model.options) == expected
+
+
 def test_unreadable_images_are_counted_and_listed(trained, folder, tmp_path, capsys, complaint):
     data = ["--data", str(folder)]
     assert "train/bad.png cannot be read as an image" in complaint(*TRAIN, *data, "--out", tmp_path / "run")
@@ -300,7 +325,18 @@ def test_codebooks_larger_than_the_first_batch(complaint, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("text", ["recipes: [vector\n", "bogus: 1\n", "steps: x\n", "- a\n", "overrides: 3\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "recipes: [vector\n",
+        "bogus: 1\n",
+        "steps: x\n",
+        "- a\n",
+        "overrides: 3\n",
+        "a: &a 1\nb: *a",
+        "steps: 1\nsteps: 2",
+    ],
+)
 def test_wrong_plans(complaint, tmp_path, text):
     path = tmp_path / "plan.yaml"
     path.write_text(text)

@@ -15,8 +15,9 @@ PACKAGE = Path(hybridvq.__file__).parent
 ALLOWED = {
     "_version": set(),
     "errors": set(),
+    "documents": set(),
     "settings": {"errors"},
-    "recipe": {"errors", "settings"},
+    "recipe": {"documents", "errors", "settings"},
     "distributed": set(),
     "launch": {"errors"},
     "quantizers": {"errors", "distributed"},

@@ -86,6 +86,13 @@ def test_what_every_recipe_is_given():
     assert Plan(recipes=["a"], steps=7).recipe_overrides()["training.eval_every"] == 1
 
 
+def test_overrides_may_be_nested():
+    plan = Plan(recipes=["a"], overrides={"model": {"dim": 8, "options.beta": 1}, "model.options": {"model": {}}})
+    given = plan.recipe_overrides()
+    assert (given["model.dim"], given["model.options.beta"], given["model.options"]) == (8, 1, {"model": {}})
+    assert "model" not in given
+
+
 def test_the_help_names_every_quantizer_and_option():
     words = set(re.findall(r"[\w-]+", ModelSettings.__doc__))
     for name, quantizer in QUANTIZERS.items():

@@ -219,7 +219,7 @@ class Plan:
         batch_size: images a step of every run.
         eval_images: held-out images measured for the curves; the final numbers use all of them.
         eval_every: steps between two points of the test curves; 0 for 20 points a run.
-        overrides: recipe keys set to the same value in every recipe, such as {model.dim: 64}.
+        overrides: recipe keys set to the same value in every recipe, such as {model.dim: 64} or {model: {dim: 64}}.
         jobs: runs trained at the same time, each in a process of its own with its share of the cores.
         watch: warn of collapsing codes, runaway gains and loss spikes, stop at them, or neither (off).
     """
@@ -257,7 +257,16 @@ class Plan:
             "training.batch_size": self.batch_size,
             "training.eval_every": self.eval_every or max(1, self.steps // 20),
         }
-        return common | self.overrides
+        return common | dotted(self.overrides)
+
+
+def dotted(overrides: dict[str, Any]) -> dict[str, Any]:
+    """{"model": {"dim": 64}} as {"model.dim": 64}; other keys as they are."""
+    keys: dict[str, Any] = {}
+    for key, value in overrides.items():
+        is_part = key in ("model", "training") and isinstance(value, dict)
+        keys |= {f"{key}.{inner}": v for inner, v in value.items()} if is_part else {key: value}
+    return keys
 
 
 @dataclass
