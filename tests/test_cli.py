@@ -296,7 +296,7 @@ def test_the_progress_bar_tells_the_time_left(tmp_path):
         ("train --training.batch-size 0", "training.batch_size is 0; it must be at least 1"),
         ("train --training.learning_rate -1", "training.learning_rate is -1.0; it must be positive"),
         ("train --size 30", "images of 30 pixels a side do not divide into positions of 4x4; choose a size such as 32"),
-        ("train --size 0", "the image size 0 must be at least 1"),
+        ("train --size 0", "size is 0; it must be at least 1"),
         ("train --seed -1", "seed is -1"),
         ("train --eval-images 0", "--eval-images is 0"),
         ("train --data /no/where", "'/no/where' is not a data set"),

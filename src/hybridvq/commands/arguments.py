@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
-from hybridvq.errors import ConfigError
+from hybridvq.ranges import COUNT
 from hybridvq.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ def add_run_arguments(parser: ArgumentParser, out: str, seed_of: str) -> None:
 
 def check_eval_images(arguments: Namespace) -> None:
     """Raise ConfigError unless some held-out images are measured."""
-    if arguments.eval_images < 1:
-        raise ConfigError(f"--eval-images is {arguments.eval_images}; it must be at least 1")
+    COUNT.check("--eval-images", arguments.eval_images)
 
 
 def settings_of(kind: type[T], arguments: Namespace) -> T:
