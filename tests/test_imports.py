@@ -25,32 +25,39 @@ ALLOWED = {
     "networks": {"errors", "distributed"},
     "metrics": set(),
     "writing": set(),
-    "data": {"errors"},
+    "data": {"documents", "errors"},
     "pretrained": set(),
-    "tokenizer": {"errors", "networks", "pretrained", "quantizers"},
-    "export": {"_version", "errors", "quantizers", "tokenizer", "writing"},
+    "weights": set(),
+    "tokenizer": {
+        "documents", "errors", "networks", "pretrained", "quantizers", "ranges", "settings", "weights"
+    },
+    "export": {"_version", "documents", "errors", "quantizers", "tokenizer", "writing"},
     "half": {"errors", "tokenizer", "writing"},
-    "priors": {"errors", "metrics", "pretrained", "quantizers", "tokenizer"},
+    "priors": {"documents", "errors", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
-    "bulk": {"_version", "errors", "data", "evaluation", "quantizers", "tokenizer", "writing"},
+    "bulk": {"_version", "documents", "errors", "data", "evaluation", "quantizers", "tokenizer", "writing"},
     "generation": {
         "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
     },
-    "codec": {"errors", "settings", "metrics", "data", "quantizers", "tokenizer", "evaluation", "files", "writing"},
+    "codec": {
+        "documents", "errors", "settings", "metrics", "data", "quantizers", "tokenizer", "evaluation", "files", "writing"
+    },
     "training": {
         "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
         "evaluation", "writing",
     },
     "compare": {
-        "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
+        "_version", "documents", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training",
+        "writing",
     },
-    "report": {"errors", "metrics", "writing"},
+    "report": {"documents", "errors", "metrics", "writing"},
     "app": {
-        "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
+        "documents", "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
         "generation", "report",
     },
     "commands": {
+        "documents", "ranges",
         "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors", "codec",
         "export", "half", "generation", "bulk", "training", "compare", "report", "app", "writing"
     },

@@ -1,10 +1,9 @@
 """The tab Compare: the curves and the table of a `result.json` that `hybridvq compare` wrote."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from hybridvq.app import markup
+from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError
 from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.rate import operating_points, rate_figure
@@ -42,9 +41,9 @@ def read_recipes(path: Path, name: str) -> list[Recipe]:
             f"{name} is larger than {MAX_BYTES // 2**20} MB; choose a result.json that `hybridvq compare` wrote"
         )
     try:
-        result: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{name} is not JSON; choose a result.json that `hybridvq compare` wrote") from None
+        result = read_json(path)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}; choose a result.json that `hybridvq compare` wrote") from None
     return gather(result, name)
 
 

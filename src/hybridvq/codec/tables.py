@@ -200,7 +200,7 @@ def load_tables(folder: Path, model: str | None = None) -> Tables:
         raise CodecError(f"{folder} holds no {FILE}, without which nothing can be compressed; run `hybridvq fit-codec`")
     try:
         with safe_open(path, "np") as file:
-            described = json.loads(file.metadata()["codec"])
+            described = mapping(parse_json(file.metadata()["codec"]))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tables = to_tables(described, arrays)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:

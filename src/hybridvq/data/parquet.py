@@ -185,7 +185,7 @@ def read_labels(file: Path) -> Column | None:
 def class_names(schema: Any) -> tuple[str, ...] | None:
     """Return the names that `datasets` writes into the schema of a file whose labels it knows as `ClassLabel`."""
     try:
-        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][LABEL_COLUMN]["names"]
+        names = parse_json(schema.metadata[b"huggingface"])["info"]["features"][LABEL_COLUMN]["names"]
     except (TypeError, KeyError, ValueError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) and names else None

@@ -1,6 +1,5 @@
 """Read result.json and gather the runs of one recipe, which differ only in their seed."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError
 
 SCHEMA = 1
@@ -89,7 +89,7 @@ def read_result(folder: Path) -> dict[str, Any]:
     """
     path = Path(folder) / "result.json"
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; run `hybridvq compare` first.") from None
     except (OSError, ValueError) as error:
