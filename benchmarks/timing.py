@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from hybridvq.compare.comparison import hardware
+from hybridvq.comparison.plan import hardware
 from hybridvq.writing import write_whole
 
 WARM_UP = 3

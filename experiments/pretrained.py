@@ -23,7 +23,7 @@ from experiments.overlap import seen
 from experiments.photos import squared_error
 from experiments.publish import fill
 from hybridvq import Codec, CodecSettings, Tokenizer, evaluate, load_prior, load_recipe, load_tokenizer, open_images
-from hybridvq.compare.comparison import hardware
+from hybridvq.comparison.plan import hardware
 from hybridvq.data import EvalBatches, read_image
 from hybridvq.files import image_files
 from hybridvq.metrics import psnr_db

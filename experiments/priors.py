@@ -25,7 +25,7 @@ import yaml
 
 from hybridvq import load_prior, load_tokens
 from hybridvq.cli import main as hybridvq
-from hybridvq.compare.comparison import hardware
+from hybridvq.comparison.plan import hardware
 from hybridvq.evaluation import GAIN_BITS, GAIN_QUANTILES
 from hybridvq.priors import GainGrid, Prior, bits_per_position
 from hybridvq.training.folder import CHECKPOINT, read_checkpoint

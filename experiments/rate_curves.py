@@ -24,7 +24,7 @@ from PIL import features
 from experiments.ours import ours
 from experiments.photos import RIVALS, Rival, fingerprint, measure, read_photographs
 from experiments.rate_page import write_page
-from hybridvq.compare.comparison import hardware
+from hybridvq.comparison.plan import hardware
 from hybridvq.writing import write_whole
 
 RESULT = "result.json"

@@ -22,7 +22,7 @@ from jinja2 import StrictUndefined, Template
 from PIL import Image
 from torch.nn import functional as F
 
-from hybridvq.compare.comparison import hardware
+from hybridvq.comparison.plan import hardware
 from hybridvq.data import open_images
 from hybridvq.data.decode import decode, fit
 from hybridvq.recipe import load_recipe

@@ -215,7 +215,7 @@ def test_every_override_counts(tmp_path, monkeypatch, words, expected):
         plans.append(plan)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(importlib.import_module("hybridvq.compare"), "compare", stop)
+    monkeypatch.setattr(importlib.import_module("hybridvq.comparison"), "compare", stop)
     text = "overrides: {model: {downsampling: 8}, model.options.codebook_size: 64}"
     (tmp_path / "plan.yaml").write_text(text, encoding="utf-8")
     main(["compare", "--recipes", "vector", *words.replace("PLAN", str(tmp_path / "plan.yaml")).split()])

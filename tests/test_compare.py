@@ -15,9 +15,9 @@ from PIL import Image
 
 import tiny
 from hybridvq import ConfigError, ModelError, TrainingError, write_report
-from hybridvq.compare import compare, parallel
-from hybridvq.compare import run as run_module
-from hybridvq.compare.run import curve
+from hybridvq.comparison import compare, parallel
+from hybridvq.comparison import run as run_module
+from hybridvq.comparison.run import curve
 from hybridvq.data import TrainBatches
 from hybridvq.settings import DataSettings, Plan
 from hybridvq.training import History

@@ -1,6 +1,9 @@
 """Imports point one way, and heavy libraries load only where they are needed."""
 
 import ast
+import inspect
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import hybridvq
+from hybridvq.extras import EXTRA_OF
 
 PACKAGE = Path(hybridvq.__file__).parent
 
@@ -17,6 +21,8 @@ ALLOWED = {
     "errors": set(),
     "documents": set(),
     "ranges": {"errors"},
+    "weights": set(),
+    "extras": {"errors"},
     "settings": {"errors", "ranges"},
     "recipe": {"documents", "errors", "settings"},
     "distributed": set(),
@@ -27,16 +33,17 @@ ALLOWED = {
     "writing": set(),
     "data": {"documents", "errors"},
     "pretrained": set(),
-    "weights": set(),
     "tokenizer": {
         "documents", "errors", "networks", "pretrained", "quantizers", "ranges", "settings", "weights"
     },
-    "export": {"_version", "documents", "errors", "quantizers", "tokenizer", "writing"},
+    "export": {"_version", "documents", "errors", "extras", "quantizers", "tokenizer", "writing"},
     "half": {"errors", "tokenizer", "writing"},
     "priors": {"documents", "errors", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
-    "bulk": {"_version", "documents", "errors", "data", "evaluation", "quantizers", "tokenizer", "writing"},
+    "bulk": {
+        "_version", "documents", "errors", "extras", "data", "evaluation", "quantizers", "tokenizer", "writing"
+    },
     "generation": {
         "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
     },
@@ -44,24 +51,27 @@ ALLOWED = {
         "documents", "errors", "settings", "metrics", "data", "quantizers", "tokenizer", "evaluation", "files", "writing"
     },
     "training": {
+        "documents",
         "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
         "evaluation", "writing",
     },
-    "compare": {
-        "_version", "documents", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training",
-        "writing",
+    "comparison": {
+        "documents",
+        "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
     "report": {"documents", "errors", "metrics", "writing"},
     "app": {
-        "documents", "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
+        "documents",
+        "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
         "generation", "report",
     },
     "commands": {
         "documents", "ranges",
-        "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors", "codec",
-        "export", "half", "generation", "bulk", "training", "compare", "report", "app", "writing"
+        "errors", "extras", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors",
+        "codec", "export", "half", "generation", "bulk", "training", "comparison", "report", "app", "writing"
     },
-    "cli": {"_version", "commands", "errors", "launch", "recipe"},
+    "__main__": {"cli"},
+    "cli": {"_version", "commands", "errors", "extras", "launch", "recipe"},
 }  # fmt: skip
 
 
@@ -152,12 +162,76 @@ def test_what_a_page_shows_is_computed_without_gradio():
 def test_public_names():
     assert sorted(hybridvq.__all__) == [
         "Codec", "CodecError", "CodecSettings", "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer",
-        "GaussianQuantizer", "HybridVQError", "IdentityQuantizer", "ModelError", "PixelCNNPrior", "Prior",
+        "GaussianQuantizer", "HybridVQError", "IdentityQuantizer", "MissingExtraError", "ModelError",
+        "PixelCNNPrior", "Prior",
         "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens",
         "TrainingError", "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer",
         "compare", "compress", "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer",
         "load_tokens", "open_images", "tokenize", "train", "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
-        if name not in ("compare", "write_report"):
-            getattr(hybridvq, name)
+        kind = getattr(hybridvq, name)
+        if name == "__version__":
+            assert isinstance(kind, str)
+        elif name[0].isupper():
+            assert inspect.isclass(kind), name
+        else:
+            assert inspect.isfunction(kind), name
+
+
+CORE = """
+import sys
+sys.modules |= dict.fromkeys(%r)  # as if they were not installed
+import numpy as np, torch, tempfile
+from pathlib import Path
+from PIL import Image
+import hybridvq
+from hybridvq import Codec, VectorQuantizer, load_tokenizer
+
+folder = Path(tempfile.mkdtemp())
+Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / "photo.jpg")
+codec = Codec.load("photos-f4-vq")
+assert codec.decompress(codec.compress(Image.open(folder / "photo.jpg"))).size == (50, 40)
+VectorQuantizer(dim=4, codebook_size=8)(torch.randn(2, 4, 8, 8))
+from hybridvq.cli import main
+assert main(["reconstruct", "photos-f4-vq", str(folder / "photo.jpg"), "--out", str(folder / "out")]) == 0
+assert main(["train", "--recipe", "vector", "--out", str(folder / "run")]) == 2
+try:
+    hybridvq.train
+except hybridvq.MissingExtraError as error:
+    print(error)
+"""
+
+
+def test_without_extras_models_load_and_training_names_its_extra():
+    done = subprocess.run([sys.executable, "-c", CORE % (list(EXTRA_OF),)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    sentence = r"this needs \w+, which is not installed; pip install 'hybridvq\[train\]'"
+    assert re.fullmatch(sentence, done.stdout.splitlines()[-1])
+    assert re.fullmatch(rf"hybridvq: {sentence}", done.stderr.splitlines()[-1])
+
+
+USER = """
+import torch
+from hybridvq import Tokenizer, VectorQuantizer, compare, load_tokenizer
+
+tokenizer: Tokenizer = load_tokenizer("photos-f4")
+x = torch.zeros(1, 3, 64, 64)
+tokenizer.encode(x).cods
+VectorQuantizer(dim=8)(x).z_hta
+tokenizer(x).x_hat
+compare(1, 2)
+"""
+
+
+def test_type_checkers_see_the_public_names(tmp_path):
+    """With the configuration and the cache of `make check`, which spares reading torch again."""
+    (tmp_path / "user.py").write_text(USER)
+    root = PACKAGE.parents[1]
+    options = ["--config-file", str(root / "pyproject.toml"), "--cache-dir", str(root / ".mypy_cache")]
+    command = [sys.executable, "-m", "mypy", *options, "user.py"]
+    env = os.environ | {"MYPYPATH": str(PACKAGE.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=env)
+    for said in ('"Tokens" has no attribute "cods"', '"Quantized" has no attribute "z_hta"', '"compare"'):
+        assert said in done.stdout, done.stdout + done.stderr
+    assert "x_hat" not in done.stdout

@@ -7,19 +7,76 @@ x_hat = tokenizer.decode(tokens)    # from the tokens alone
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybridvq._version import __version__
 
+if TYPE_CHECKING:
+    from hybridvq.bulk import load_tokens as load_tokens
+    from hybridvq.bulk import tokenize as tokenize
+    from hybridvq.codec import Codec as Codec
+    from hybridvq.codec import compress as compress
+    from hybridvq.codec import decompress as decompress
+    from hybridvq.comparison import compare as compare
+    from hybridvq.data import open_images as open_images
+    from hybridvq.errors import CodecError as CodecError
+    from hybridvq.errors import ConfigError as ConfigError
+    from hybridvq.errors import DataError as DataError
+    from hybridvq.errors import HybridVQError as HybridVQError
+    from hybridvq.errors import MissingExtraError as MissingExtraError
+    from hybridvq.errors import ModelError as ModelError
+    from hybridvq.errors import ShapeError as ShapeError
+    from hybridvq.errors import TrainingError as TrainingError
+    from hybridvq.evaluation import evaluate as evaluate
+    from hybridvq.export import export_onnx as export_onnx
+    from hybridvq.priors import PixelCNNPrior as PixelCNNPrior
+    from hybridvq.priors import Prior as Prior
+    from hybridvq.priors import StaticPrior as StaticPrior
+    from hybridvq.priors import TransformerPrior as TransformerPrior
+    from hybridvq.priors import build_prior as build_prior
+    from hybridvq.priors import load_prior as load_prior
+    from hybridvq.quantizers import FrequencyQuantizer as FrequencyQuantizer
+    from hybridvq.quantizers import GainShapeQuantizer as GainShapeQuantizer
+    from hybridvq.quantizers import GaussianQuantizer as GaussianQuantizer
+    from hybridvq.quantizers import IdentityQuantizer as IdentityQuantizer
+    from hybridvq.quantizers import ProjectedQuantizer as ProjectedQuantizer
+    from hybridvq.quantizers import Quantized as Quantized
+    from hybridvq.quantizers import Quantizer as Quantizer
+    from hybridvq.quantizers import Tokens as Tokens
+    from hybridvq.quantizers import VectorQuantizer as VectorQuantizer
+    from hybridvq.quantizers import build_quantizer as build_quantizer
+    from hybridvq.recipe import load_recipe as load_recipe
+    from hybridvq.report import write_report as write_report
+    from hybridvq.settings import CodecSettings as CodecSettings
+    from hybridvq.tokenizer import Tokenizer as Tokenizer
+    from hybridvq.tokenizer import load_tokenizer as load_tokenizer
+    from hybridvq.training import train as train
+
 # Loaded on first use, so that the command line and its help do not wait for torch.
 _HOMES = {
+    "load_tokens": "bulk",
+    "tokenize": "bulk",
+    "Codec": "codec",
+    "compress": "codec",
+    "decompress": "codec",
+    "compare": "comparison",
+    "open_images": "data",
     "CodecError": "errors",
     "ConfigError": "errors",
     "DataError": "errors",
     "HybridVQError": "errors",
+    "MissingExtraError": "errors",
     "ModelError": "errors",
     "ShapeError": "errors",
     "TrainingError": "errors",
+    "evaluate": "evaluation",
+    "export_onnx": "export",
+    "PixelCNNPrior": "priors",
+    "Prior": "priors",
+    "StaticPrior": "priors",
+    "TransformerPrior": "priors",
+    "build_prior": "priors",
+    "load_prior": "priors",
     "FrequencyQuantizer": "quantizers",
     "GainShapeQuantizer": "quantizers",
     "GaussianQuantizer": "quantizers",
@@ -30,27 +87,12 @@ _HOMES = {
     "Tokens": "quantizers",
     "VectorQuantizer": "quantizers",
     "build_quantizer": "quantizers",
+    "load_recipe": "recipe",
+    "write_report": "report",
+    "CodecSettings": "settings",
     "Tokenizer": "tokenizer",
     "load_tokenizer": "tokenizer",
-    "PixelCNNPrior": "priors",
-    "Prior": "priors",
-    "StaticPrior": "priors",
-    "TransformerPrior": "priors",
-    "build_prior": "priors",
-    "load_prior": "priors",
-    "evaluate": "evaluation",
-    "export_onnx": "export",
-    "open_images": "data",
-    "Codec": "codec",
-    "compress": "codec",
-    "decompress": "codec",
-    "CodecSettings": "settings",
-    "load_tokens": "bulk",
-    "tokenize": "bulk",
-    "load_recipe": "recipe",
     "train": "training",
-    "compare": "compare",
-    "write_report": "report",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]
@@ -59,7 +101,12 @@ __all__ = ["__version__", *sorted(_HOMES)]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'hybridvq' has no attribute {name!r}")
-    return getattr(import_module(f"hybridvq.{_HOMES[name]}"), name)
+    try:
+        return getattr(import_module(f"hybridvq.{_HOMES[name]}"), name)
+    except ModuleNotFoundError as error:
+        from hybridvq.extras import missing
+
+        raise missing(error) or error from None
 
 
 def __dir__() -> list[str]:

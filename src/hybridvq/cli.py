@@ -25,6 +25,7 @@ from hybridvq.commands import (
 )
 from hybridvq.commands.arguments import new_parser, underscored
 from hybridvq.errors import DataError, HybridVQError, LostProcessError
+from hybridvq.extras import missing
 from hybridvq.launch import is_first
 from hybridvq.recipe import plain
 
@@ -86,6 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HybridVQError as error:
         # The first of several processes speaks for all, but for what one can meet alone.
         return complain(str(error)) if is_first() or isinstance(error, DataError | LostProcessError) else 2
+    except ModuleNotFoundError as error:
+        sentence = missing(error)
+        if sentence is None:
+            raise
+        return complain(str(sentence))
     except OSError as error:
         return complain(f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})")
     except KeyboardInterrupt as error:
@@ -116,7 +122,3 @@ def build_parser(words: Sequence[str]) -> ArgumentParser:
         commands.add_subcommand(name, own, help=command.SUMMARY)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,6 +2,7 @@
 
     HybridVQError
     ├── ConfigError       a setting, recipe key or command-line value that cannot be used
+    │   └── MissingExtraError      an optional package that is not installed
     ├── DataError         a data set or image that cannot be read
     ├── ShapeError        a tensor whose shape does not fit the model
     ├── ModelError        a saved model or checkpoint that cannot be loaded
@@ -20,6 +21,10 @@ class HybridVQError(Exception):
 
 class ConfigError(HybridVQError, ValueError):
     """A setting, recipe key or command-line value cannot be used."""
+
+
+class MissingExtraError(ConfigError, ImportError):
+    """An optional package is not installed."""
 
 
 class DataError(HybridVQError):

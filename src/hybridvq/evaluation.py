@@ -89,6 +89,7 @@ class Measurement:
         z = self.tokenizer.encoder(x)
         quantized = self.tokenizer.quantizer(z)
         tokens = quantized.tokens
+        assert quantized.error is not None
         x_hat = self.tokenizer.decode(tokens).float()
         positions = z.shape[0] * z.shape[2] * z.shape[3]
         self.images += len(x)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hybridvq._version import __version__
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError
+from hybridvq.extras import lacking
 from hybridvq.quantizers import FrequencyQuantizer, Tokens
 from hybridvq.tokenizer import CONFIG, Tokenizer, load_tokenizer, model_folder, weight_hash
 from hybridvq.writing import write_whole
@@ -84,7 +85,7 @@ def require_exporter() -> None:
     """Raise ConfigError unless what torch.onnx needs is installed."""
     for name in ("onnx", "onnxscript"):
         if find_spec(name) is None:
-            raise ConfigError(f"export needs {name}, which is not installed; pip install 'hybridvq[export]'")
+            raise lacking(name)
 
 
 def check_new(out: Path) -> None:

@@ -1,7 +1,7 @@
 """An image tokenizer: encoder, quantizer, decoder."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +70,8 @@ class Tokenizer(
     Raises:
         ConfigError: an argument has no such value.
     """
+
+    __call__: Callable[..., Reconstruction]
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ def test_without_gradio(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["app"]) == 2
     assert capsys.readouterr().err == (
-        "hybridvq: the page needs gradio, which is not installed; pip install 'hybridvq[app]'\n"
+        "hybridvq: this needs gradio, which is not installed; pip install 'hybridvq[app]'\n"
     )
 
 

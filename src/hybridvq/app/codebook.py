@@ -61,6 +61,7 @@ def usage(model: Model) -> tuple[np.ndarray, Tensor]:
         z = encode(model, sample_picture(name))
         with evaluating(model.tokenizer):
             tokens = model.tokenizer.quantizer(z).tokens
+        assert tokens.codes is not None
         counts += torch.bincount(tokens.codes.flatten().cpu(), minlength=len(counts))
         if tokens.gains is not None:
             gains.append(tokens.gains[:, 0].flatten().cpu())

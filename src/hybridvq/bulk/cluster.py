@@ -9,6 +9,7 @@ from typing import Any
 from hybridvq import errors
 from hybridvq.bulk.shards import Job, ShardMaker
 from hybridvq.errors import ConfigError, HybridVQError
+from hybridvq.extras import lacking
 
 
 class Actor:
@@ -42,7 +43,7 @@ def make_shards(job: Job, todo: list[int], workers: int | None, address: str | N
     try:
         import ray.data
     except ImportError:
-        raise ConfigError("--engine ray needs Ray, which is not installed; pip install 'hybridvq[ray]'") from None
+        raise lacking("ray") from None
     with connected(address or os.environ.get("RAY_ADDRESS"), workers) as resources:
         quiet = ray.data.DataContext.get_current()
         quiet.enable_progress_bars = False

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from hybridvq.codec.integers import LIMIT, SCALE, UNIT_LOG2, layer, relu, softmax_counts, to_counts
+from hybridvq.documents import mapping, parse_json
 from hybridvq.errors import CodecError
 from hybridvq.writing import write_whole
 

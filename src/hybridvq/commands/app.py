@@ -10,6 +10,7 @@ from contextlib import suppress
 from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.errors import ConfigError
+from hybridvq.extras import lacking
 
 SUMMARY = "Show models in a web page."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -27,7 +28,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     if not 1 <= arguments.port <= 65535:
         raise ConfigError(f"--port is {arguments.port}; it must lie between 1 and 65535")
     if importlib.util.find_spec("gradio") is None:
-        raise ConfigError("the page needs gradio, which is not installed; pip install 'hybridvq[app]'")
+        raise lacking("gradio")
     with tempfile.TemporaryDirectory(prefix="hybridvq-app-") as uploads:
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
         from hybridvq.app.models import load_models

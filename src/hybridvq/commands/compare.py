@@ -36,7 +36,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     plan = settings_of(Plan, arguments)
     if find_processes().world_size > 1:
         raise ConfigError("compare trains on one device; start it without torchrun or srun, and --jobs runs at a time")
-    from hybridvq.compare import compare
+    from hybridvq.comparison import compare
     from hybridvq.report import print_table, write_report
 
     out = Path(arguments.out)

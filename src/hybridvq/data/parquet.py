@@ -1,6 +1,5 @@
 """Parquet files in the layout of the Hugging Face hub: a column of encoded images."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from hybridvq.data.decode import UnreadableError
 from hybridvq.data.images import Split
 from hybridvq.data.labels import LABEL_COLUMN, Column, Labels, from_columns, is_label, read_column
 from hybridvq.data.splits import hold_out, named_sides, other_split
+from hybridvq.documents import parse_json
 from hybridvq.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img")

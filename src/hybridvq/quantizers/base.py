@@ -86,6 +86,7 @@ class Quantizer(nn.Module, ABC):
     codebook_size: int | None = None  # K
     levels: int | None = None  # L, where gains are quantized
     stages: int = 1  # S
+    __call__: Callable[..., Quantized]
 
     def __init__(self, dim: int, code_dim: int | None = None, normalize: bool = False) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hybridvq.compare.run import open_both, run_one
+from hybridvq.comparison.run import open_both, run_one
 from hybridvq.errors import TrainingError
 from hybridvq.settings import DataSettings, Plan, Recipe
 

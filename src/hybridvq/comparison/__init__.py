@@ -7,6 +7,6 @@
 A run that is finished is not trained again, and one that was cut off goes on from its checkpoint.
 """
 
-from hybridvq.compare.comparison import compare
+from hybridvq.comparison.plan import compare
 
 __all__ = ["compare"]

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from hybridvq._version import __version__
-from hybridvq.compare.parallel import run_parallel
-from hybridvq.compare.run import (
+from hybridvq.comparison.parallel import run_parallel
+from hybridvq.comparison.run import (
     SHOWN_IMAGES,
     finished,
     open_both,

@@ -1,0 +1,33 @@
+"""Which packages come only with an extra, and the sentence for one that is missing."""
+
+from hybridvq.errors import MissingExtraError
+
+EXTRA_OF = {
+    "lightning": "train",
+    "tensorboard": "train",
+    "datasets": "train",
+    "pyarrow": "train",
+    "torchmetrics": "train",
+    "jinja2": "train",
+    "matplotlib": "train",
+    "skimage": "train",
+    "sklearn": "train",
+    "gradio": "app",
+    "ray": "ray",
+    "onnx": "export",
+    "onnxscript": "export",
+}
+"""The extra of pyproject.toml that brings each package, by the name that is imported."""
+
+
+def missing(error: ModuleNotFoundError) -> MissingExtraError | None:
+    """The sentence for an import that failed because an extra is not installed; None where it failed otherwise."""
+    package = (error.name or "").partition(".")[0]
+    return lacking(package) if package in EXTRA_OF else None
+
+
+def lacking(package: str) -> MissingExtraError:
+    """The error that says which extra brings `package`."""
+    return MissingExtraError(
+        f"this needs {package}, which is not installed; pip install 'hybridvq[{EXTRA_OF[package]}]'"
+    )
