@@ -48,7 +48,8 @@ ALLOWED = {
         "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
     },
     "codec": {
-        "documents", "errors", "settings", "metrics", "data", "quantizers", "tokenizer", "evaluation", "files", "writing"
+        "documents", "errors", "settings", "metrics", "data", "quantizers", "tokenizer", "evaluation", "files",
+        "writing",
     },
     "training": {
         "documents",
