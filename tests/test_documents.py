@@ -1,7 +1,9 @@
 """JSON that is refused, and JSON that is written; YAML is tested with the recipes that it holds."""
 
+import ast
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -41,3 +43,30 @@ def test_what_is_written_is_json():
     again = parse_json(to_json(content))
     assert again == {"a": [1.5, None, [None, None]], "b": {"c": None, "d": True}, "e": "NaN", "ü": None}
     assert to_json({"a": 1}) == (json.dumps({"a": 1}, indent=1) + "\n").encode()
+
+
+ROOT = Path(__file__).parent.parent
+SOURCES = [path for folder in ("src", "docs", "benchmarks", "experiments") for path in (ROOT / folder).rglob("*.py")]
+
+
+def calls(path):
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+
+
+def test_text_is_utf8_everywhere():
+    """Whatever the locale; files opened as bytes, and what is no file, have no encoding."""
+    for path in SOURCES:
+        for call in calls(path):
+            name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            is_builtin = name == "open" and isinstance(call.func, ast.Name)
+            if name in ("read_text", "write_text") or is_builtin:
+                said = {keyword.arg for keyword in call.keywords}
+                mode = call.args[1].value if is_builtin and len(call.args) > 1 else ""
+                assert "encoding" in said or "b" in mode, f"{path}:{call.lineno} reads or writes text without encoding"
+
+
+def test_json_and_yaml_are_read_in_one_place():
+    for path in SOURCES:
+        if path.name != "documents.py":
+            readers = {ast.unparse(call.func) for call in calls(path)}
+            assert not readers & {"json.load", "json.loads", "yaml.load", "yaml.safe_load"}, path
