@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,7 @@ from PIL import Image
 import tiny
 from hybridvq import __version__
 from hybridvq.cli import COMMANDS, main
+from hybridvq.commands.arguments import trained_size
 from hybridvq.recipe import load_recipe
 
 TRAIN = ["train", "--recipe", "vector", "--training.steps", "20", "--eval-images", "16", *tiny.COMMAND_LINE]
@@ -173,6 +175,24 @@ def test_train_evaluate_reconstruct(trained, tmp_path, capsys):
     assert re.fullmatch(r"\S+a\.png: \d+\.\d\d dB at 0\.379 bits a pixel -> \S+out/a\.png\n", out)
     with Image.open(tmp_path / "out" / "a.png") as written:
         assert written.size == (13, 13)
+
+
+def test_the_size_of_older_models(trained, tmp_path, capsys):
+    """The size stands in config.json; before, only the run's recipe.json had it, and a model of its own said nothing."""
+    for model in (trained, trained / "model"):
+        assert trained_size(str(model)) == 16
+    config = json.loads((trained / "model" / "config.json").read_text(encoding="utf-8"))
+    assert config.pop("size") == 16
+    old = tmp_path / "run" / "model"
+    shutil.copytree(trained / "model", old)
+    (old / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    shutil.copy(trained / "recipe.json", tmp_path / "run")
+    assert trained_size(str(old)) == trained_size(str(old.parent)) == 16
+    assert capsys.readouterr().err == ""
+    for content in ("", "[" * 100_000, '{"data": {"size": -3}}', '{"data": {"size": 16}, "data": {"size": 16}}'):
+        (tmp_path / "run" / "recipe.json").write_text(content, encoding="utf-8")
+        assert trained_size(str(old)) == 32
+        assert "does not say at what size it was trained; 32 is used, or give --size" in capsys.readouterr().err
 
 
 def test_finished_runs_are_kept(trained, capsys, complaint):

@@ -96,4 +96,5 @@ class YamlFile(ActionConfigFile):
             raise ConfigError(f"{values}: {' '.join(str(error).split())}") from error
         if isinstance(content.get("overrides"), dict):
             content["overrides"] = dotted(content["overrides"])  # jsonargparse keeps the last of two nested mappings
-        super().__call__(parser, cfg, yaml.safe_dump(content), option_string)  # ASCII, which no locale can misread
+        # ASCII, which no locale can misread.
+        super().__call__(parser, cfg, yaml.safe_dump(content, sort_keys=False), option_string)

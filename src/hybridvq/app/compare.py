@@ -7,7 +7,7 @@ from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError
 from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.rate import operating_points, rate_figure
-from hybridvq.report.result import Recipe, by_group, gather
+from hybridvq.report.result import Recipe, by_group, drawing, gather
 from hybridvq.report.summary import summary
 from hybridvq.report.table import COLUMNS, cells
 
@@ -22,12 +22,8 @@ def open_result(path: str | Path) -> str:
     """
     name = Path(path).name
     recipes = read_recipes(Path(path), name)
-    try:
+    with drawing(name):
         return render(recipes)
-    except Exception as error:  # its values may be of any type, and each breaks in its own way
-        raise ConfigError(
-            f"{name} is not a result that can be drawn ({type(error).__name__}); run `hybridvq compare` again"
-        ) from error
 
 
 def read_recipes(path: Path, name: str) -> list[Recipe]:
