@@ -178,7 +178,7 @@ def test_train_evaluate_reconstruct(trained, tmp_path, capsys):
 
 
 def test_the_size_of_older_models(trained, tmp_path, capsys):
-    """The size stands in config.json; before, only the run's recipe.json had it, and a model of its own said nothing."""
+    """It stands in config.json; before, only the recipe.json of the run had it, and a model alone said nothing."""
     for model in (trained, trained / "model"):
         assert trained_size(str(model)) == 16
     config = json.loads((trained / "model" / "config.json").read_text(encoding="utf-8"))
