@@ -9,7 +9,16 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 
 import tiny
 from hybridvq import ShapeError, evaluate
-from hybridvq.evaluation import GainRange, SymbolCounts, gain_range, read_gains, reconstruct, to_pixels
+from hybridvq.evaluation import (
+    GainRange,
+    SymbolCounts,
+    code_usage,
+    evaluating,
+    gain_range,
+    read_gains,
+    reconstruct,
+    to_pixels,
+)
 from hybridvq.metrics import grid_levels, grid_values
 from hybridvq.quantizers import Tokens
 from test_tokenizer import images, tokenizer
@@ -120,6 +129,30 @@ def test_evaluating_changes_nothing():
     reconstruct(made, BATCH)
     assert made.training
     assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
+
+
+def test_every_part_keeps_its_mode():
+    """Frozen batch normalization stays frozen, also when something goes wrong inside."""
+    made = tokenizer().train()
+    frozen = [part for part in made.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    assert frozen
+    for part in frozen:
+        part.eval()
+    modes = [part.training for part in made.modules()]
+    evaluate(made, [BATCH])
+    reconstruct(made, BATCH)
+    with pytest.raises(ShapeError):
+        evaluate(made, [images(2, 4)])
+    assert [part.training for part in made.modules()] == modes
+    with evaluating(made):
+        assert not any(part.training for part in made.modules())
+
+
+def test_codes_used_are_those_of_any_stage():
+    usage = code_usage(torch.tensor([[3, 1, 0, 0], [0, 0, 4, 0]]))
+    assert (usage["codebook_size"], usage["codes_used"], usage["usage"]) == (4, 3, [3, 1, 4, 0])
+    assert usage["code_entropy_bits"] == pytest.approx((2 - 0.75 * math.log2(3)) / 2)
+    assert usage["perplexity"] == pytest.approx((4 / 27**0.25 + 1) / 2)
 
 
 @torch.no_grad()

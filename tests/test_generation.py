@@ -1,6 +1,8 @@
 """New images from a prior: what is drawn, kept, written and refused."""
 
+import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -141,6 +143,21 @@ def test_refusals(prior, tmp_path, capsys, words, sentence):
     assert sentence in err
     assert re.fullmatch(r"hybridvq: [^\n]+\n", err)
     assert not (tmp_path / "out").exists()
+
+
+def test_guidance_needs_label_dropout(prior, tmp_path, capsys):
+    shutil.copytree(prior, tmp_path / "prior")
+    path = tmp_path / "prior" / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config["options"]["label_dropout"] = 0.0
+    path.write_text(json.dumps(config))
+    words = ["sample", str(tmp_path / "prior"), "--count", "1", "--out", str(tmp_path / "out")]
+    assert main([*words, "--labels", "dark", "--guidance", "2"]) == 2
+    assert "guidance is 2.0, but this prior was trained without label dropout" in capsys.readouterr().err
+    assert main(words) == 2
+    assert "knows no images without a label; give label" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*words, "--labels", "dark"]) == 0
 
 
 def test_a_prior_refuses_another_tokenizer(prior, tmp_path, capsys, classes):

@@ -27,7 +27,7 @@ ALLOWED = {
     "recipe": {"documents", "errors", "settings"},
     "distributed": set(),
     "launch": {"errors"},
-    "quantizers": {"errors", "distributed"},
+    "quantizers": {"errors", "distributed", "ranges"},
     "networks": {"errors", "distributed"},
     "metrics": set(),
     "writing": set(),
@@ -38,8 +38,10 @@ ALLOWED = {
     },
     "export": {"_version", "documents", "errors", "extras", "quantizers", "tokenizer", "writing"},
     "half": {"errors", "tokenizer", "writing"},
-    "priors": {"documents", "errors", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
+    "priors": {
+        "documents", "errors", "evaluation", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights"
+    },
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
     "bulk": {
         "_version", "documents", "errors", "extras", "data", "evaluation", "quantizers", "tokenizer", "writing"
@@ -158,6 +160,13 @@ def test_the_command_line_starts_without_torch():
 def test_what_a_page_shows_is_computed_without_gradio():
     tabs = ", ".join(f"hybridvq.app.{name}" for name in ("reconstruct", "compress", "generate", "codebook", "compare"))
     assert not loaded_after(f"import {tabs}") & {"gradio", "lightning", "datasets"}
+
+
+def test_no_module_has_the_name_of_a_function():
+    """Importing a module of that name would put it in the function's place."""
+    modules = {path.stem for path in PACKAGE.iterdir()}
+    assert not modules & set(hybridvq.__all__)
+    assert inspect.isfunction(hybridvq.compare)
 
 
 def test_public_names():

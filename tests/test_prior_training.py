@@ -8,12 +8,23 @@ import pytest
 import torch
 
 import tiny
-from hybridvq import ConfigError, DataError, ModelError, Tokenizer, load_prior, load_tokenizer, load_tokens, tokenize
+from hybridvq import (
+    ConfigError,
+    DataError,
+    ModelError,
+    Tokenizer,
+    build_prior,
+    load_prior,
+    load_tokenizer,
+    load_tokens,
+    tokenize,
+)
 from hybridvq.data import TrainBatches
-from hybridvq.priors import bits_per_position
+from hybridvq.priors import TokenSpace, bits_per_position
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
 from hybridvq.tokenizer import weight_hash
 from hybridvq.training import train_prior
+from hybridvq.training.prior import PriorTraining
 from hybridvq.training.tokens import TokenArrays, TokenBatches, split
 from replicas import in_two
 from runs import CHECKPOINT, read_checkpoint, weights
@@ -73,6 +84,32 @@ def test_the_first_loss_is_that_of_an_independent_sum(gain_shape, tmp_path):
     assert label is None
     nats = -prior.log_prob(batch).detach().sum() / batch.codes.numel()
     assert history.train_bits[0] == pytest.approx(float(nats) / math.log(2), rel=1e-4)
+
+
+def test_gains_are_learned_in_the_units_of_the_training_set(tokens, tmp_path):
+    prior, _ = train(tokens, tmp_path / "run", settings(steps=1, learning_rate=1e-9))
+    gains = TokenArrays(load_tokens(tokens / "train")).batch(slice(None)).get("gains")
+    if gains is None:
+        assert prior.gain_head is None
+        return
+    values = prior.gain_head.values(gains, 0).double()
+    assert prior.gain_head.mean.item() == pytest.approx(values.mean().item(), rel=1e-5)
+    assert prior.gain_head.deviation.item() == pytest.approx(values.std(correction=0).item() or 1.0, rel=1e-4)
+
+
+def test_tables_and_matrices_decay_and_vectors_do_not(gain_shape):
+    arrays = TokenArrays(load_tokens(gain_shape / "train"))
+    prior = build_prior(
+        "transformer", TokenSpace.of(load_tokenizer(gain_shape / "model")), (4, 4), 3, SMALL["transformer"]
+    )
+    module = PriorTraining(prior, settings(weight_decay=0.25).training, arrays, 0)
+    groups = module.configure_optimizers()["optimizer"].param_groups
+    names = {id(parameter): name for name, parameter in prior.named_parameters()}
+    decay = {names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert decay.keys() == set(names.values())
+    assert {decay[name] for name in decay if "norm" in name or name.endswith("expand.bias") or name == "start"} == {0.0}
+    tables = ("row", "column", "stage", "code_output.bias", "embedding.code.weight", "label_embedding.weight")
+    assert {decay[name] for name in (*tables, "blocks.0.expand.weight", "code_output.free.weight")} == {0.25}
 
 
 def test_a_resumed_run_ends_as_if_it_had_not_stopped(gain_shape, tmp_path, monkeypatch):

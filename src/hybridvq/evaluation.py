@@ -4,10 +4,11 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq import metrics
@@ -242,14 +243,15 @@ def raw_bits(tokenizer: Tokenizer, tokens: Tokens) -> float:
 
 
 @contextmanager
-def evaluating(tokenizer: Tokenizer) -> Iterator[torch.device]:
-    """Evaluation mode while inside, whatever it was before after; gives the tokenizer's device."""
-    was_training = tokenizer.training
-    tokenizer.eval()
+def evaluating(model: nn.Module) -> Iterator[torch.device]:
+    """Evaluation mode while inside, and after it each part in the mode it was in before; gives the model's device."""
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
     try:
-        yield next(tokenizer.parameters()).device
+        yield next(chain(model.parameters(), model.buffers())).device
     finally:
-        tokenizer.train(was_training)
+        for part, training in modes:
+            part.training = training
 
 
 def to_pixels(x: Tensor) -> Tensor:

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 
 from codec.models import photo
 from hybridvq import ConfigError
 from hybridvq.app import generate
 from hybridvq.app.picture import Picture
 from hybridvq.generation import GAP
+from hybridvq.settings import SamplingSettings
 
 PLAIN = generate.settings_of(1.0, 0, 1.0)
 SIDE = 16 + GAP
@@ -20,11 +22,36 @@ def test_the_seed_decides(loaded):
     assert (one != other).any()
 
 
-def test_settings_and_classes_matter(loaded):
-    plain = generate.draw(loaded.prior, PLAIN, 1, 2)
-    for settings in ((0.3, 0, 1.0), (1.0, 2, 1.0), (1.0, 0, 0.1)):
-        assert (generate.draw(loaded.prior, generate.settings_of(*settings), 1, 2) != plain).any()
-    assert (generate.draw(loaded.prior, PLAIN, 1, 2, "light") != generate.draw(loaded.prior, PLAIN, 1, 2, "dark")).any()
+@pytest.mark.parametrize(
+    ("controls", "settings"),
+    [
+        ((0.3, 0, 1.0), SamplingSettings(temperature=0.3)),
+        ((1.0, 2, 1.0), SamplingSettings(top_k=2)),
+        ((1.0, None, 0.1, 3.0), SamplingSettings(top_p=0.1, guidance=3.0)),
+    ],
+)
+@pytest.mark.parametrize(("label", "number"), [("dark", 0), ("light", 1), (generate.ANY, None)])
+def test_settings_and_classes_reach_the_prior(loaded, monkeypatch, controls, settings, label, number):
+    """What they do there is tested with the priors; whether pictures differ is up to the model."""
+    asked = {}
+
+    def sample(n, shape, **options):
+        asked.update(options)
+        return drawn
+
+    drawn = loaded.prior.prior.sample(2, (4, 4))
+    monkeypatch.setattr(loaded.prior.prior, "sample", sample)
+    generate.draw(loaded.prior, generate.settings_of(*controls), 1, 2, label)
+    assert {name: asked[name] for name in vars(settings)} == vars(settings)
+    assert (asked["label"] is None) if number is None else (asked["label"].tolist() == [number] * 2)
+
+
+@torch.no_grad()
+def test_classes_have_logits_of_their_own(loaded):
+    prior = loaded.prior.prior
+    tokens = prior.sample(1, (4, 4))
+    logits = [prior.code_logits(prior.context(tokens, label), 0) for label in (torch.tensor([0]), torch.tensor([1]))]
+    assert not torch.equal(*logits)
 
 
 @pytest.mark.parametrize(("keep", "kept"), [("top", np.s_[:8]), ("left", np.s_[:, :8])])

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -19,9 +21,10 @@ def shares(choice, n=20_000):
         (Choice(temperature=0.5), [1 / 30, 16 / 30, 4 / 30, 9 / 30]),
         (Choice(temperature=0), [0, 1, 0, 0]),
         (Choice(temperature=1e-30), [0, 1, 0, 0]),
-        (Choice(temperature=1e30), [0.25] * 4),
+        (Choice(temperature=1e6), [0.25] * 4),
         (Choice(top_k=2), [0, 4 / 7, 0, 3 / 7]),
         (Choice(top_k=9), [0.1, 0.4, 0.2, 0.3]),
+        (Choice(top_k=1), [0, 1, 0, 0]),
         (Choice(top_p=0.65), [0, 4 / 7, 0, 3 / 7]),
         (Choice(top_p=0.75), [0, 4 / 9, 2 / 9, 3 / 9]),
         (Choice(top_p=0.01), [0, 1, 0, 0]),
@@ -38,6 +41,12 @@ def test_the_ends_of_the_unit_interval_meet_no_impossible_symbol():
     assert Choice().index(logits, torch.tensor([0.0, 1 - 2**-24, 1.0])).tolist() == [1, 2, 2]
 
 
+def test_the_top_k_are_k_even_where_they_are_equally_likely():
+    u = (torch.arange(100) + 0.5) / 100
+    drawn = Choice(top_k=2).index(torch.zeros(100, 5), u)
+    assert drawn.bincount(minlength=5).tolist() == [50, 50, 0, 0, 0]
+
+
 def test_guidance_extrapolates():
     conditional, unconditional = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5, 3.0]])
     assert Choice(guidance=3).guide([conditional, unconditional]).tolist() == [[2.0, 0.0]]
@@ -50,8 +59,9 @@ def test_guidance_extrapolates():
     [
         ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")), ("top_k", 0),
         ("top_p", 0.0), ("top_p", 1.1), ("top_p", float("nan")), ("guidance", -1.0), ("guidance", float("inf")),
+        ("temperature", 1e308), ("guidance", 1e308), ("guidance", float("nan")), ("top_k", 2.5), ("top_k", -1),
     ],
 )  # fmt: skip
 def test_nonsense_is_named(name, value):
-    with pytest.raises(ConfigError, match=f"{name} is {value}; "):
+    with pytest.raises(ConfigError, match=re.escape(f"{name} is {value}; ")):
         Choice(**{name: value})

@@ -116,6 +116,12 @@ def test_similar_codes_share_statistics():
     ("kind", "options", "message"),
     [
         (PixelCNNPrior, {"layers": 0}, "layers is 0"),
+        (PixelCNNPrior, {"width": 2**40}, "width is 1099511627776"),
+        (TransformerPrior, {"label_dropout": float("nan")}, "label_dropout is nan"),
+        (TransformerPrior, {"dropout": -0.5}, "dropout is -0.5"),
+        (TransformerPrior, {"layers": 10**9}, "layers is 1000000000"),
+        (TransformerPrior, {"gain": "mixture", "components": 10**9}, "components is 1000000000"),
+        (TransformerPrior, {"classes": 2**40}, "classes is 1099511627776"),
         (PixelCNNPrior, {"width": 0}, "width is 0"),
         (PixelCNNPrior, {"label_dropout": 1.0}, "label_dropout is 1.0"),
         (TransformerPrior, {"layers": 0}, "layers is 0"),

@@ -41,6 +41,12 @@ def test_the_tokenizer_is_checked(saved):
         load_prior(saved, saved.parent / "other")
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_a_saved_prior_knows_whether_it_was_trained_without_labels_too(tmp_path, share):
+    save_prior(prior("transformer", space(), classes=2, label_dropout=share), tmp_path / "prior", "a" * 64)
+    assert load_prior(tmp_path / "prior").knows_unlabeled == (share > 0)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_damaged_and_missing_files(saved, name):
     whole = (saved / name).read_bytes()
@@ -138,8 +144,8 @@ def test_a_prior_of_ones_own_cannot_be_saved(tmp_path):
             {"heads": 3},
             "the pixelcnn prior has no option 'heads'; it takes gain, components, width, layers",
         ),
-        ("transformer", {"width": "x"}, r"options \{'width': 'x'\} has a value that cannot be used"),
-        ("transformer", {"layers": 2.5}, "cannot be used"),
+        ("transformer", {"width": "x"}, "width is 'x'; it must be a whole number"),
+        ("transformer", {"layers": 2.5}, "layers is 2.5; it must be a whole number"),
         ("static", {"gain": "mixture"}, "static tables hold no 'mixture'"),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from hybridvq import ConfigError, ShapeError
+from hybridvq.priors import bits_per_position
 from hybridvq.quantizers import Tokens
 from priors.spaces import CASES, SMALL, every, prior, space, tokens
 
@@ -114,6 +115,30 @@ def test_guidance_moves_from_no_label_to_the_label(name, head):
     assert not same(plain, free)
     assert not same(plain, guided)
     assert torch.equal(draw(label, 1e-9).codes, free.codes) or head == "mixture"  # densities stay conditional
+
+
+@pytest.mark.parametrize("name", ["pixelcnn", "transformer"])
+def test_a_prior_trained_without_label_dropout_knows_no_images_without_a_label(name):
+    made, label = prior(name, space(), classes=2, label_dropout=0.0), torch.tensor([0, 1])
+    made.space.check(made.sample(2, (3, 4), label))
+    with pytest.raises(ConfigError, match=r"guidance is 2\.0, but this prior was trained without label dropout"):
+        made.sample(2, (3, 4), label, guidance=2.0)
+    for call in (lambda: made.sample(2, (3, 4)), lambda: made.score(tokens(space(), 2))):
+        with pytest.raises(ConfigError, match="knows no images without a label; give label, or train it with"):
+            call()
+    prior(name, space(), label_dropout=0.0).sample(2, (3, 4))  # without classes nothing was left out
+
+
+def test_every_part_keeps_its_mode():
+    made = prior("transformer", space("float"), classes=2).train()
+    made.blocks[0].eval()
+    modes = [part.training for part in made.modules()]
+    assert len(set(modes)) == 2
+    made.sample(2, (3, 4))
+    bits_per_position(made, [(tokens(space("float")), None)])
+    with pytest.raises(ShapeError):
+        bits_per_position(made, [(tokens(space("float"), shape=(9, 9)), None)])
+    assert [part.training for part in made.modules()] == modes
 
 
 def test_modes_and_gradients():

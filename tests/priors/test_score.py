@@ -128,7 +128,7 @@ LABEL = torch.tensor([0, 1, 2])
     ("classes", "label", "error", "message"),
     [
         (None, LABEL, ConfigError, "built without classes, so it takes no labels"),
-        (2, LABEL, ConfigError, "one of the labels is 2; this prior knows classes from 0 to 1"),
+        (2, LABEL, ConfigError, "one of the labels is 2; they go from 0 to 1"),
         (3, LABEL - 1, ConfigError, "one of the labels is -1"),
         (3, LABEL[:2], ShapeError, r"label is torch.int64 of shape \(2,\); it must be int64 of shape \(3,\)"),
         (3, LABEL.float(), ShapeError, r"label is torch.float32 of shape \(3,\)"),
@@ -163,7 +163,7 @@ def test_cells_of_another_kind_are_refused():
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"shape": (3, 0)}, r"shape is \(3, 0\)"), ({"classes": 0}, "classes is 0"), ({"head": "x"}, "no gain head nam")],
+    [({"shape": (3, 0)}, r"shape\[1\] is 0"), ({"classes": 0}, "classes is 0"), ({"head": "x"}, "no gain head nam")],
 )
 def test_arguments_of_every_prior(name, change, message):
     with pytest.raises(ConfigError, match=message):

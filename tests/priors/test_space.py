@@ -73,7 +73,7 @@ CODES = torch.zeros(2, 1, 3, 4, dtype=torch.long)
         ("none", Tokens(codes=CODES[:, 0]), ShapeError, r"codes have shape \(2, 3, 4\); this prior takes \(batch, 1,"),
         ("none", Tokens(codes=CODES.expand(2, 2, 3, 4)), ShapeError, r"codes have shape \(2, 2, 3, 4\)"),
         ("none", Tokens(codes=CODES[:0]), ShapeError, r"codes have shape \(0, 1, 3, 4\)"),
-        ("none", Tokens(codes=CODES + 5), ConfigError, "one of the codes is 5; this prior models codes from 0 to 4"),
+        ("none", Tokens(codes=CODES + 5), ConfigError, "one of the codes is 5; they go from 0 to 4"),
         ("none", Tokens(codes=CODES - 1), ConfigError, "one of the codes is -1"),
         ("none", Tokens(codes=CODES, gains=CODES), ConfigError, "hold gains, and this prior is of codes alone"),
         ("levels", Tokens(codes=CODES), ConfigError, "hold no gains, and this prior models them"),

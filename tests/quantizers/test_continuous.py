@@ -65,6 +65,9 @@ def test_every_quantizer_decodes_from_tokens_alone():
         ("vector", {"codebok_size": 4}, "no option 'codebok_size'; it takes codebook_size"),
         ("frequency", {}, "needs the option 'frequent'"),
         ("identity", {"beta": 1}, "no option 'beta'; it takes code_dim"),
+        ("gaussian", {"kl_weight": -1}, "kl_weight is -1"),
+        ("gaussian", {"kl_weight": math.nan}, "kl_weight is nan"),
+        ("identity", {"code_dim": 0}, "code_dim is 0"),
     ],
 )
 def test_building_names_what_is_wrong(name, options, message):

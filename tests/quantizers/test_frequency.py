@@ -87,7 +87,13 @@ def test_gradient_of_passed_positions_is_the_identity():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"frequent": 9}, "frequent is 9"), ({"frequent": 2, "rare": "x"}, "rare is 'x'")]
+    ("options", "message"),
+    [
+        ({"frequent": 9}, "frequent is 9"),
+        ({"frequent": 2, "rare": "x"}, "rare is 'x'"),
+        ({"frequent": 2, "table_decay": 5}, "table_decay is 5"),
+        ({"frequent": 2, "warmup_steps": -1}, "warmup_steps is -1"),
+    ],
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ConfigError, match=message):

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import reference
@@ -8,7 +10,7 @@ from torch.nn import functional as F
 
 from hybridvq import ConfigError
 from hybridvq.metrics import entropy_bits
-from hybridvq.quantizers import GainShapeQuantizer, Tokens
+from hybridvq.quantizers import GainShapeQuantizer, Quantizer, Tokens
 from hybridvq.quantizers.base import nearest_direction, rotate
 
 
@@ -183,14 +185,102 @@ def test_a_rate_weight_saves_bits_and_costs_error():
     assert error < larger < 2 * error
 
 
-def test_restarted_directions_are_chosen_again_under_a_rate_weight():
+def test_a_training_step_gives_restarted_directions_an_even_share():
     quantizer = trained(rate_weight=0.3, restart_every=2, steps=20).train()
     quantizer.directions.recent_counts[3] = 0
-    quantizer.directions.steps.fill_(20)
-    quantizer.directions.prepare(batch(1).movedim(1, -1).reshape(-1, 5))
-    quantizer.pair_shares[0].shares[3] = 0
-    quantizer.pair_shares[0].restart(quantizer.directions.restarted)
-    assert torch.equal(quantizer.pair_shares[0].shares[3], torch.full((8,), 1 / 128))
+    shares = quantizer.pair_shares[0].shares
+    shares[3] = 0
+    quantizer(batch(1))
+    assert quantizer.directions.restarted[3]
+    assert (shares[3] >= 0.99 / 128).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"rate_weight": 0.3}])
+@pytest.mark.parametrize("stages", [1, 3])
+def test_every_step_leaves_the_levels_in_order(options, stages):
+    """Fast levels, restarts and gains whose scale jumps make them overtake one another."""
+    torch.manual_seed(0)
+    quantizer = GainShapeQuantizer(5, 16, levels=8, stages=stages, restart_every=2, decay=0.5, **options).train()
+    for step in range(20):
+        quantizer(batch(step) * 10 ** (step % 3))
+        for levels in quantizer.gain_levels:
+            assert (levels.values.diff() >= 0).all()
+
+
+def test_a_model_whose_levels_are_out_of_order_is_sorted_by_its_next_step():
+    """Levels, counts and shares move together: the step is that of the model in order."""
+    ordered, shuffled = (trained(rate_weight=0.3, steps=20, restart_every=0).train() for _ in range(2))
+    order = torch.tensor([3, 0, 7, 1, 2, 6, 5, 4])
+    state = shuffled.state_dict()
+    for key in ("gain_levels.0.values", "gain_levels.0.counts", "gain_levels.0.sums", "pair_shares.0.shares"):
+        state[key] = state[key][..., order]
+    shuffled.load_state_dict(state)
+    tokens, others = ordered(batch(30)).tokens, shuffled(batch(30)).tokens
+    assert torch.equal(tokens.codes, others.codes)
+    assert torch.equal(tokens.gains, order[others.gains])
+    for key, value in shuffled.state_dict().items():
+        torch.testing.assert_close(value, ordered.state_dict()[key], msg=key)
+
+
+def test_the_product_is_signed():
+    """No direction comes closer at a gain of 0 or more; one that points the other way may, at a negative gain."""
+    for seed in range(20):
+        quantizer = trained(seed % 4, levels=None, codebook_size=1 + seed % 7)
+        z = batch(seed, positions=3)
+        errors = (z - quantizer(z).z_hat).square().sum(1).flatten()
+        rows = torch.from_numpy(reference.rows(z)).float()
+        products = (rows @ quantizer.directions.weight.T).clamp(min=0)
+        others = rows.square().sum(1, keepdim=True) - products.square()
+        assert (errors[:, None] <= others + 1e-4).all()
+    quantizer = GainShapeQuantizer(2, codebook_size=2, levels=None).eval()
+    quantizer.directions.weight.copy_(torch.eye(2))
+    out = quantizer(torch.tensor([-1.0, -0.1]).view(1, 2, 1, 1))
+    assert out.tokens.codes.item() == 1  # at -0.1, where the other direction would leave an error of 0.01 and not of 1
+
+
+def test_vectors_of_zeros_leave_directions_of_unit_length():
+    quantizer = GainShapeQuantizer(5, codebook_size=16, levels=4, restart_every=1).train()
+    for _ in range(3):
+        quantizer(torch.zeros(2, 5, 4, 4))
+        torch.testing.assert_close(quantizer.directions.weight.norm(dim=1), torch.ones(16))
+
+
+CODES = torch.zeros(1, 2, 2, 2, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("levels", "tokens", "message"),
+    [
+        (8, Tokens(codes=CODES, gains=CODES - 1), "one of the gains is -1; they go from 0 to 7"),
+        (8, Tokens(codes=CODES, gains=CODES + 8), "one of the gains is 8; they go from 0 to 7"),
+        (8, Tokens(codes=CODES - 1, gains=CODES), "one of the codes is -1; they go from 0 to 15"),
+        (8, Tokens(codes=CODES + 16, gains=CODES), "one of the codes is 16; they go from 0 to 15"),
+        (8, Tokens(codes=CODES, gains=CODES.float()), "the gains are floats, and this quantizer has levels"),
+        (None, Tokens(codes=CODES, gains=CODES), "the gains are levels, and this quantizer has floats"),
+        (8, Tokens(codes=CODES, gains=CODES[:, :1]), r"the gains have shape \(1, 1, 2, 2\), and the codes"),
+        (8, Tokens(codes=CODES.repeat(1, 2, 1, 1), gains=CODES), r"the codes have shape \(1, 4, 2, 2\)"),
+    ],
+)  # fmt: skip
+def test_tokens_out_of_range_are_refused(levels, tokens, message):
+    with pytest.raises(ConfigError, match=message):
+        trained(levels=levels, stages=2).dequantize(tokens)
+
+
+def test_the_check_of_tokens_compiles_away():
+    quantizer = trained(stages=2)
+    tokens = quantizer(batch(3)).tokens
+
+    def read(codes, gains):
+        return quantizer.dequantize(Tokens(codes=codes, gains=gains))
+
+    compiled = torch.compile(read, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(tokens.codes, tokens.gains), quantizer.dequantize(tokens))
+
+
+def test_training_never_asks_what_tokens_hold(monkeypatch):
+    """Looking would make a device wait at every step."""
+    monkeypatch.delattr(Quantizer, "check")
+    trained(rate_weight=0.3)
 
 
 @pytest.mark.parametrize(
@@ -203,6 +293,19 @@ def test_restarted_directions_are_chosen_again_under_a_rate_weight():
         ({"gradient": "none"}, "gradient is 'none'"),
         ({"rate_weight": -0.1}, "rate_weight is -0.1"),
         ({"rate_weight": 0.1, "levels": None}, "rate_weight is 0.1"),
+        ({"rate_weight": 0.1, "quantize_from": 5}, "quantize_from is 5 and rate_weight is 0.1"),
+        ({"rate_weight": 1e308}, "rate_weight is 1e[+]308"),
+        ({"rate_weight": math.nan}, "rate_weight is nan"),
+        ({"beta": math.nan}, "beta is nan"),
+        ({"decay": 5}, "decay is 5"),
+        ({"decay": 1}, "decay is 1"),
+        ({"codebook_size": 2**40}, "codebook_size is 1099511627776"),
+        ({"stages": 10**9}, "stages is 1000000000"),
+        ({"levels": 2.5}, "levels is 2.5"),
+        ({"levels": 2**40}, "levels is 1099511627776"),
+        ({"quantize_from": -1}, "quantize_from is -1"),
+        ({"restart_every": -1}, "restart_every is -1"),
+        ({"code_dim": 2**40}, "code_dim is 1099511627776"),
     ],
 )
 def test_wrong_options_are_named(options, message):

@@ -43,6 +43,19 @@ def test_a_level_that_none_chooses_stays_where_it_is():
     torch.testing.assert_close(levels.values, torch.tensor([0.0, 1.0, 5.0]))
 
 
+def test_levels_that_overtake_are_sorted_with_their_counts():
+    levels = GainLevels(3, decay=0.0)
+    order = levels.observe(torch.tensor([5.0, 5.0, 1.0, 9.0, 9.0, 9.0]), torch.tensor([0, 0, 1, 2, 2, 2]))
+    assert order.tolist() == [1, 0, 2]
+    assert levels.values.tolist() == [1, 5, 9]
+    assert levels.counts.tolist() == [1, 2, 3]
+    assert levels.sums.tolist() == [1, 10, 27]
+    pairs = PairShares(1, 3)
+    pairs.shares.copy_(torch.tensor([[0.2, 0.1, 0.7]]))
+    pairs.reorder(order)
+    torch.testing.assert_close(pairs.shares, torch.tensor([[0.1, 0.2, 0.7]]))
+
+
 def test_shares_follow_the_pairs_and_cost_what_a_coder_would_spend():
     pairs = PairShares(2, 4, decay=0.5)
     codes, levels = torch.tensor([0, 0, 0, 1]), torch.tensor([2, 2, 3, 0])

@@ -188,6 +188,19 @@ def test_dead_codes_restart_from_encoder_outputs(z):
     assert vq.codebook.restarted is None
 
 
+def test_a_code_is_dead_if_none_chose_it_since_the_last_check():
+    vq = VectorQuantizer(1, codebook_size=2, init="uniform", restart_every=2).train()
+    with torch.no_grad():
+        vq.codebook.weight.copy_(torch.tensor([[-1.0], [1.0]]))
+    both, first = torch.tensor([-1.0, 1.0]).view(1, 1, 1, 2), torch.tensor([-1.0, -1.0]).view(1, 1, 1, 2)
+    for z, counts in ((both, [1, 1]), (both, [2, 2]), (first, [2, 0]), (first, [4, 0])):
+        vq(z)
+        assert vq.codebook.restarted is None
+        assert vq.codebook.recent_counts.tolist() == counts
+    vq(first)
+    assert vq.codebook.restarted.tolist() == [False, True]
+
+
 def test_a_restarted_average_starts_again(z):
     vq = quantizer(learn="ema", restart_every=1, decay=1 - 1e-7).train()
     vq.codebook.weight[0] = 1e3
@@ -221,11 +234,24 @@ def test_the_search_runs_in_float32_under_autocast(z):
         ({"learn": "magic"}, "learn is 'magic'"),
         ({"init": "zeros"}, "init is 'zeros'"),
         ({"codebook_size": 0}, "codebook_size is 0"),
+        ({"codebook_size": 2**40}, "codebook_size is 1099511627776; it must be a whole number from 1 to 1048576"),
+        ({"codebook_size": 2.0}, "codebook_size is 2.0"),
+        ({"beta": float("nan")}, "beta is nan"),
+        ({"beta": "1e-3"}, "beta is '1e-3'; it must be a number from 0 to 1e[+]06"),
+        ({"decay": 5}, "decay is 5; it must be a number from 0 to below 1"),
+        ({"decay": float("nan")}, "decay is nan"),
+        ({"restart_every": -5}, "restart_every is -5"),
     ],
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         VectorQuantizer(6, **options)
+
+
+@pytest.mark.parametrize("wrong", [-1, 11])
+def test_codes_out_of_range_are_refused(wrong):
+    with pytest.raises(ConfigError, match=f"one of the codes is {wrong}; they go from 0 to 10"):
+        quantizer().dequantize(Tokens(codes=torch.full((1, 1, 2, 2), wrong)))
 
 
 def test_a_wrong_shape_is_named():

@@ -15,6 +15,7 @@ from hybridvq._version import __version__
 from hybridvq.data import Images
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import DataError
+from hybridvq.evaluation import evaluating
 from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import CONFIG, Tokenizer, weight_hash
 
@@ -111,8 +112,8 @@ def describe(tokenizer: Tokenizer, folder: Path, images: Images, shard_images: i
         ShapeError: the images do not divide into whole positions.
     """
     tokenizer.check_size(images.size)
-    with torch.inference_mode():
-        tokens = tokenizer.eval().encode(torch.zeros(1, 3, images.size, images.size))
+    with evaluating(tokenizer), torch.inference_mode():
+        tokens = tokenizer.encode(torch.zeros(1, 3, images.size, images.size))
     quantizer = tokenizer.quantizer
     side = images.size // tokenizer.downsampling
     return Manifest(

@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError, ShapeError
+from hybridvq.evaluation import evaluating
 from hybridvq.priors.checks import check_cells, check_given, check_label
 from hybridvq.priors.choice import Choice
 from hybridvq.priors.gains import Cells, build_gain_head
 from hybridvq.priors.space import TokenSpace
 from hybridvq.quantizers import Tokens
+from hybridvq.ranges import check_count
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,18 @@ class Prior(nn.Module, ABC):
     """
 
     vectors: Tensor  # (K, C)
+    label_dropout: float = 0.0  # the share of labels left out in training
 
     def __init__(
         self, space: TokenSpace, shape: tuple[int, int], classes: int | None, gain: str | None, components: int
     ) -> None:
         super().__init__()
-        if len(shape) != 2 or min(shape) < 1:
+        if len(shape) != 2:
             raise ConfigError(f"shape is {tuple(shape)}; give the height and width of the grid of positions")
-        if classes is not None and classes < 1:
-            raise ConfigError(f"classes is {classes}; use at least 1, or null for a prior without labels")
+        for i, side in enumerate(shape):
+            check_count(f"shape[{i}]", side)
+        if classes is not None:
+            check_count("classes", classes)
         self.shape, self.classes = (int(shape[0]), int(shape[1])), classes
         self.codebook_size, self.stages, self.kind = space.codebook_size, space.stages, space.gain
         self.gain, self.components = gain, components
@@ -100,6 +105,11 @@ class Prior(nn.Module, ABC):
             yield self.context(tokens, label)[:, s, i, j]
 
     @property
+    def knows_unlabeled(self) -> bool:
+        """Whether images without a label were learned: there are no classes, or labels were left out in training."""
+        return self.classes is None or self.label_dropout > 0
+
+    @property
     def space(self) -> TokenSpace:
         """What tokens are."""
         values = None if self.gain_head is None else self.gain_head.level_values
@@ -125,7 +135,7 @@ class Prior(nn.Module, ABC):
 
         Args:
             tokens: codes and gains (B, S, h, w).
-            label: (B,) int64; None where a picture of any class is meant.
+            label: (B,) int64; None where a picture of any class is meant, which takes a `label_dropout` to learn.
             cells: lower and upper edges (B, S, h, w) of the cell of each float gain, for the log-mass of the cell
                 instead of the log-density of the gain.
 
@@ -137,7 +147,7 @@ class Prior(nn.Module, ABC):
         codes, gains = tokens.codes, tokens.gains
         assert codes is not None
         self.check_shape(tuple(codes.shape[2:]))
-        check_label(label, len(codes), self.classes)
+        check_label(label, len(codes), self.classes, self.knows_unlabeled)
         check_cells(cells, codes, self.kind)
         context = self.context(tokens, label)
         code, gain = [], []
@@ -175,7 +185,7 @@ class Prior(nn.Module, ABC):
         Args:
             n: how many.
             shape: (h, w).
-            label: (n,) int64; None for any class.
+            label: (n,) int64; None for any class, as in `score`. Guidance takes a `label_dropout` too.
             temperature, top_k, top_p, guidance: see `Choice`.
             given, keep: tokens (n or 1, S, h, w), and the positions (h, w) bool that are taken from them.
             generator: a CPU generator; None for torch's own.
@@ -189,18 +199,18 @@ class Prior(nn.Module, ABC):
         if n < 1:
             raise ShapeError(f"n is {n}; draw at least 1 grid of tokens")
         self.check_shape(shape)
-        check_label(label, n, self.classes)
+        check_label(label, n, self.classes, self.knows_unlabeled)
         check_given(given, keep, n, tuple(shape), self.space)
         if guidance != 1 and label is None:
             raise ConfigError(f"guidance is {guidance}, but there is no label to guide towards; give label")
+        if guidance != 1 and not self.knows_unlabeled:
+            raise ConfigError(
+                f"guidance is {guidance}, but this prior was trained without label dropout, so it has nothing to guide "
+                "away from; leave guidance at 1, or train it with a label_dropout above 0"
+            )
         tokens = self._blank(n, shape, given, keep)
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                self._fill(tokens, label, choice, keep, generator, cache)
-        finally:
-            self.train(was_training)
+        with evaluating(self), torch.inference_mode():
+            self._fill(tokens, label, choice, keep, generator, cache)
         return tokens
 
     def _fill(

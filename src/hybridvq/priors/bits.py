@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from hybridvq.errors import ConfigError, DataError
+from hybridvq.evaluation import evaluating
 from hybridvq.metrics import grid_levels, grid_values
 from hybridvq.priors.base import Prior
 from hybridvq.priors.gains import Cells
 from hybridvq.quantizers import Tokens
+from hybridvq.ranges import check_count
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,20 @@ class Bits:
 
 @dataclass(frozen=True)
 class GainGrid:
-    """The 2**bits evenly spaced values from `low` to `high`, ends included, that float gains are rounded to."""
+    """The 2**bits evenly spaced values from `low` to `high`, ends included, that float gains are rounded to.
+
+    Raises:
+        ConfigError: low is not below high, one of them is not finite, or bits is not 1 to 16.
+    """
 
     low: float
     high: float
     bits: int
+
+    def __post_init__(self) -> None:
+        check_count("bits", self.bits, 1, 16)
+        if not -math.inf < self.low < self.high < math.inf:
+            raise ConfigError(f"a grid goes from a low to a higher value, not from {self.low} to {self.high}")
 
     def round(self, tokens: Tokens) -> tuple[Tokens, Cells]:
         """Tokens with rounded gains, and the edges of their cells; the outer cells have no end.
@@ -68,10 +79,8 @@ def bits_per_position(
         ConfigError: there is a grid, and gains are no floats.
         DataError: there are no batches.
     """
-    was_training, device = prior.training, prior.vectors.device
     code, gain, positions = 0.0, 0.0, 0
-    prior.eval()
-    try:
+    with evaluating(prior) as device:
         for given, label in batches:
             tokens = Tokens(**{k: v if v is None else v.to(device) for k, v in vars(given).items()})
             tokens, cells = grid.round(tokens) if grid else (tokens, None)
@@ -79,8 +88,6 @@ def bits_per_position(
             code -= float(score.code.double().sum())
             gain -= 0.0 if score.gain is None else float(score.gain.double().sum())
             positions += score.code[:, 0].numel()
-    finally:
-        prior.train(was_training)
     if not positions:
         raise DataError("there are no tokens to measure the prior on")
     return Bits(code / positions / math.log(2), gain / positions / math.log(2))

@@ -6,25 +6,28 @@ from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.priors.gains import Cells
 from hybridvq.priors.space import TokenSpace
 from hybridvq.quantizers import Tokens
+from hybridvq.quantizers.base import check_indices
 
 
-def check_label(label: Tensor | None, n: int, classes: int | None) -> None:
-    """Raise unless `label` is None, or a class for each of n images.
+def check_label(label: Tensor | None, n: int, classes: int | None, unlabeled: bool) -> None:
+    """Raise unless `label` is a class for each of n images, or None where a prior has learned `unlabeled` images.
 
     Raises:
-        ConfigError: the prior has no classes, or not that many.
+        ConfigError: the prior has no classes, or not that many, or it needs a label.
         ShapeError: it is not (n,) int64.
     """
     if label is None:
+        if not unlabeled:
+            raise ConfigError(
+                "this prior was trained without label dropout, so it knows no images without a label; give label, or "
+                "train it with a label_dropout above 0"
+            )
         return
     if classes is None:
         raise ConfigError("this prior was built without classes, so it takes no labels")
     if label.shape != (n,) or label.dtype != int64:
         raise ShapeError(f"label is {label.dtype} of shape {tuple(label.shape)}; it must be int64 of shape ({n},)")
-    low, high = (int(v) for v in label.aminmax())
-    if low < 0 or high >= classes:
-        wrong = low if low < 0 else high
-        raise ConfigError(f"one of the labels is {wrong}; this prior knows classes from 0 to {classes - 1}")
+    check_indices("labels", label, classes)
 
 
 def check_cells(cells: Cells | None, codes: Tensor, kind: str) -> None:

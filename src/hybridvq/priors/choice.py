@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hybridvq.errors import ConfigError
+from hybridvq.ranges import check_count, check_weight
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,9 @@ class Choice:
     """What is done to a distribution before something is drawn from it.
 
     Attributes:
-        temperature: divides the logits, multiplies the deviation of a Gaussian; 0 takes the most likely value.
-        top_k: draw from the k most likely symbols alone; None for all.
+        temperature: divides the logits, multiplies the deviation of a Gaussian; 0 takes the most likely symbol, and the
+            mean of the heaviest Gaussian.
+        top_k: draw from the k most likely symbols alone, of equally likely ones the first; None for all.
         top_p: draw from the fewest most likely symbols that hold this share of the mass (Holtzman et al. 2020,
             arXiv:1904.09751); None for all.
         guidance: w in logits = unconditional + w (conditional - unconditional) (Ho and Salimans 2022,
@@ -32,14 +34,12 @@ class Choice:
     guidance: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise ConfigError(f"temperature is {self.temperature}; use 0 for the most likely tokens, or a positive one")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top_k is {self.top_k}; keep at least 1 symbol, or leave it out")
+        check_weight("temperature", self.temperature)
+        check_weight("guidance", self.guidance)
+        if self.top_k is not None:
+            check_count("top_k", self.top_k)
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
-        if not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise ConfigError(f"guidance is {self.guidance}; use 1 for none, or a larger number")
 
     def index(self, logits: Tensor, u: Tensor) -> Tensor:
         """A symbol (n,) int64 for each row of logits (n, K), by inverting the distribution at u (n,) in [0, 1)."""
@@ -61,8 +61,8 @@ class Choice:
     def _keep(self, logits: Tensor) -> Tensor:
         """Minus infinity for the symbols that are not drawn from."""
         if self.top_k is not None and self.top_k < logits.shape[-1]:
-            least = logits.topk(self.top_k).values[:, -1:]
-            logits = logits.masked_fill(logits < least, -math.inf)
+            order = logits.argsort(descending=True, stable=True)
+            logits = logits.scatter(-1, order[:, self.top_k :], -math.inf)
         if self.top_p is not None and self.top_p < 1:
             ordered, order = logits.sort(descending=True)
             p = ordered.softmax(-1)

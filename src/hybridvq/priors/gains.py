@@ -12,6 +12,7 @@ from hybridvq.errors import ConfigError
 from hybridvq.priors.choice import Choice
 from hybridvq.priors.normal import log_normal_density, log_normal_mass
 from hybridvq.priors.space import TokenSpace
+from hybridvq.ranges import check_count
 
 HEADS = ("categorical", "gaussian", "mixture")
 MIN_DEVIATION = 1e-3  # of a component, in deviations of all gains
@@ -131,8 +132,7 @@ class DensityHead(GainHead):
     """
 
     def __init__(self, space: TokenSpace, components: int) -> None:
-        if components < 1:
-            raise ConfigError(f"components is {components}; a mixture needs at least 1")
+        check_count("components", components)
         super().__init__(space, 3 * components)
 
     def start(self) -> Tensor:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybridvq.errors import ConfigError
 from hybridvq.priors.base import Prior
 from hybridvq.priors.space import TokenSpace
+from hybridvq.ranges import check_count, check_share
 
 SMALL = 0.02  # deviation of output weights, so that an untrained prior spends about log K on a code
 GAIN_FEATURES = 32
@@ -39,10 +39,8 @@ class NetworkPrior(Prior):
         label_dropout: float,
     ) -> None:
         super().__init__(space, shape, classes, gain, components)
-        if width < 1:
-            raise ConfigError(f"width is {width}; it must be at least 1")
-        if not 0 <= label_dropout < 1:
-            raise ConfigError(f"label_dropout is {label_dropout}; it is a share of labels, from 0 to below 1")
+        check_count("width", width)
+        check_share("label_dropout", label_dropout)
         self.width, self.label_dropout = width, label_dropout
         self.register_buffer("unit", space.vectors.square().mean().sqrt().clamp(min=1e-12))
         self.embedding = TokenEmbedding(space, width)

@@ -7,6 +7,7 @@ from hybridvq.errors import ConfigError
 from hybridvq.priors.network import NetworkPrior
 from hybridvq.priors.space import TokenSpace
 from hybridvq.quantizers import Tokens
+from hybridvq.ranges import check_count
 
 FIRST_KERNEL, KERNEL = 7, 3
 GATE_GAIN = 3.0  # the deviation of tanh(a) sigmoid(b) is a third for unit a, b: without it the upper layers start dead
@@ -50,8 +51,7 @@ class PixelCNNPrior(NetworkPrior):
     ) -> None:
         if space.stages != 1:
             raise ConfigError(f"pixelcnn models one code a position, and these tokens have {space.stages}")
-        if layers < 1:
-            raise ConfigError(f"layers is {layers}; use at least 1")
+        check_count("layers", layers)
         super().__init__(space, shape, classes, gain, components, width, label_dropout)
         self.layers = layers
         self.stack = nn.ModuleList(

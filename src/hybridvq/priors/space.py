@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.quantizers import QUANTIZERS, FrequencyQuantizer, GainShapeQuantizer, Quantizer, Tokens, VectorQuantizer
+from hybridvq.quantizers.base import check_indices
 from hybridvq.quantizers.levels import GainLevels
 from hybridvq.tokenizer import Tokenizer
 
@@ -20,7 +21,7 @@ class TokenSpace:
         codebook_size: K.
         stages: S, codes of a position.
         gain: whether a code comes with no gain, with one of L levels, or with a float.
-        level_values: (S, L) float32, the gain that each level stands for, ascending; None without levels.
+        level_values: (S, L) float32, the gain that each level stands for; None without levels.
         vectors: (K, C) float32, the codebook: unit directions, or codes of any length.
     """
 
@@ -74,7 +75,7 @@ class TokenSpace:
         if codes.ndim != 4 or codes.shape[1] != self.stages or not codes.numel():
             shape = f"(batch, {self.stages}, height, width)"
             raise ShapeError(f"the codes have shape {tuple(codes.shape)}; this prior takes {shape}, none of them 0")
-        _check_range("codes", codes, self.codebook_size)
+        check_indices("codes", codes, self.codebook_size)
         if (gains is None) != (self.gain == "none"):
             has, models = ("no", "models them") if gains is None else ("", "is of codes alone")
             raise ConfigError(f"these tokens hold {has} gains, and this prior {models}".replace("  ", " "))
@@ -86,14 +87,7 @@ class TokenSpace:
             kinds = ("levels", "floats") if self.gain == "float" else ("floats", "levels")
             raise ConfigError(f"these gains are {kinds[0]}, and this prior models {kinds[1]}")
         if self.levels:
-            _check_range("gains", gains, self.levels)
-
-
-def _check_range(name: str, values: Tensor, size: int) -> None:
-    low, high = (int(v) for v in values.aminmax())
-    if low < 0 or high >= size:
-        wrong = low if low < 0 else high
-        raise ConfigError(f"one of the {name} is {wrong}; this prior models {name} from 0 to {size - 1}")
+            check_indices("gains", gains, self.levels)
 
 
 def _copy(vectors: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from hybridvq.priors.base import steps
 from hybridvq.priors.network import NetworkPrior
 from hybridvq.priors.space import TokenSpace
 from hybridvq.quantizers import Tokens
+from hybridvq.ranges import check_count, check_share
 
 POSITION = 0.3  # deviation of what is added for row, column and stage: about that of a token's embedding
 
@@ -51,12 +52,11 @@ class TransformerPrior(NetworkPrior):
         label_dropout: float = 0.1,
     ) -> None:
         super().__init__(space, shape, classes, gain, components, width, label_dropout)
-        if heads < 1 or width % heads:
+        check_count("layers", layers)
+        check_count("heads", heads)
+        check_share("dropout", dropout)
+        if width % heads:
             raise ConfigError(f"width is {width} and heads is {heads}; width must be a multiple of heads")
-        if layers < 1:
-            raise ConfigError(f"layers is {layers}; use at least 1")
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"dropout is {dropout}; it must be at least 0 and below 1")
         self.layers, self.heads, self.dropout = layers, heads, dropout
         self.start = nn.Parameter(torch.zeros(width))
         self.row = nn.Parameter(torch.randn(self.shape[0], width) * POSITION)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.quantizers.normalize import UnitPower
+from hybridvq.ranges import check_count
 
 SLAB_ELEMENTS = 2**20  # entries of the N x K score table held at once: 4 MiB of float32, within a cache
 BLOCK = 32  # scores whose minimum is taken before it is asked which of them it was
@@ -79,7 +80,7 @@ class Quantizer(nn.Module, ABC):
     digits there.
 
     Raises:
-        ConfigError: code_dim is below 1.
+        ConfigError: dim or code_dim is below 1.
         ShapeError: z is not (B, D, h, w) with D equal to `dim`.
     """
 
@@ -90,8 +91,9 @@ class Quantizer(nn.Module, ABC):
 
     def __init__(self, dim: int, code_dim: int | None = None, normalize: bool = False) -> None:
         super().__init__()
-        if code_dim is not None and code_dim < 1:
-            raise ConfigError(f"code_dim is {code_dim}; use at least 1, or null for the width of the network")
+        check_count("dim", dim)
+        if code_dim is not None:
+            check_count("code_dim", code_dim)
         self.dim, self.code_dim = dim, code_dim or dim
         self.to_code = nn.Conv2d(dim, code_dim, 1) if code_dim else nn.Identity()
         self.unit_power = UnitPower(self.code_dim) if normalize else nn.Identity()
@@ -116,9 +118,33 @@ class Quantizer(nn.Module, ABC):
         """z_hat (B, D, h, w) float32 from tokens alone.
 
         Raises:
-            ConfigError: the tokens were made by another kind of quantizer.
+            ConfigError: the tokens were made by another kind of quantizer, or a code or level is out of range.
         """
+        if not torch.compiler.is_compiling():  # a graph cannot branch on what the tokens hold
+            self.check(tokens)
         return self.from_code(self.read(tokens))
+
+    def check(self, tokens: Tokens) -> None:
+        """Raise unless every code and level of `tokens` is one of this quantizer's.
+
+        Raises:
+            ConfigError: one is not, gains are floats instead of levels or the reverse, or a position has more codes.
+        """
+        codes, gains = tokens.codes, tokens.gains
+        if codes is not None and self.codebook_size:
+            if codes.ndim != 4 or codes.shape[1] > self.stages:
+                shape = f"(batch, {self.stages} at most, height, width)"
+                raise ConfigError(f"the codes have shape {tuple(codes.shape)}; this quantizer takes {shape}")
+            check_indices("codes", codes, self.codebook_size)
+        if gains is None:
+            return
+        if gains.is_floating_point() == bool(self.levels):
+            kinds = ("floats", "levels") if self.levels else ("levels", "floats")
+            raise ConfigError(f"the gains are {kinds[0]}, and this quantizer has {kinds[1]}")
+        if codes is not None and gains.shape != codes.shape:
+            raise ConfigError(f"the gains have shape {tuple(gains.shape)}, and the codes {tuple(codes.shape)}")
+        if self.levels:
+            check_indices("gains", gains, self.levels)
 
     @abstractmethod
     def quantize(self, z: Tensor) -> Quantized:
@@ -127,6 +153,16 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def read(self, tokens: Tokens) -> Tensor:
         """The quantized vectors (B, code_dim, h, w) float32 of tokens."""
+
+
+def check_indices(name: str, values: Tensor, size: int) -> None:
+    """Raise ConfigError unless all `values` lie between 0 and size - 1."""
+    if values.is_floating_point():
+        raise ConfigError(f"the {name} are floats; they must be whole numbers from 0 to {size - 1}")
+    if values.numel():
+        low, high = (int(v) for v in values.aminmax())
+        if low < 0 or high >= size:
+            raise ConfigError(f"one of the {name} is {low if low < 0 else high}; they go from 0 to {size - 1}")
 
 
 def flatten(z: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from hybridvq.distributed import gather, of_first, total
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import nearest_code, nearest_direction
+from hybridvq.ranges import LARGEST_STEP, check_count, check_share
 
 KMEANS_ITERATIONS = 10
 SMOOTHING = 1e-5
@@ -33,8 +34,9 @@ class CodeVectors(nn.Module, ABC):
 
     def __init__(self, size: int, restart_every: int, decay: float, initialised: bool) -> None:
         super().__init__()
-        if size < 1:
-            raise ConfigError(f"codebook_size is {size}; it must be at least 1")
+        check_count("codebook_size", size)
+        check_count("restart_every", restart_every, 0, LARGEST_STEP)
+        check_share("decay", decay)
         self.restart_every, self.decay = restart_every, decay
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.register_buffer("initialised", torch.tensor(initialised))
@@ -166,7 +168,8 @@ class Directions(CodeVectors):
         m_k <- d m_k + (1-d) sum <z, c_k> z,   c_k <- m_k / ||m_k||
 
     One step of power iteration towards the leading eigenvector of sum z z^T, which maximises sum <z, c_k>^2 and so
-    minimises the error of gain-shape quantization. They start by the same steps on the first training batch.
+    minimises the error of these vectors with float gains. They start by the same steps on the first training batch. A
+    zero vector has no direction and leaves a code where it is.
 
     Raises:
         ConfigError: the first batch holds fewer vectors than codes.
@@ -183,13 +186,13 @@ class Directions(CodeVectors):
         return nearest_direction(z, self.weight)
 
     def start(self, z: Tensor) -> Tensor:
-        directions = F.normalize(draw_rows(z, len(self.weight)), dim=1)
+        directions = unit_or(draw_rows(z, len(self.weight)), self.weight)
         for _ in range(KMEANS_ITERATIONS):
             directions = turned(directions, z, nearest_direction(z, directions))
         return directions
 
     def place(self, vectors: Tensor, where: Tensor) -> None:
-        directions, mask = F.normalize(vectors, dim=1), where[:, None]
+        directions, mask = unit_or(vectors, self.weight), where[:, None]
         self.weight.copy_(torch.where(mask, directions, self.weight))
         self.ema_sums.copy_(torch.where(mask, directions, self.ema_sums))
 

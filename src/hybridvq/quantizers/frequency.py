@@ -10,6 +10,7 @@ from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Tokens, straight_through
 from hybridvq.quantizers.projected import coefficient
 from hybridvq.quantizers.vector import VectorQuantizer
+from hybridvq.ranges import LARGEST_STEP, check_count, check_share
 
 
 class FrequencyQuantizer(VectorQuantizer):
@@ -62,8 +63,9 @@ class FrequencyQuantizer(VectorQuantizer):
         normalize: bool = False,
     ) -> None:
         super().__init__(dim, codebook_size, beta, learn, init, restart_every, decay, code_dim, normalize)
-        if not 0 <= frequent <= codebook_size:
-            raise ConfigError(f"frequent is {frequent}; it must lie between 0 and codebook_size, {codebook_size}")
+        check_count("frequent", frequent, 0, codebook_size)
+        check_count("warmup_steps", warmup_steps, 0, LARGEST_STEP)
+        check_share("table_decay", table_decay)
         if rare not in ("vector", "projected"):
             raise ConfigError(f"rare is {rare!r}; use 'vector' or 'projected'")
         self.frequent, self.rare = frequent, rare

@@ -10,6 +10,9 @@ from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, nearest_code, rotate, straight_through
 from hybridvq.quantizers.codebook import Directions
 from hybridvq.quantizers.levels import GainLevels, PairShares
+from hybridvq.ranges import LARGEST_STEP, check_count, check_weight
+
+LARGEST_STAGES, LARGEST_LEVELS = 2**8, 2**16
 
 
 class GainShapeQuantizer(Quantizer):
@@ -25,12 +28,14 @@ class GainShapeQuantizer(Quantizer):
 
         k_s, l_s = argmin_{j,l} ||r_s - q_l c_j||^2 + lambda b_{jl}        b = -log2 of the pair's share of positions
 
-    so that short vectors, which a direction hardly changes, share few of them, and the entropy of the tokens falls by
-    more than the error rises.
+    so that short vectors, which a direction hardly changes, share few of them, and the tokens take fewer bits for some
+    more error.
 
     For S = 1 this is gain-shape vector quantization, for S > 1 matching pursuit with quantized gains. Unlike
     `ProjectedQuantizer` the coefficient of a code does not depend on how long the code happens to be, so it cannot run
-    away, and the choice of the code minimises the error of what is sent: ||z - g_k c_k||^2 = ||z||^2 - g_k^2.
+    away. The product is signed: with float gains, where ||r - g_k c_k||^2 = ||r||^2 - g_k^2, no direction comes closer
+    to r at a gain of 0 or more, but one that points the other way may, at a negative gain. With levels the direction is
+    chosen first and its level second, so another pair may come closer; the choice by rate compares all pairs.
 
     The directions start from data and follow it by moving averages, and dead ones restart from encoder outputs (see
     `Directions`); the levels follow the gains (see `GainLevels`).
@@ -50,7 +55,7 @@ class GainShapeQuantizer(Quantizer):
         stages: S.
         code_dim: dimension that is quantized, between two 1x1 convolutions; None quantizes all D.
         beta: weight of the commitment term.
-        quantize_from: training steps with float gains before the levels are used.
+        quantize_from: training steps with float gains before the levels are used; not with a rate weight.
         restart_every, decay: how the directions are kept, see `CodeVectors`.
         gradient: how the decoder's gradient passes the quantizer, copied or rotated from z_hat onto z (see `rotate`).
         normalize: scale z to unit power first (see `UnitPower`), and go with a `beta` of 0; z_hat has that scale too.
@@ -81,14 +86,19 @@ class GainShapeQuantizer(Quantizer):
         super().__init__(dim, code_dim, normalize)
         if gradient not in ("straight-through", "rotation"):
             raise ConfigError(f"gradient is {gradient!r}; use 'straight-through' or 'rotation'")
-        if stages < 1:
-            raise ConfigError(f"stages is {stages}; a position needs at least 1 code")
-        if levels is not None and levels < 2:
-            raise ConfigError(f"levels is {levels}; use at least 2, or null for float gains")
-        if beta < 0:
-            raise ConfigError(f"beta is {beta}; the weight of the commitment term cannot be negative")
-        if rate_weight < 0 or (rate_weight and levels is None):
-            raise ConfigError(f"rate_weight is {rate_weight}; it must be 0, or positive with a number of levels")
+        check_count("stages", stages, 1, LARGEST_STAGES)
+        if levels is not None:
+            check_count("levels", levels, 2, LARGEST_LEVELS)
+        check_weight("beta", beta)
+        check_weight("rate_weight", rate_weight)
+        check_count("quantize_from", quantize_from, 0, LARGEST_STEP)
+        if rate_weight and levels is None:
+            raise ConfigError(f"rate_weight is {rate_weight}, but float gains have no rate; give a number of levels")
+        if rate_weight and quantize_from:
+            raise ConfigError(
+                f"quantize_from is {quantize_from} and rate_weight is {rate_weight}, but the choice by rate takes "
+                "levels from its first step on; set one of them to 0"
+            )
         self.codebook_size, self.levels, self.stages = codebook_size, levels, stages
         self.beta, self.quantize_from, self.gradient = beta, quantize_from, gradient
         self.rate_weight = rate_weight
@@ -157,8 +167,8 @@ class GainShapeQuantizer(Quantizer):
         k, level = pairs // len(levels.values), pairs % len(levels.values)
         values = levels(level)
         if self.training:
-            levels.observe((r * self.directions(k)).sum(1), level)
             shares.observe(k, level)
+            shares.reorder(levels.observe((r * self.directions(k)).sum(1), level))
         return k, level, values
 
     def _levels_of(self, stage: int) -> GainLevels:

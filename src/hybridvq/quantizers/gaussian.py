@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from hybridvq.distributed import place
-from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Quantizer, Tokens
 from hybridvq.quantizers.identity import passed_vectors
+from hybridvq.ranges import check_weight
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)  # exp() of anything outside says nothing more and can overflow
 
@@ -25,7 +25,7 @@ class GaussianQuantizer(Quantizer):
     Source: Kingma and Welling 2014, arXiv:1312.6114, section 2.4 and appendix B.
 
     Raises:
-        ConfigError: kl_weight is negative.
+        ConfigError: kl_weight is negative, or no number up to 1e6.
         ShapeError: z.shape[1] != D.
     """
 
@@ -33,8 +33,7 @@ class GaussianQuantizer(Quantizer):
 
     def __init__(self, dim: int, kl_weight: float = 1e-3) -> None:
         super().__init__(dim)
-        if kl_weight < 0:
-            raise ConfigError(f"kl_weight is {kl_weight}; it cannot be negative")
+        check_weight("kl_weight", kl_weight)
         self.kl_weight = kl_weight
         self.moments = nn.Conv2d(dim, 2 * dim, 1)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))

@@ -14,13 +14,13 @@ class GainLevels(nn.Module):
 
         n_l <- d n_l + (1-d) #{i : level(g_i) = l},   s_l <- d s_l + (1-d) sum of those g_i,   level_l = s_l / n_l
 
-    They start at the quantiles (l + 1/2) / L of the first training batch; a level that no gain chooses any more
-    moves into the fullest cell. Sums are over all processes.
+    They start at the quantiles (l + 1/2) / L of the first training batch, and every step leaves them in order. A level
+    that no gain chooses any more moves into the fullest cell, where `assign` chooses. Sums are over all processes.
 
     Source: Lloyd 1982, "Least squares quantization in PCM", in one dimension, where the cells are intervals.
     """
 
-    values: Tensor  # (L,) ascending
+    values: Tensor  # (L,) ascending after any training step
     counts: Tensor  # (L,)
     sums: Tensor  # (L,)
     initialised: Tensor  # () bool
@@ -46,7 +46,6 @@ class GainLevels(nn.Module):
         values = self(levels)
         if self.training:
             self.observe(gains, levels)
-            self._order()
             self._revive()
         return levels, values
 
@@ -57,18 +56,19 @@ class GainLevels(nn.Module):
         self.initialised.fill_(True)
 
     @torch.no_grad()
-    def observe(self, gains: Tensor, levels: Tensor) -> None:
-        """Move each level towards the gains that chose it; one that none has chosen for long stays where it is."""
+    def observe(self, gains: Tensor, levels: Tensor) -> Tensor:
+        """Move each level towards the gains that chose it; one that none has chosen for long stays where it is.
+
+        While the gains move, a level may overtake its neighbour, so they are sorted after it. Returns the order (L,):
+        the number that each level had before.
+        """
         counts = total(torch.bincount(levels, minlength=len(self.values)).to(gains.dtype))
         sums = total(torch.zeros_like(self.sums).index_add_(0, levels, gains))
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
-        self.values.copy_(torch.where(self.counts > MIN_COUNT, self.sums / self.counts, self.values))
-
-    def _order(self) -> None:
-        """Sort the levels; while the gains move, a level may overtake its neighbour."""
-        values, order = self.values.sort()
+        values, order = torch.where(self.counts > MIN_COUNT, self.sums / self.counts, self.values).sort(stable=True)
         self._set(values, self.counts[order])
+        return order
 
     def _revive(self) -> None:
         """One dead level a step moves beside the fullest one and takes half of its share."""
@@ -111,6 +111,11 @@ class PairShares(nn.Module):
         n, k = self.shares.shape[1], self.shares.numel()
         counts = total(torch.bincount(codes * n + levels, minlength=k).to(self.shares.dtype))
         self.shares.lerp_((counts / counts.sum()).view_as(self.shares), 1 - self.decay)
+
+    @torch.no_grad()
+    def reorder(self, order: Tensor) -> None:
+        """Follow levels that were sorted: the one now in place l had the number order[l]."""
+        self.shares.copy_(self.shares[:, order])
 
     @torch.no_grad()
     def restart(self, where: Tensor) -> None:

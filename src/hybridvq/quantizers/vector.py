@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, straight_through
 from hybridvq.quantizers.codebook import Codebook
+from hybridvq.ranges import check_weight
 
 
 class VectorQuantizer(Quantizer):
@@ -51,8 +52,7 @@ class VectorQuantizer(Quantizer):
         normalize: bool = False,
     ) -> None:
         super().__init__(dim, code_dim, normalize)
-        if beta < 0:
-            raise ConfigError(f"beta is {beta}; the weight of the commitment term cannot be negative")
+        check_weight("beta", beta)
         self.codebook_size = codebook_size
         self.beta = beta
         self.codebook = Codebook(codebook_size, self.code_dim, learn, init, restart_every, decay)

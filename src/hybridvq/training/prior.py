@@ -125,7 +125,7 @@ class PriorTraining(Training):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Decay what multiplies, not biases, gains of normalization and positions."""
+        """Decay matrices and tables, those of biases and positions included; not vectors, such as those of norms."""
         groups: dict[bool, list[Tensor]] = {True: [], False: []}
         for parameter in self.parameters():
             groups[parameter.ndim > 1].append(parameter)
