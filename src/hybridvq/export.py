@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridvq._version import __version__
+from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError
 from hybridvq.extras import lacking
 from hybridvq.quantizers import FrequencyQuantizer, Tokens
@@ -189,7 +190,7 @@ def describe(tokenizer: Tokenizer, folder: Path, protos: dict[str, Any]) -> dict
         "codebook_size": quantizer.codebook_size,
         "levels": quantizer.levels,
         "stages": quantizer.stages,
-        "model": {"sha256": weight_hash(folder), "config": json.loads((folder / CONFIG).read_text())},
+        "model": {"sha256": weight_hash(folder), "config": read_json(folder / CONFIG)},
         "versions": {
             "hybridvq": __version__,
             "torch": torch.__version__,
@@ -224,7 +225,7 @@ def write(protos: dict[str, Any], about: dict[str, Any], out: Path) -> None:
             for name, proto in protos.items():
                 set_model_props(proto, {KEY: json.dumps(about)})
                 write_whole(whole / name, proto.SerializeToString())
-            write_whole(whole / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+            write_whole(whole / ABOUT, to_json(about))
             whole.replace(out)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error

@@ -21,8 +21,8 @@ def test_a_result_is_drawn():
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "result.json is not JSON"),
-        ("[" * 100_000, "result.json is not JSON"),
+        ("{", "result.json: Expecting"),
+        ("[" * 100_000, "result.json: it is nested too deeply"),
         ("{}", "result.json is not a comparison of schema 1"),
         ('{"schema": 1, "runs": []}', "result.json has no runs"),
         (

@@ -233,7 +233,7 @@ def test_a_target_quality(codec):
     ("words", "message"),
     [
         ({"stages": 0}, "stages is 0"),
-        ({"gain_step": 16}, "gain_step is 16; it must be 0 to 15"),
+        ({"gain_step": 16}, "gain_step is 16; it must be at most 15"),
         ({"rate_weight": -1.0}, "rate_weight is -1.0"),
         ({"target_bpp": 0.0}, "target_bpp is 0.0; it must be positive"),
         ({"target_bpp": 1.0, "target_psnr": 30.0}, "cannot both be met"),

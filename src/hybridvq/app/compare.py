@@ -1,14 +1,13 @@
 """The tab Compare: the curves and the table of a `result.json` that `hybridvq compare` wrote."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from hybridvq.app import markup
+from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError
 from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.rate import operating_points, rate_figure
-from hybridvq.report.result import Recipe, by_group, gather
+from hybridvq.report.result import Recipe, by_group, drawing, gather
 from hybridvq.report.summary import summary
 from hybridvq.report.table import COLUMNS, cells
 
@@ -23,12 +22,8 @@ def open_result(path: str | Path) -> str:
     """
     name = Path(path).name
     recipes = read_recipes(Path(path), name)
-    try:
+    with drawing(name):
         return render(recipes)
-    except Exception as error:  # its values may be of any type, and each breaks in its own way
-        raise ConfigError(
-            f"{name} is not a result that can be drawn ({type(error).__name__}); run `hybridvq compare` again"
-        ) from error
 
 
 def read_recipes(path: Path, name: str) -> list[Recipe]:
@@ -42,9 +37,9 @@ def read_recipes(path: Path, name: str) -> list[Recipe]:
             f"{name} is larger than {MAX_BYTES // 2**20} MB; choose a result.json that `hybridvq compare` wrote"
         )
     try:
-        result: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{name} is not JSON; choose a result.json that `hybridvq compare` wrote") from None
+        result = read_json(path)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}; choose a result.json that `hybridvq compare` wrote") from None
     return gather(result, name)
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from hybridvq.codec.integers import LIMIT, SCALE, UNIT_LOG2, layer, relu, softmax_counts, to_counts
+from hybridvq.documents import mapping, parse_json
 from hybridvq.errors import CodecError
 from hybridvq.writing import write_whole
 
@@ -200,7 +201,7 @@ def load_tables(folder: Path, model: str | None = None) -> Tables:
         raise CodecError(f"{folder} holds no {FILE}, without which nothing can be compressed; run `hybridvq fit-codec`")
     try:
         with safe_open(path, "np") as file:
-            described = json.loads(file.metadata()["codec"])
+            described = mapping(parse_json(file.metadata()["codec"]))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tables = to_tables(described, arrays)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:

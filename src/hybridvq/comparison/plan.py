@@ -147,7 +147,7 @@ def hardware() -> dict[str, Any]:
 def processor_name() -> str:
     """The processor's marketing name where the system tells it."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

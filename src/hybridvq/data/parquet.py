@@ -1,6 +1,5 @@
 """Parquet files in the layout of the Hugging Face hub: a column of encoded images."""
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from hybridvq.data.decode import UnreadableError
 from hybridvq.data.images import Split
 from hybridvq.data.labels import LABEL_COLUMN, Column, Labels, from_columns, is_label, read_column
 from hybridvq.data.splits import hold_out, named_sides, other_split
+from hybridvq.documents import parse_json
 from hybridvq.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img")
@@ -185,7 +185,7 @@ def read_labels(file: Path) -> Column | None:
 def class_names(schema: Any) -> tuple[str, ...] | None:
     """Return the names that `datasets` writes into the schema of a file whose labels it knows as `ClassLabel`."""
     try:
-        names = json.loads(schema.metadata[b"huggingface"])["info"]["features"][LABEL_COLUMN]["names"]
+        names = parse_json(schema.metadata[b"huggingface"])["info"]["features"][LABEL_COLUMN]["names"]
     except (TypeError, KeyError, ValueError):
         return None
     return tuple(map(str, names)) if isinstance(names, list) and names else None

@@ -1,6 +1,5 @@
 """The folder of a run: what it was begun with, its checkpoint, its model."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from hybridvq.documents import parse_json, read_json, to_json
 from hybridvq.errors import ConfigError, ModelError, TrainingError
 from hybridvq.writing import write_whole
 
@@ -37,7 +37,7 @@ def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) ->
         if has_checkpoint:
             return read_checkpoint(path)
         if first:
-            write_whole(written, (json.dumps(described, indent=2) + "\n").encode())
+            write_whole(written, to_json(described, indent=2))
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror or error}); choose another --out") from error
     return None
@@ -46,7 +46,7 @@ def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) ->
 def check_same(written: Path, described: dict[str, Any]) -> None:
     """Raise ModelError unless a run was begun with what is described."""
     try:
-        keys = differing(json.loads(written.read_bytes()), json.loads(json.dumps(described)))
+        keys = differing(read_json(written), parse_json(to_json(described)))
     except ValueError as error:
         raise ModelError(f"{written} cannot be read ({error}); use another folder") from error
     if keys:

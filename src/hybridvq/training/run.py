@@ -55,7 +55,7 @@ def train(
     processes = find_processes(devices, num_nodes)
     described = describe(recipe, seed, train_images)
     if tokenizer is None:
-        tokenizer = build_tokenizer(recipe, seed)
+        tokenizer = build_tokenizer(recipe, seed, train_images.size)
     else:
         described["model"] = tokenizer.config
     tokenizer.check_size(train_images.size)
@@ -69,14 +69,14 @@ def train(
     return tokenizer, history
 
 
-def build_tokenizer(recipe: Recipe, seed: int) -> Tokenizer:
-    """The untrained tokenizer, whose weights follow from the seed.
+def build_tokenizer(recipe: Recipe, seed: int, size: int | None = None) -> Tokenizer:
+    """The untrained tokenizer, whose weights follow from the seed, for images of `size` pixels a side.
 
     Raises:
         ConfigError: the recipe describes none, or the seed is out of range.
     """
     seed_everything(seed)
-    tokenizer = Tokenizer(**asdict(recipe.model))
+    tokenizer = Tokenizer(**asdict(recipe.model), size=size)
     tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return tokenizer
 
