@@ -17,7 +17,8 @@ from hybridvq.data.decode import UnreadableError, decode, fit, without_warnings
 from hybridvq.data.files import is_mini_imagenet
 from hybridvq.data.hub import looks_like_hub_id
 from hybridvq.data.images import Images, PixelMemory, Split, fingerprint
-from hybridvq.data.parquet import first_line, shard_files
+from hybridvq.data.listing import list_folder, note_left_out
+from hybridvq.data.parquet import first_line, image_shards
 from hybridvq.data.shards import Encoded, Shards, hub_shards, parquet_shards, tar_shards
 from hybridvq.data.sources import check_choice
 from hybridvq.data.splits import is_held_out
@@ -85,8 +86,8 @@ class Stream:
         if self._shards.hashed and is_held_out(encoded.key) != (self.split == "test"):
             return None
         try:
-            if encoded.content is None:
-                raise UnreadableError("no bytes")
+            if isinstance(encoded.content, UnreadableError):
+                raise encoded.content
             with without_warnings():
                 return fit(decode(encoded.content), self.size)
         except UnreadableError as error:
@@ -212,7 +213,12 @@ def open_stream(
 
 def _open_path(path: Path, split: Split) -> Shards:
     if path.is_dir() and not is_mini_imagenet(path):
-        parquet, tar = shard_files(path, ".parquet"), shard_files(path, ".tar")
+        found = list_folder(path)
+        parquet, tar, images = image_shards(found.parquet), found.tar, found.images
+        if parquet or tar:
+            note_left_out(path, "parquet" if parquet else "tar", (tar if parquet else []) + images)
+        elif found.parquet and not images:
+            parquet = found.parquet
     else:
         parquet, tar = ([path] if path.suffix.lower() == end else [] for end in (".parquet", ".tar"))
     if parquet:
