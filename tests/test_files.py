@@ -23,7 +23,7 @@ def reconstructed(tmp_path, *sources, **options):
 
 
 def test_photos_are_the_sample_photographs_unless_there_is_such_a_folder(tmp_path, monkeypatch):
-    assert image_files(["photos"]) == photo_files()
+    assert [*image_files(["photos"])] == photo_files()
     monkeypatch.chdir(tmp_path)
     own = draw(tmp_path / "photos" / "a.png")
     assert [path.resolve() for path in image_files(["photos"])] == [own]

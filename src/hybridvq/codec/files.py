@@ -53,15 +53,16 @@ def to_decompress(sources: Sequence[str | Path], out: Path) -> dict[Path, Path]:
     return places(files_in(sources, {ENDING}, ENDING), out, DECOMPRESSED)
 
 
-def places(files: list[Path], out: Path, ending: str) -> dict[Path, Path]:
+def places(files: dict[Path, Path], out: Path, ending: str) -> dict[Path, Path]:
     """Where each file's other form is written: to `out` itself if that has the ending, else into the folder `out`."""
     if out.suffix.lower() != ending:
         return targets(files, out, ending)
     if len(files) > 1:
         raise ConfigError(f"{out} is one file, and there are {len(files)} to write; give a folder as --out")
-    if out.resolve() == files[0].resolve():
+    [source] = files
+    if out.resolve() == source.resolve():
         raise ConfigError(f"{out} is the file that is read; choose another --out")
-    return {files[0]: out}
+    return {source: out}
 
 
 def compress_file(codec: Codec, source: Path, written: Path, settings: CodecSettings) -> CompressedFile:

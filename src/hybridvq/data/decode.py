@@ -68,8 +68,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """An image that Pillow has opened or made, as RGB under the policy of this module; the given one stays as it is.
 
     Raises:
-        DataError: it cannot be read, or its pixels have no known range.
+        DataError: it cannot be read, has no pixels, or its pixels have no known range.
     """
+    if not image.width * image.height:
+        raise DataError(f"the image is {image.width}x{image.height} pixels and so has none; give another one")
     try:
         with without_warnings():
             return _to_rgb(_upright(image))

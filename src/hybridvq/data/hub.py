@@ -1,6 +1,5 @@
 """Data sets of the Hugging Face hub, by id."""
 
-import errno
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -14,13 +13,12 @@ from hybridvq.data.decode import UnreadableError
 from hybridvq.data.images import Split
 from hybridvq.data.labels import LABEL_COLUMN, Column, Labels, from_columns, is_label, read_column
 from hybridvq.data.listing import note
+from hybridvq.data.machine import machine_fault
 from hybridvq.data.parquet import find_image_column
 from hybridvq.data.splits import hold_out, named_sides, other_split
 from hybridvq.errors import DataError
 
 Loaded = TypeVar("Loaded")
-
-_UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR}
 
 
 class HubRecords:
@@ -111,23 +109,11 @@ def loaded(data: str, load: Callable[[], Loaded]) -> Loaded:
         return load()
     # Whatever the network, the hub client or a builder raises; the user can only check the name and the net.
     except Exception as error:
-        check_cache(error)
         reason = (str(error).splitlines() or [""])[0].rstrip(". ") or type(error).__name__
-        raise DataError(
+        raise machine_fault(error) or DataError(
             f"'{data}' is no path here, and as a hub data set it cannot be loaded ({reason}); check its name "
             "and the network, or give a folder or .parquet file"
         ) from None
-
-
-def check_cache(error: BaseException | None) -> None:
-    """Raise DataError if what went wrong, or what led to it, is that a file of the hub's cache cannot be written."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _UNWRITABLE and error.filename:
-            raise DataError(
-                f"the cache of the hub at {error.filename} cannot be written ({error.strerror}); "
-                "set HF_HOME to a folder that can, or make room there"
-            ) from None
-        error = error.__cause__ or error.__context__
 
 
 def part_labels(data: str, own: Any, other: Any) -> Labels | None:

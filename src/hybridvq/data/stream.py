@@ -18,6 +18,7 @@ from hybridvq.data.files import is_mini_imagenet
 from hybridvq.data.hub import looks_like_hub_id
 from hybridvq.data.images import Images, PixelMemory, Split, fingerprint
 from hybridvq.data.listing import list_folder, note_left_out
+from hybridvq.data.machine import machine_fault
 from hybridvq.data.parquet import first_line, image_shards
 from hybridvq.data.shards import Encoded, Shards, hub_shards, parquet_shards, tar_shards
 from hybridvq.data.sources import check_choice
@@ -66,11 +67,15 @@ class Stream:
 
         dataset = self._shards.dataset
         strategy = "shards" if dataset.num_shards >= world_size else "examples"
-        # Made anew for each epoch: workers share the memory in which a data set keeps its epoch.
-        dataset = dataset.shuffle(seed=seed, buffer_size=self.shuffle_buffer)
-        dataset = split_dataset_by_node(dataset, rank, world_size, strategy)
-        dataset.set_epoch(epoch)
-        return self._guarded(iter(dataset))
+
+        def shuffled() -> Iterator[dict[str, Any]]:
+            # Made anew for each epoch: workers share the memory in which a data set keeps its epoch.
+            order = dataset.shuffle(seed=seed, buffer_size=self.shuffle_buffer)
+            order = split_dataset_by_node(order, rank, world_size, strategy)
+            order.set_epoch(epoch)
+            yield from order
+
+        return self._guarded(shuffled())
 
     def picture(self, example: dict[str, Any]) -> np.ndarray | str | None:
         """Decode an example: (H, W, 3) uint8 with min(H, W) == size.
@@ -136,7 +141,7 @@ class Stream:
 
     def _broken(self, error: Exception) -> DataError:
         reason = first_line(error).rstrip(". ")
-        return DataError(
+        return machine_fault(error) or DataError(
             f"{self.location} cannot be read any further ({reason}); check the network and its shards, then resume"
         )
 
@@ -201,6 +206,8 @@ def open_stream(
         shards = _open_path(path, split) if data and path.exists() else None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its name and permissions") from None
+    except RuntimeError as error:
+        raise machine_fault(error) or error from None
     if shards is None:
         if not looks_like_hub_id(data):
             raise ConfigError(
