@@ -96,9 +96,7 @@ def image_shards(files: list[Path]) -> list[Path]:
         return []
     plain = [file for file in plain if not is_named(file.name)]
     if plain:
-        note(
-            f"{plain[0]} has no column of images and is left out" + (f", like {len(plain) - 1} more" * (len(plain) > 1))
-        )
+        note(f"{len(plain)} parquet file(s) without a column of images are left out, such as {plain[0]}")
     return [file for file in files if file not in plain]
 
 

@@ -1,6 +1,7 @@
 """A stream → batches, each a pure function of its number, the number of processes and that of workers."""
 
 import itertools
+import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator
@@ -196,6 +197,8 @@ def _loaded(batches: StreamBatches, workers: int) -> Iterator[StreamBatch | Data
     """Yield what a data loader does; raises DataError if it cannot start its workers or loses one."""
     before = signal.getsignal(signal.SIGCHLD)
     try:
+        if workers:
+            multiprocessing.Lock()  # a loader that fails to make its own leaves a traceback behind
         loaded = iter(DataLoader(batches, batch_size=None, num_workers=workers))
     except OSError as error:
         raise DataError(
