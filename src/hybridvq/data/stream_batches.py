@@ -211,8 +211,9 @@ def _loaded(batches: StreamBatches, workers: int) -> Iterator[StreamBatch | Data
             signal.signal(signal.SIGCHLD, before)
     try:
         yield from loaded
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
+    except (RuntimeError, OSError, EOFError) as error:
+        # What a worker itself raises starts with "Caught"; a worker that is gone can also be met as a closed connection.
+        if not workers or str(error).startswith("Caught"):
             raise
         raise DataError(
             f"a data worker was lost ({first_line(error)}), perhaps for want of memory; give fewer --workers or a "
