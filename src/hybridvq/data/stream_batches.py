@@ -212,7 +212,7 @@ def _loaded(batches: StreamBatches, workers: int) -> Iterator[StreamBatch | Data
     try:
         yield from loaded
     except (RuntimeError, OSError, EOFError) as error:
-        # What a worker itself raises starts with "Caught"; a worker that is gone can also be met as a closed connection.
+        # What a worker itself raises starts with "Caught"; one that is gone may be met as a closed connection.
         if not workers or str(error).startswith("Caught"):
             raise
         raise DataError(
