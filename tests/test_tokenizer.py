@@ -68,7 +68,9 @@ def test_shapes(downsampling):
     assert result.x_hat.abs().max() <= 1
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 1, 16, 16), (1, 3, 18, 16), (1, 3, 16, 15)])
+@pytest.mark.parametrize(
+    "shape", [(3, 16, 16), (1, 1, 16, 16), (1, 3, 18, 16), (1, 3, 16, 15), (2, 3, 0, 0), (1, 3, 0, 8)]
+)
 def test_wrong_shapes_are_named(shape):
     made = Tokenizer(dim=8)
     for method in (made, made.encode):

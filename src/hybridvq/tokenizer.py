@@ -189,7 +189,7 @@ class Tokenizer(
 
     def _check(self, x: Tensor) -> None:
         f = self.downsampling
-        if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % f or x.shape[3] % f or 0 in x.shape[2:]:
+        if x.ndim != 4 or x.shape[1] != 3 or any(side < f or side % f for side in x.shape[2:]):
             raise ShapeError(
                 f"x has shape {tuple(x.shape)}; this tokenizer takes (batch, 3, height, width) with height and width "
                 f"multiples of {f}"

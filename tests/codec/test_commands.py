@@ -39,15 +39,15 @@ def test_there_and_back(images, folder, codec, capsys):
     assert err == ""
     assert re.fullmatch(
         r"in/colour.png: \d+ bytes, \d+\.\d{3} bits a pixel -> files/colour.hvq\n"
-        r"in/deep/grey.png: \d+ bytes, \d+\.\d{3} bits a pixel -> files/grey.hvq\n"
+        r"in/deep/grey.png: \d+ bytes, \d+\.\d{3} bits a pixel -> files/deep/grey.hvq\n"
         r"alone.bmp: \d+ bytes, \d+\.\d{3} bits a pixel -> files/alone.hvq\n",
         out,
     )
     assert (images / "files" / "colour.hvq").read_bytes() == codec.compress(models.photo(30, 41))
     assert main(["decompress", "files", "--model", str(folder), "-o", "back"]) == 0
-    assert "files/grey.hvq: 17x64 pixels -> back/grey.png\n" in capsys.readouterr().out
-    assert sorted(path.name for path in (images / "back").iterdir()) == ["alone.png", "colour.png", "grey.png"]
-    with Image.open("back/grey.png") as grey, Image.open("back/colour.png") as colour:
+    assert "files/deep/grey.hvq: 17x64 pixels -> back/deep/grey.png\n" in capsys.readouterr().out
+    assert sorted(path.name for path in (images / "back").rglob("*.png")) == ["alone.png", "colour.png", "grey.png"]
+    with Image.open("back/deep/grey.png") as grey, Image.open("back/colour.png") as colour:
         assert (grey.mode, grey.size) == ("L", (64, 17))
         np.testing.assert_array_equal(colour, codec.decompress((images / "files" / "colour.hvq").read_bytes()))
 
