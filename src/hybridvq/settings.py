@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from hybridvq.errors import ConfigError
 
+MAX_RATE_WEIGHT = 1e9  # in float32, more would drown every error
 NORM_STEPS = 300  # frozen after 60 steps of 600, with 32 photographs a step, a VQ-VAE ends a fifth worse
 
 
@@ -266,9 +268,10 @@ class CodecSettings:
 
     Args:
         stages: of a model with several codes a position, use only the first so many; all if not given.
-        gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda.
+        gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda,
+            refused where it makes a file larger.
         rate_weight: lambda; choose codes and levels by their error and lambda times their bits. In squared units of
-            what is quantized; 0 leaves the choice as the model was trained to make it.
+            what is quantized; 0 leaves the choice as the model was trained to make it, and no file is larger than its.
         target_bpp: the best quality in at most so many bits a pixel, by stages and lambda.
         target_psnr: the fewest bits with at least so many decibels, by stages and lambda.
         mode: contextual probabilities take fewer bits, static ones less time.
@@ -282,19 +285,25 @@ class CodecSettings:
     mode: Literal["static", "contextual"] = "contextual"
 
     def __post_init__(self) -> None:
-        if self.stages is not None and self.stages < 1:
-            raise ConfigError(f"stages is {self.stages}; an image needs at least 1")
-        if not 0 <= self.gain_step <= 15:
-            raise ConfigError(f"gain_step is {self.gain_step}; it must be 0 to 15")
-        if not 0 <= self.rate_weight < math.inf:
-            raise ConfigError(f"rate_weight is {self.rate_weight}; it cannot be negative")
+        if self.stages is not None and not (is_number(self.stages, Integral) and self.stages >= 1):
+            raise ConfigError(f"stages is {self.stages!r}; an image needs at least 1")
+        if not (is_number(self.gain_step, Integral) and 0 <= self.gain_step <= 15):
+            raise ConfigError(f"gain_step is {self.gain_step!r}; it must be 0 to 15")
+        if not (is_number(self.rate_weight, Real) and 0 <= self.rate_weight <= MAX_RATE_WEIGHT):
+            raise ConfigError(f"rate_weight is {self.rate_weight!r}; it must be 0 to {MAX_RATE_WEIGHT:g}")
         for key in ("target_bpp", "target_psnr"):
             value = getattr(self, key)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{key} is {value}; it must be positive")
+            if value is not None and not (is_number(value, Real) and 0 < value < math.inf):
+                raise ConfigError(f"{key} is {value!r}; it must be a positive number")
         if self.target_bpp is not None and self.target_psnr is not None:
             raise ConfigError("target_bpp and target_psnr cannot both be met; give one of them")
-        if self.rate_weight and (self.target_bpp or self.target_psnr):
-            raise ConfigError("a target chooses rate_weight itself; give one of them")
+        for key in ("rate_weight", "gain_step"):
+            if getattr(self, key) and (self.target_bpp or self.target_psnr):
+                raise ConfigError(f"a target chooses what is left out itself; give it without {key}")
         if self.mode not in ("static", "contextual"):
             raise ConfigError(f"mode is {self.mode!r}; use 'static' or 'contextual'")
+
+
+def is_number(value: object, kind: type) -> bool:
+    """Whether a value is of `numbers.Integral` or `Real`; a bool is none."""
+    return isinstance(value, kind) and not isinstance(value, bool)
