@@ -53,9 +53,9 @@ def test_there_and_back(images, folder, codec, capsys):
 
 
 def test_one_file_to_one_file(images, folder, codec, capsys):
-    words = ["--model", str(folder), "--mode", "static", "--gain-step", "1", "--rate-weight", "0.05"]
+    words = ["--model", str(folder), "--mode", "static", "--rate-weight", "0.05"]
     assert main(["compress", "alone.bmp", "-o", "a/b.hvq", *words]) == 0
-    settings = CodecSettings(mode="static", gain_step=1, rate_weight=0.05)
+    settings = CodecSettings(mode="static", rate_weight=0.05)
     assert (images / "a" / "b.hvq").read_bytes() == codec.compress(models.photo(8, 8), settings)
     assert main(["decompress", "a/b.hvq", "-o", "c.png", "--model", str(folder)]) == 0
     assert (images / "c.png").is_file()
@@ -100,7 +100,9 @@ def test_unreadable_images(images, folder, capsys, complaint):
         ("decompress in --model MODEL", "in holds no .hvq files; give .hvq files or a folder of them"),
         ("decompress alone.bmp --model MODEL", "alone.bmp is not an .hvq file"),
         ("decompress a.hvq --model MODEL --max-pixels 10", "raise max_pixels"),
-        ("decompress a.hvq --model MODEL --max-pixels 0", "--max-pixels is 0"),
+        ("decompress a.hvq --model MODEL --max-pixels 0", "max_pixels is 0; it must be a whole number of at least 1"),
+        ("compress alone.bmp --model MODEL --rate-weight 1e308", "rate_weight is 1e+308; it must be 0 to 1e+09"),
+        ("compress alone.bmp --model MODEL --target-bpp 1 --gain-step 1", "give it without gain_step"),
         ("decompress cut.hvq --model MODEL", "cut.hvq is cut off"),
         ("info nowhere.hvq", "nowhere.hvq cannot be read or written (No such file or directory)"),
         ("info in", "in cannot be read or written (Is a directory)"),
