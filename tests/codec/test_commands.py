@@ -9,6 +9,7 @@ from PIL import Image
 from codec import models
 from hybridvq import CodecSettings
 from hybridvq.cli import main
+from hybridvq.codec import header_of, write
 
 
 @pytest.fixture
@@ -73,6 +74,17 @@ def test_info_accounts_for_every_byte(images, folder, codec, capsys):
         assert said in out
 
 
+def thin(codec) -> bytes:
+    """A file of a kilobyte that would be decoded one position after the other, 262,144 times."""
+    return write(header_of(codec.tables, 1, 2**20, 4), [bytes(700)])
+
+
+def test_info_tells_of_what_is_not_decoded(images, codec, capsys):
+    (images / "thin.hvq").write_bytes(thin(codec))
+    assert main(["info", "thin.hvq"]) == 0
+    assert "1x1048576 pixels, 1x262144 positions" in capsys.readouterr().out
+
+
 def test_unreadable_images(images, folder, capsys, complaint):
     (images / "in" / "bad.png").write_bytes(b"junk")
     assert "in/bad.png cannot be read as an image (not an image)" in complaint(f"compress in --model {folder}")
@@ -104,6 +116,7 @@ def test_unreadable_images(images, folder, capsys, complaint):
         ("compress alone.bmp --model MODEL --rate-weight 1e308", "rate_weight is 1e+308; it must be 0 to 1e+09"),
         ("compress alone.bmp --model MODEL --target-bpp 1 --gain-step 1", "give it without gain_step"),
         ("decompress cut.hvq --model MODEL", "cut.hvq is cut off"),
+        ("decompress thin.hvq --model MODEL", "thin.hvq claims a long and thin image of 262144 wavefronts"),
         ("info nowhere.hvq", "nowhere.hvq cannot be read or written (No such file or directory)"),
         ("info in", "in cannot be read or written (Is a directory)"),
         ("info cut.hvq", "cut.hvq is cut off"),
@@ -116,6 +129,7 @@ def test_wrong_words(images, folder, codec, complaint, words, message):
     data = codec.compress(models.photo(8, 8))
     (images / "a.hvq").write_bytes(data)
     (images / "cut.hvq").write_bytes(data[:-3])
+    (images / "thin.hvq").write_bytes(thin(codec))
     before = sorted(images.rglob("*"))
     assert message in complaint(words.replace("MODEL", str(folder)))
     assert sorted(images.rglob("*")) == before, "nothing is left behind"
