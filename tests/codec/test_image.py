@@ -16,6 +16,7 @@ from hybridvq.codec import STATIC, TokenCoder, read, truncate
 from hybridvq.codec.choose import Chooser
 from hybridvq.codec.format import write
 from hybridvq.codec.targets import Attempt, Target, meet
+from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import weight_hash
 
 NAN = float("nan")
@@ -46,7 +47,7 @@ def test_what_comes_back_is_the_decoded_tokens(codec, height, width, mode):
     np.testing.assert_array_equal(levels, tokens.gains[0])
     image = codec.decompress(data)
     assert (image.mode, image.size) == ("RGB", (width, height))
-    assert np.abs(np.asarray(image) - ((x_hat + 1) * 127.5).numpy()).max() < 0.51
+    assert np.abs(np.asarray(image) - ((x_hat + 1) * 127.5).clamp(0, 255).numpy()).max() < 0.51
 
 
 def test_models_without_gains(vector):
@@ -80,9 +81,12 @@ def test_a_grey_image_comes_back_grey(codec):
     grey = models.photo(40, 50)[..., 0]
     files = {codec.compress(image) for image in (Image.fromarray(grey), np.stack([grey] * 3, 2))}
     assert len(files) == 1, "grey is what the pixels are, whatever holds them"
-    image = codec.decompress(files.pop())
+    (data,) = files
+    image = codec.decompress(data)
     assert (image.mode, image.size) == ("L", (50, 40))
-    assert psnr(image, grey) > 10
+    with torch.inference_mode():
+        x_hat = codec.tokenizer.decode(Tokens(*(torch.from_numpy(part)[None] for part in tokens_of(codec, data))))
+    assert np.abs(np.asarray(image) - ((x_hat[0, :, :40, :50].mean(0) + 1) * 127.5).clamp(0, 255).numpy()).max() < 0.51
     one_pixel = np.stack([grey] * 3, 2)
     one_pixel[-1, -1, 2] ^= 1
     assert codec.decompress(codec.compress(one_pixel)).mode == "RGB"
