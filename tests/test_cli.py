@@ -104,7 +104,7 @@ def test_help(command, capsys):
             "prior", "--out", "--count", "--seed", "--labels", "--temperature", "--top_k", "--top_p", "--guidance",
             "--shape", "--complete", "--keep", "--model", "default: samples",
         ],
-        "fit-codec": ["model", "--data", "--size", "--images", "--steps", "--seed", "default: 2048"],
+        "fit-codec": ["model", "--data", "--size", "--images", "--steps", "--out", "--overwrite", "default: 2048"],
         "compress": [
             "images", "--model", "--out", "--stages", "--gain_step", "--rate_weight", "--target_bpp", "--target_psnr",
             "--mode", "contextual", "--skip_unreadable", "default: compressed",

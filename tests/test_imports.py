@@ -51,8 +51,8 @@ ALLOWED = {
         "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
     },
     "codec": {
-        "documents", "errors", "settings", "metrics", "data", "networks", "quantizers", "tokenizer", "evaluation",
-        "files", "writing",
+        "documents", "errors", "settings", "metrics", "data", "networks", "quantizers", "ranges", "tokenizer",
+        "evaluation", "files", "writing",
     },
     "training": {
         "documents",

@@ -285,9 +285,10 @@ class CodecSettings:
 
     Args:
         stages: of a model with several codes a position, use only the first so many; all if not given.
-        gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda.
+        gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda,
+            refused where it makes a file larger.
         rate_weight: lambda; choose codes and levels by their error and lambda times their bits. In squared units of
-            what is quantized; 0 leaves the choice as the model was trained to make it.
+            what is quantized; 0 leaves the choice as the model was trained to make it, and no file is larger than its.
         target_bpp: the best quality in at most so many bits a pixel, by stages and lambda.
         target_psnr: the fewest bits with at least so many decibels, by stages and lambda.
         mode: contextual probabilities take fewer bits, static ones less time.
@@ -295,7 +296,7 @@ class CodecSettings:
 
     stages: int | None = number(None, COUNT)
     gain_step: int = number(0, Range(0, 15))
-    rate_weight: float = number(0.0, Range(0, 10**9, whole=False))
+    rate_weight: float = number(0.0, Range(0, 10**9, whole=False))  # in float32, more would drown every error
     target_bpp: float | None = number(None, Range(0, 10**4, whole=False, positive=True))
     target_psnr: float | None = number(None, Range(0, 10**4, whole=False, positive=True))
     mode: Literal["static", "contextual"] = "contextual"
@@ -304,7 +305,8 @@ class CodecSettings:
         check_numbers(self)
         if self.target_bpp is not None and self.target_psnr is not None:
             raise ConfigError("target_bpp and target_psnr cannot both be met; give one of them")
-        if self.rate_weight and (self.target_bpp or self.target_psnr):
-            raise ConfigError("a target chooses rate_weight itself; give one of them")
+        for key in ("rate_weight", "gain_step"):
+            if getattr(self, key) and (self.target_bpp or self.target_psnr):
+                raise ConfigError(f"a target chooses what is left out itself; give it without {key}")
         if self.mode not in ("static", "contextual"):
             raise ConfigError(f"mode is {self.mode!r}; use 'static' or 'contextual'")
