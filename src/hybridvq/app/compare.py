@@ -54,7 +54,7 @@ def read_recipes(path: Path, name: str) -> list[Recipe]:
 
 
 def too_much(value: Any) -> str:
-    """What of a JSON value is too large to be drawn, in words; may be empty. Small files can ask for hours of drawing."""
+    """What of a JSON value is too large to be drawn, in words; may be empty. A few MB can ask for hours of drawing."""
     if isinstance(value, str):
         return f"a text of {len(value):,} characters, over the limit of {MAX_TEXT}" if len(value) > MAX_TEXT else ""
     if not isinstance(value, dict | list):

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -84,17 +85,21 @@ class Door:
             return False
 
 
-def check_event(event: Any, uploads: Uploads) -> None:
-    """See that an event of a control carries what controls have: numbers, short texts, and files that were uploaded.
+async def read_event(request: Request, uploads: Uploads) -> str:
+    """The session of an event that carries what controls have: numbers, short texts, and files that were uploaded.
 
     Gradio fetches, copies or opens whatever a file says that it is, in every control.
 
     Raises:
         HTTPException: it carries something else, or is none.
     """
-    values = event.get("data") if isinstance(event, dict) else None
-    if not isinstance(values, list) or not SESSION.fullmatch(str(event.get("session_hash"))):
-        raise HTTPException(400, "This is no event of the page.")
+    try:
+        event = await request.json()
+        values, session = event["data"], event["session_hash"]
+        if not isinstance(values, list) or not SESSION.fullmatch(session):
+            raise ValueError
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise HTTPException(400, "This is no event of the page.") from None
     for value in values:
         if isinstance(value, dict) and value.get("meta") == FILE:
             try:
@@ -103,6 +108,7 @@ def check_event(event: Any, uploads: Uploads) -> None:
                 raise HTTPException(400, str(error)) from None
         elif not (value is None or isinstance(value, int | float) or is_short(value)):
             raise HTTPException(400, f"A control's value is a number or a text of up to {TEXT_LENGTH} characters.")
+    return str(session)
 
 
 def is_short(value: Any) -> bool:

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route
 
 from hybridvq.app import markup, tabs
-from hybridvq.app.door import BODY_BYTES, Door, bracketed, check_event, hosts_of
+from hybridvq.app.door import BODY_BYTES, Door, bracketed, hosts_of, read_event
 from hybridvq.app.models import Models
 from hybridvq.app.uploads import MAX_BYTES, Uploads
 from hybridvq.errors import ConfigError
@@ -74,9 +74,7 @@ def build_site(page: gr.Blocks, uploads: Uploads, host: str = "127.0.0.1", allow
 
     async def check(request: Request) -> None:
         if request.method == "POST":
-            event = await request.json()
-            check_event(event, uploads)
-            make_room(page, event["session_hash"])
+            make_room(page, await read_event(request, uploads))
 
     site = FastAPI(
         openapi_url=None,

@@ -33,10 +33,12 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     if importlib.util.find_spec("gradio") is None:
         raise ConfigError("the page needs gradio, which is not installed; pip install 'hybridvq[app]'")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from hybridvq.app.door import hosts_of
     from hybridvq.app.models import load_models
     from hybridvq.app.page import build_page, build_site, serve
     from hybridvq.app.uploads import Uploads, run_folder
 
+    hosts_of(arguments.host, arguments.allowed_hosts)  # said before the models are loaded
     with ended_as_by_ctrl_c(), run_folder() as folder:
         uploads = Uploads(folder)
         page = build_page(load_models(arguments.model, arguments.baseline, arguments.prior), uploads)
