@@ -10,6 +10,7 @@ from hybridvq.app.door import BODY_BYTES, hosts_of
 from hybridvq.app.page import UNREAD
 
 FILE = {"_type": "gradio.FileData"}
+EVENT = {"session_hash": "a", "data": [None, 0, 1], "fn_index": 2}
 SHUT = (
     ("POST", "/gradio_api/run/new"),
     ("POST", "/gradio_api/run/new/"),
@@ -149,7 +150,9 @@ def test_events_carry_what_controls_have(client, value, place):
     assert client.post("/gradio_api/queue/join", json=event).status_code == 400
 
 
-@pytest.mark.parametrize("event", [[], 3, {"data": []}, {"session_hash": "a"}, {"session_hash": "a/b", "data": []}])
+@pytest.mark.parametrize(
+    "event", [[], 3, {"data": []}, {"session_hash": "a"}, {"session_hash": "a/b", "data": []}, UNKNOWN]
+)
 def test_events_are_of_a_session(client, event):
     assert client.post("/gradio_api/queue/join", json=event).status_code in (400, 422)
 

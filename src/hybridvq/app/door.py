@@ -2,7 +2,7 @@
 
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -85,8 +85,8 @@ class Door:
             return False
 
 
-async def read_event(request: Request, uploads: Uploads) -> str:
-    """The session of an event that carries what controls have: numbers, short texts, and files that were uploaded.
+async def read_event(request: Request, handlers: Container[int], uploads: Uploads) -> str:
+    """The session of an event for one of `handlers`, with what controls have: numbers, short texts, uploaded files.
 
     Gradio fetches, copies or opens whatever a file says that it is, in every control.
 
@@ -96,7 +96,7 @@ async def read_event(request: Request, uploads: Uploads) -> str:
     try:
         event = await request.json()
         values, session = event["data"], event["session_hash"]
-        if not isinstance(values, list) or not SESSION.fullmatch(session):
+        if event["fn_index"] not in handlers or not isinstance(values, list) or not SESSION.fullmatch(session):
             raise ValueError
     except (ValueError, TypeError, KeyError, RecursionError):
         raise HTTPException(400, "This is no event of the page.") from None

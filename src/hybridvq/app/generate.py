@@ -11,6 +11,7 @@ from hybridvq.app import markup
 from hybridvq.app.models import PriorModel
 from hybridvq.app.picture import Picture
 from hybridvq.app.values import choice, number, whole
+from hybridvq.errors import ConfigError
 from hybridvq.generation import continue_image, generate, picture_grid, show_kept
 from hybridvq.settings import SamplingSettings
 
@@ -47,7 +48,9 @@ def draw(
     Raises:
         ConfigError: a setting has no such value.
     """
-    seed, count = whole("the seed", seed, 0, LAST_SEED), whole("the number of pictures", count, 1, MOST)
+    if count not in range(1, MOST + 1):
+        raise ConfigError(f"the number of pictures is {count!r}; draw 1 to {MOST} at once")
+    seed, count = whole("the seed", seed, 0, LAST_SEED), int(count)
     half = cast(Literal["top", "left"], choice("what to keep", keep, HALVES))
     named = choice("the class", label, (ANY, *model.classes))
     drawn = None if named == ANY else model.classes.index(named)

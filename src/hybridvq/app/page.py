@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route
 
 from hybridvq.app import markup, tabs
-from hybridvq.app.door import BODY_BYTES, Door, bracketed, hosts_of, read_event
+from hybridvq.app.door import BODY_BYTES, EVERYWHERE, Door, bracketed, hosts_of, read_event
 from hybridvq.app.models import Models
 from hybridvq.app.uploads import MAX_BYTES, Uploads
 from hybridvq.errors import ConfigError
@@ -40,6 +40,9 @@ LIGHT = "() => document.body.classList.remove('dark')"
 def build_page(models: Models, uploads: Uploads) -> gr.Blocks:
     """The page of these models."""
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.root)  # files from elsewhere are refused
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(
+        10**9
+    )  # of a summary after each event, for a door that is shut
     with gr.Blocks(title="hybridvq", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(f"# hybridvq\n{models.model.title}, beside {models.baseline.title}")
         with gr.Tab("Reconstruct"):
@@ -74,7 +77,7 @@ def build_site(page: gr.Blocks, uploads: Uploads, host: str = "127.0.0.1", allow
 
     async def check(request: Request) -> None:
         if request.method == "POST":
-            make_room(page, await read_event(request, uploads))
+            make_room(page, await read_event(request, page.fns, uploads))
 
     site = FastAPI(
         openapi_url=None,
@@ -142,7 +145,7 @@ def serve(site: FastAPI, host: str, port: int) -> Iterator[str]:
         try:
             while not server.started and thread.is_alive():
                 time.sleep(0.01)
-            yield f"http://{bracketed(host)}:{bound.getsockname()[1]}/"
+            yield f"http://{'localhost' if host in EVERYWHERE else bracketed(host)}:{bound.getsockname()[1]}/"
         finally:
             site.state.page.stop_event.set()  # ends the streams that browsers hold open
             server.should_exit = True

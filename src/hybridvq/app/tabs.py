@@ -34,7 +34,7 @@ QUIET: dict[str, Any] = {
 }
 LIVE: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "show_progress": "hidden"}
 STATE_SECONDS = 3600
-RECENT = 4  # pictures whose latents are kept, of all visitors together: up to 90 MB each
+RECENT = 4  # pictures whose latents are kept, of all visitors together: up to some 25 MB each
 BUTTON: dict[str, Any] = {"scale": 0, "min_width": 190, "size": "md", "elem_classes": "action"}
 DIALS = ("lambda", "bits a pixel")
 LIMIT = f"Uploads may have up to {UPLOAD_PIXELS // 10**6} megapixels; they are deleted once they are read."
@@ -197,10 +197,10 @@ def generate_tab(model: PriorModel, uploads: Uploads) -> None:
     with gr.Row():
         seed = gr.Number(0, precision=0, label="Seed", elem_id="generate-seed")
         count = gr.Slider(1, generate.MOST, 4, step=1, label="Pictures")
-        temperature = gr.Slider(0, 1.5, 1, step=0.05, label="Temperature")
+        temperature = gr.Slider(0, generate.WARMEST, 1, step=0.05, label="Temperature")
     with gr.Row():
         top_k = gr.Number(0, precision=0, label="Top k (0: all codes)")
-        top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top p (1: all codes)")
+        top_p = gr.Slider(generate.LEAST_P, 1, 1, step=0.05, label="Top p (1: all codes)")
         label = gr.Dropdown(
             [generate.ANY, *model.classes], value=generate.ANY, label="Class", visible=bool(model.classes)
         )

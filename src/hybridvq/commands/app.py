@@ -38,7 +38,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.app.page import build_page, build_site, serve
     from hybridvq.app.uploads import Uploads, run_folder
 
-    hosts_of(arguments.host, arguments.allowed_hosts)  # said before the models are loaded
+    hosts = hosts_of(arguments.host, arguments.allowed_hosts)
     with ended_as_by_ctrl_c(), run_folder() as folder:
         uploads = Uploads(folder)
         page = build_page(load_models(arguments.model, arguments.baseline, arguments.prior), uploads)
@@ -46,7 +46,11 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         with serve(site, arguments.host, arguments.port) as address, suppress(KeyboardInterrupt):
             print(f"{address} shows the page; Ctrl-C stops it", flush=True)
             if arguments.host not in LOOPBACK:
-                print(f"everybody who reaches port {arguments.port} of this machine can use it", flush=True)
+                print(
+                    f"everybody who reaches port {arguments.port} of this machine can use it, as {', '.join(hosts)}; "
+                    "--allowed-hosts adds names",
+                    flush=True,
+                )
             threading.Event().wait()
 
 
