@@ -150,10 +150,13 @@ def test_events_carry_what_controls_have(client, value, place):
     assert client.post("/gradio_api/queue/join", json=event).status_code == 400
 
 
-@pytest.mark.parametrize(
-    "event", [[], 3, {"data": []}, {"session_hash": "a"}, {"session_hash": "a/b", "data": []}, UNKNOWN]
-)
-def test_events_are_of_a_session(client, event):
+@pytest.mark.parametrize("change", [{"session_hash": "a/b"}, {"session_hash": None}, {"session_hash": "a" * 65}])
+def test_events_are_of_a_session(client, change):
+    assert client.post("/gradio_api/queue/join", json=EVENT | change).status_code in (400, 422)
+
+
+@pytest.mark.parametrize("event", [[], {}, EVENT | {"fn_index": 999}, EVENT | {"fn_index": [2]}, EVENT | {"data": 1}])
+def test_events_are_of_a_control(client, event):
     assert client.post("/gradio_api/queue/join", json=event).status_code in (400, 422)
 
 

@@ -40,9 +40,7 @@ LIGHT = "() => document.body.classList.remove('dark')"
 def build_page(models: Models, uploads: Uploads) -> gr.Blocks:
     """The page of these models."""
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.root)  # files from elsewhere are refused
-    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(
-        10**9
-    )  # of a summary after each event, for a door that is shut
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # events before a summary that nobody can ask for
     with gr.Blocks(title="hybridvq", analytics_enabled=False, fill_width=True) as page:
         gr.Markdown(f"# hybridvq\n{models.model.title}, beside {models.baseline.title}")
         with gr.Tab("Reconstruct"):
