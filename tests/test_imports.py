@@ -22,13 +22,13 @@ ALLOWED = {
     "quantizers": {"errors", "distributed"},
     "networks": {"errors", "distributed"},
     "metrics": set(),
-    "writing": set(),
+    "writing": {"errors"},
     "data": {"errors"},
     "pretrained": set(),
     "tokenizer": {"errors", "networks", "pretrained", "quantizers"},
     "export": {"_version", "errors", "quantizers", "tokenizer", "writing"},
     "half": {"errors", "tokenizer", "writing"},
-    "priors": {"errors", "metrics", "pretrained", "quantizers", "tokenizer"},
+    "priors": {"errors", "metrics", "pretrained", "quantizers", "tokenizer", "writing"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
     "bulk": {"_version", "errors", "data", "evaluation", "quantizers", "tokenizer", "writing"},
@@ -52,7 +52,8 @@ ALLOWED = {
         "errors", "launch", "settings", "recipe", "data", "tokenizer", "evaluation", "files", "priors", "codec",
         "export", "half", "generation", "bulk", "training", "compare", "report", "app", "writing"
     },
-    "cli": {"_version", "commands", "errors", "launch", "recipe"},
+    "cli": {"_version", "commands", "errors", "launch", "recipe", "__main__"},
+    "__main__": {"cli"},
 }  # fmt: skip
 
 

@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The first of several processes speaks for all, but for what one can meet alone.
         return complain(str(error)) if is_first() or isinstance(error, DataError | LostProcessError) else 2
     except OSError as error:
+        if isinstance(error, BrokenPipeError):  # of stdout, most often
+            raise
         return complain(f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})")
     except KeyboardInterrupt as error:
         if is_first():
@@ -119,4 +121,6 @@ def build_parser(words: Sequence[str]) -> ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from hybridvq.__main__ import main as run_process
+
+    sys.exit(run_process())
