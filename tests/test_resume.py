@@ -15,6 +15,7 @@ from hybridvq import ConfigError, ModelError
 from hybridvq.data.photos import PhotoTiles
 from hybridvq.quantizers.codebook import CodeVectors
 from hybridvq.training.module import TokenizerTraining
+from hybridvq.writing import PARTIAL
 from runs import CHECKPOINT, read_checkpoint, run, weights
 
 
@@ -125,11 +126,13 @@ def test_a_checkpoint_after_the_last_step_is_enough_for_the_model(tmp_path):
     _, history = run(tmp_path)
     whole = weights(tmp_path)
     (tmp_path / "model" / "model.safetensors").unlink()
-    (tmp_path / "model.partial").mkdir()
+    for place in (tmp_path, tmp_path / "checkpoints"):
+        (place / PARTIAL.format("a")).mkdir()
+        (place / PARTIAL.format("b")).write_bytes(b"cut off")
     _, again = run(tmp_path, resume=True)
     assert weights(tmp_path) == whole
     assert again == history
-    assert not (tmp_path / "model.partial").exists()
+    assert not list(tmp_path.rglob(PARTIAL.format("*")))
 
 
 def test_a_finished_run_is_returned_at_once(tmp_path, monkeypatch):
@@ -177,6 +180,38 @@ def test_another_run_is_not_resumed(tmp_path, change):
     with pytest.raises(ModelError, match="was begun with another recipe, seed or images"):
         run(tmp_path, resume=True, **options)
     assert weights(tmp_path) == before
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path):
+    """Its recipe.json may be this run's, where two have written into one folder."""
+    recipe, other = tiny.recipe(steps=4), tiny.recipe(steps=4, learning_rate=1e-3)
+    for folder, which in (("mine", recipe), ("other", other)):
+        run(tmp_path / folder, which)
+    (tmp_path / "mine" / CHECKPOINT).write_bytes((tmp_path / "other" / CHECKPOINT).read_bytes())
+    before = weights(tmp_path / "mine")
+    with pytest.raises(ModelError, match=r"run of .*last\.ckpt was begun with another .*training\.learning_rate"):
+        run(tmp_path / "mine", recipe, resume=True)
+    assert weights(tmp_path / "mine") == before
+
+
+def test_a_second_run_in_one_folder_is_refused(tmp_path, monkeypatch):
+    """From the first step on, also before there is a checkpoint, and whether or not it would go on with the first."""
+    step, met = TokenizerTraining.training_step, []
+
+    def begin_another(self, *batch):
+        monkeypatch.setattr(TokenizerTraining, "training_step", step)
+        for resume in (False, True):
+            with pytest.raises(ConfigError) as caught:
+                run(tmp_path / "run", tiny.recipe("gaussian", steps=4), resume=resume)
+            met.append(str(caught.value))
+        return step(self, *batch)
+
+    monkeypatch.setattr(TokenizerTraining, "training_step", begin_another)
+    run(tmp_path / "run", tiny.recipe(steps=4))
+    assert len(met) == 2
+    assert all("run is being written by another process; wait until that ends, or choose another" in m for m in met)
+    run(tmp_path / "alone", tiny.recipe(steps=4))
+    assert weights(tmp_path / "run") == weights(tmp_path / "alone")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "junk", "not-ours"])

@@ -18,7 +18,7 @@ from hybridvq.errors import ConfigError, DataError
 from hybridvq.evaluation import reconstruct, to_pixels
 from hybridvq.metrics import psnr_db
 from hybridvq.tokenizer import Tokenizer
-from hybridvq.writing import write_whole
+from hybridvq.writing import sole_writer, write_whole
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,19 @@ def reconstruct_files(
 
     Raises:
         DataError: an image cannot be read, or there is none.
-        ConfigError: `out` cannot be written, or two images would be written to one file.
+        ConfigError: `out` cannot be written, another process writes there, or two images would be written to one file.
     """
     files = targets(image_files(sources), out)
-    for path, written in files.items():
-        try:
-            pixels = read_image(path)
-        except DataError as error:
-            if skipped is None:
-                raise
-            skipped.append(str(error))
-            continue
-        yield reconstruct_file(tokenizer, path, pixels, written)
+    with sole_writer(out):
+        for path, written in files.items():
+            try:
+                pixels = read_image(path)
+            except DataError as error:
+                if skipped is None:
+                    raise
+                skipped.append(str(error))
+                continue
+            yield reconstruct_file(tokenizer, path, pixels, written)
 
 
 def targets(files: Iterable[Path], out: Path, ending: str = ".png") -> dict[Path, Path]:

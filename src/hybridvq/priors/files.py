@@ -15,6 +15,7 @@ from hybridvq.priors.base import Prior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.space import TokenSpace
 from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder, weight_hash
+from hybridvq.writing import whole_folder
 
 FORMAT = 1
 TOKENIZER = "tokenizer"  # the folder, within a prior's, of a copy of the tokenizer whose tokens it models
@@ -73,18 +74,10 @@ def save_prior(
     space = prior.space
     parts = {part: getattr(space, part) for part in ("codebook_size", "stages", "gain", "levels", "dim")}
     config = PriorConfig(name, prior.options, prior.shape, prior.classes, parts, tokenizer_sha256, class_names)
-    folder = Path(folder)
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(Path(folder)) as partial:
         (partial / CONFIG).write_text(json.dumps(asdict(config), indent=1) + "\n")
         (partial / WEIGHTS).write_bytes(save({key: value.contiguous() for key, value in prior.state_dict().items()}))
         shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior:
