@@ -32,8 +32,8 @@ class Mortal(PhotoTiles):
         return super().crop_at(index, draw)
 
 
-def train_and_die(recipe, folder, batches):
-    torch.set_num_threads(1)
+def train_and_die(recipe, folder, batches, threads):
+    torch.set_num_threads(threads)
     images = Mortal("train", tiny.SIZE)
     images.batches = batches
     run(folder, recipe, images, resume=True)
@@ -67,7 +67,9 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path, processes, name, monkeypatch)
 
     # Once between two checkpoints; the first also before any checkpoint, and again just before the next one.
     for batches, reached in ((3, None), (7, 5), (4, 5)) if name == "vector" else ((7, 5),):
-        process = processes.Process(target=train_and_die, args=(recipe, tmp_path / "cut", batches))
+        process = processes.Process(
+            target=train_and_die, args=(recipe, tmp_path / "cut", batches, torch.get_num_threads())
+        )
         process.start()
         process.join(60)
         assert process.exitcode == -signal.SIGKILL
@@ -84,7 +86,7 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path, processes, name, monkeypatch)
 def test_bfloat16_resumes_to_the_bit(tmp_path, processes):
     recipe = tiny.recipe(precision="bf16-mixed")
     run(tmp_path / "whole", recipe)
-    process = processes.Process(target=train_and_die, args=(recipe, tmp_path / "cut", 12))
+    process = processes.Process(target=train_and_die, args=(recipe, tmp_path / "cut", 12, torch.get_num_threads()))
     process.start()
     process.join(60)
     assert read_checkpoint(tmp_path / "cut")["global_step"] == 10
