@@ -14,6 +14,7 @@ import tiny
 from hybridvq import ConfigError, ModelError
 from hybridvq.data.photos import PhotoTiles
 from hybridvq.quantizers.codebook import CodeVectors
+from hybridvq.training.folder import own
 from hybridvq.training.module import TokenizerTraining
 from hybridvq.writing import PARTIAL
 from runs import CHECKPOINT, read_checkpoint, run, weights
@@ -214,6 +215,13 @@ def test_a_second_run_in_one_folder_is_refused(tmp_path, monkeypatch):
     assert all("run is being written by another process; wait until that ends, or choose another" in m for m in met)
     run(tmp_path / "alone", tiny.recipe(steps=4))
     assert weights(tmp_path / "run") == weights(tmp_path / "alone")
+
+
+def test_of_several_processes_the_first_alone_locks(tmp_path):
+    with own(tmp_path / "run", first=True), own(tmp_path / "run", first=False):
+        pass
+    with own(tmp_path / "run", first=False):
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "junk", "not-ours"])

@@ -71,7 +71,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
     Raises:
         ConfigError: another one is, or the folder cannot be written.
     """
-    lock, new = FileLock(folder / LOCK), [place for place in (folder, *folder.parents) if not place.exists()]
+    lock = FileLock(folder / LOCK, thread_local=False)
+    new = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
