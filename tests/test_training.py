@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn import functional as F
 
+import hybridvq.settings
 import tiny
 from hybridvq import ConfigError, DataError, ShapeError, Tokenizer, TrainingError, VectorQuantizer
 from hybridvq.data import TrainBatches
@@ -54,8 +55,9 @@ def test_measuring_and_saving_do_not_change_the_weights(tmp_path):
     assert weights(tmp_path / "often") == weights(tmp_path / "seldom")
 
 
-def test_frozen_normalization_uses_and_keeps_its_running_averages(tmp_path):
+def test_frozen_normalization_uses_and_keeps_its_running_averages(tmp_path, monkeypatch):
     """A measurement on the way turns training mode off and on again, which must not thaw it."""
+    monkeypatch.setattr(hybridvq.settings, "NORM_STEPS", 0)
     frozen, whole = (run(tmp_path / str(share), tiny.recipe(freeze_norm=share))[0] for share in (0.25, 0.0))
     counts = [
         {int(value) for key, value in tokenizer.state_dict().items() if key.endswith("num_batches_tracked")}
