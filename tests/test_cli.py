@@ -281,6 +281,7 @@ def test_the_progress_bar_tells_the_time_left(tmp_path):
     main_end, terminal = pty.openpty()
     words = [sys.executable, "-m", "hybridvq.cli", *TRAIN, "--training.steps", "60", "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "100"}
+    environment["PYTHONIOENCODING"] = "ascii"  # the narrowest of terminals
     done = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=terminal, env=environment)
     os.close(terminal)
     shown = b""

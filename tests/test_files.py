@@ -8,6 +8,7 @@ import tiny
 from hybridvq import ConfigError, DataError
 from hybridvq.data import photo_files
 from hybridvq.files import image_files, reconstruct_files
+from hybridvq.writing import sole_writer
 from test_tokenizer import tokenizer
 
 
@@ -123,7 +124,14 @@ def test_images_too_large_for_the_networks_are_refused(tmp_path):
         reconstructed(tmp_path, tmp_path / "a.png")
 
 
+def test_two_at_once_do_not_mix_their_pictures(tmp_path):
+    path = draw(tmp_path / "a.png")
+    with sole_writer(tmp_path / "out"), pytest.raises(ConfigError, match="out is being written by another process"):
+        reconstructed(tmp_path, path)
+    assert len(reconstructed(tmp_path, path)) == 1
+
+
 def test_folders_that_cannot_be_written(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(ConfigError, match=r"a\.png cannot be written \(.*\); choose another --out"):
+    with pytest.raises(ConfigError, match=r"out cannot be written \(.*\); choose another --out"):
         reconstructed(tmp_path, draw(tmp_path / "a.png"))

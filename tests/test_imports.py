@@ -31,7 +31,7 @@ ALLOWED = {
     "quantizers": {"errors", "distributed", "ranges"},
     "networks": {"errors", "distributed"},
     "metrics": set(),
-    "writing": set(),
+    "writing": {"errors"},
     "data": {"documents", "errors", "printing"},
     "pretrained": set(),
     "tokenizer": {
@@ -41,7 +41,8 @@ ALLOWED = {
     "half": {"errors", "tokenizer", "writing"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
     "priors": {
-        "documents", "errors", "evaluation", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights"
+        "documents", "errors", "evaluation", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights",
+        "writing"
     },
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
     "bulk": {
@@ -75,7 +76,7 @@ ALLOWED = {
         "report", "app", "printing", "ranges", "writing"
     },
     "__main__": {"cli"},
-    "cli": {"_version", "commands", "errors", "extras", "launch", "printing", "recipe"},
+    "cli": {"_version", "commands", "errors", "extras", "launch", "printing", "recipe", "__main__"},
 }  # fmt: skip
 
 

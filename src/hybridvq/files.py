@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from hybridvq.errors import ConfigError, DataError
 from hybridvq.evaluation import reconstruct, to_pixels
 from hybridvq.metrics import psnr_db
 from hybridvq.tokenizer import Tokenizer
-from hybridvq.writing import write_whole
+from hybridvq.writing import sole_writer, write_whole
 
 MAX_PIXELS = 2**25
 """Largest image that is reconstructed, which the networks hold as a whole: some 200 bytes a pixel at width 64."""
@@ -53,18 +54,20 @@ def reconstruct_files(
 
     Raises:
         DataError: an image cannot be read or has over MAX_PIXELS, or there is none.
-        ConfigError: `out` cannot be written, two images would be written to one file, or the quantizer has no step.
+        ConfigError: `out` cannot be written, another process writes there, two images would be written to one file, or
+            the quantizer has no step.
     """
     files = places(image_files(sources), out, ".png")
-    for path, written in files.items():
-        try:
-            pixels = read_image(path, MAX_PIXELS)
-        except DataError as error:
-            if skipped is None:
-                raise
-            skipped.append(str(error))
-            continue
-        yield reconstruct_file(tokenizer, path, pixels, written, step)
+    with nullcontext() if out in files.values() else sole_writer(out):
+        for path, written in files.items():
+            try:
+                pixels = read_image(path, MAX_PIXELS)
+            except DataError as error:
+                if skipped is None:
+                    raise
+                skipped.append(str(error))
+                continue
+            yield reconstruct_file(tokenizer, path, pixels, written, step)
 
 
 def places(files: Mapping[Path, Path], out: Path, ending: str) -> dict[Path, Path]:

@@ -54,6 +54,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.data import open_images
     from hybridvq.export import check_new
     from hybridvq.tokenizer import load_tokenizer, model_folder, weight_hash
+    from hybridvq.writing import sole_writer
 
     folder = model_folder(arguments.model)
     out = folder if arguments.out is None else Path(arguments.out)
@@ -78,7 +79,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         seed=arguments.seed,
     )
     if out is folder:
-        tables.save(folder)
+        with sole_writer(folder):
+            tables.save(folder)
     else:
         save_copy(tables, folder, out)
     held_out = list(batches_of_tokens(tokenizer, test))
@@ -117,19 +119,15 @@ def save_copy(tables: "Tables", folder: Path, out: Path) -> None:
         ConfigError: it cannot be written.
     """
     import shutil
-    from tempfile import TemporaryDirectory
 
     from hybridvq.tokenizer import CONFIG, WEIGHTS
+    from hybridvq.writing import whole_folder
 
     try:
-        parent = out.absolute().parent
-        parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=parent, prefix=".fitting-") as place:
-            whole = Path(place) / "whole"
+        with whole_folder(out) as whole:
             tables.save(whole)
             for name in (CONFIG, WEIGHTS):
                 shutil.copyfile(folder / name, whole / name)
-            whole.replace(out)
     except OSError as error:
         raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
 

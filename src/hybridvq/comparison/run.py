@@ -133,11 +133,26 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, to_json(content))
+    save(path, to_json(content))
 
 
 def save_array(path: Path, x: torch.Tensor) -> None:
     """Images (B, 3, H, W) in [-1, 1] as a numpy file of (B, H, W, 3) uint8."""
     content = io.BytesIO()
     np.save(content, to_pixels(x).numpy())
-    write_whole(path, content.getbuffer())
+    save(path, content.getbuffer())
+
+
+def save(path: Path, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be written ({error.strerror or error}); make room there, and the same command goes on from "
+            "the checkpoints"
+        ) from error

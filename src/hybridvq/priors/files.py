@@ -17,6 +17,7 @@ from hybridvq.priors.space import TokenSpace
 from hybridvq.ranges import Range
 from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder, weight_hash
 from hybridvq.weights import build_with_weights
+from hybridvq.writing import whole_folder
 
 FORMAT = 1
 SIDE = Range(1, 2**12)  # positions of a grid
@@ -76,18 +77,10 @@ def save_prior(
     space = prior.space
     parts = {part: getattr(space, part) for part in ("codebook_size", "stages", "gain", "levels", "dim")}
     config = PriorConfig(name, prior.options, prior.shape, prior.classes, parts, tokenizer_sha256, class_names)
-    folder = Path(folder)
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
+    with whole_folder(Path(folder)) as partial:
         (partial / CONFIG).write_bytes(to_json(asdict(config)))
         (partial / WEIGHTS).write_bytes(save({key: value.contiguous() for key, value in prior.state_dict().items()}))
         shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior:
