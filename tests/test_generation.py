@@ -12,8 +12,16 @@ from PIL import Image
 import tiny
 from hybridvq import ConfigError, DataError, load_prior, load_tokenizer
 from hybridvq.cli import main
-from hybridvq.generation import continue_image, continue_picture, generate, kept_positions, picture_grid
+from hybridvq.generation import (
+    continue_image,
+    continue_picture,
+    generate,
+    kept_positions,
+    picture_grid,
+    write_images,
+)
 from hybridvq.settings import SamplingSettings
+from hybridvq.writing import sole_writer
 
 SMALL = [
     "--options.width",
@@ -117,6 +125,12 @@ def test_which_positions_are_kept():
     for keep, shape in (("top", (1, 4)), ("left", (4, 1)), (1.5, (4, 4)), (0.01, (4, 4))):
         with pytest.raises(ConfigError, match="leaves nothing to keep or nothing to draw"):
             kept_positions(keep, shape)
+
+
+def test_two_at_once_do_not_mix_their_pictures(tmp_path):
+    with sole_writer(tmp_path / "out"), pytest.raises(ConfigError, match="out is being written by another process"):
+        write_images(torch.zeros(1, 3, 4, 4), ["000"], np.zeros((4, 4, 3), np.uint8), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_grid_shows_every_image_in_order():

@@ -68,7 +68,9 @@ def test_shapes(downsampling):
     assert result.x_hat.abs().max() <= 1
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 1, 16, 16), (1, 3, 18, 16), (1, 3, 16, 15)])
+@pytest.mark.parametrize(
+    "shape", [(3, 16, 16), (1, 1, 16, 16), (1, 3, 18, 16), (1, 3, 16, 15), (2, 3, 0, 0), (1, 3, 0, 8)]
+)
 def test_wrong_shapes_are_named(shape):
     made = Tokenizer(dim=8)
     for method in (made, made.encode):
@@ -213,8 +215,16 @@ def test_damaged_files_are_named(saved, name, damage):
     [
         ({"colour": 3}, "colour"),
         ({"quantizer": "nope"}, "nope"),
-        ({"dim": 16}, "size mismatch"),
-        ({"quantizer": "identity", "options": None}, "quantizer.codebook"),
+        ({"dim": 16}, r"encoder.layers.0.weight .* is \(8, 3, 4, 4\), and config.json asks for .* because of dim 16"),
+        ({"dim": 65536}, "because of dim 65536"),
+        ({"dim": 10**9}, "dim is 1000000000; it must be at most"),
+        ({"dim": True}, "dim is True; it must be a whole number"),
+        ({"downsampling": 2}, "config.json asks for|besides|lacks"),
+        ({"size": 0}, "size is 0; it must be at least 1"),
+        ({"options": {"codebook_size": 10**6}}, "because of options.codebook_size 1000000"),
+        ({"options": {"codebook_size": 64, "code_dim": 10**6}}, "because of options.code_dim 1000000"),
+        ({"quantizer": "gain-shape", "options": {"stages": 10**9}}, "options.stages is 1000000000, but model.saf"),
+        ({"quantizer": "identity", "options": None}, "holds quantizer.codebook.* besides"),
     ],
 )
 def test_configs_that_do_not_fit_the_weights(saved, change, message):
@@ -222,6 +232,62 @@ def test_configs_that_do_not_fit_the_weights(saved, change, message):
     (saved / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(ModelError, match=f"does not hold a tokenizer that this version can load .*{message}"):
         load_tokenizer(saved)
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "[" * 100_000, '{"dim": 8, "dim": 8}', '{"dim": NaN}', "null", "{" * 9, "1" * 5000]
+)
+def test_configs_that_are_no_configs(saved, text):
+    (saved / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match="does not hold a tokenizer that this version can load"):
+        load_tokenizer(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.index_fill(0, torch.tensor([1]), torch.nan), "holds a number that is not finite"),
+        (lambda x: x.index_fill(0, torch.tensor([1]), -torch.inf), "holds a number that is not finite"),
+        (lambda x: x.long(), "is of type I64, and config.json asks for torch.float32"),
+        (lambda x: x[1:].clone(), "because of dim 8"),
+    ],
+)
+def test_weights_that_cannot_be_used(saved, change, message):
+    path = saved / "model.safetensors"
+    state = load_file(path)
+    state["encoder.layers.0.weight"] = change(state["encoder.layers.0.weight"])
+    save_file(state, path)
+    with pytest.raises(ModelError, match=f"encoder.layers.0.weight of model.safetensors .*{message}"):
+        load_tokenizer(saved)
+
+
+def test_the_size_of_the_training_is_kept(tmp_path):
+    Tokenizer(dim=8, size=48).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["size"] == 48
+    assert load_tokenizer(tmp_path).size == 48
+    assert Tokenizer(dim=8).size is None
+
+
+def test_models_without_a_size_are_loaded(saved):
+    config = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+    del config["size"]
+    (saved / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert load_tokenizer(saved).size is None
+
+
+def test_keywords_are_of_the_download(saved, monkeypatch):
+    given = {}
+    monkeypatch.setattr("hybridvq.tokenizer.snapshot_download", lambda name, **more: given.update(more) or str(saved))
+    Tokenizer.from_pretrained("owner/name", revision="v1", token=False, cache_dir="c", local_files_only=True)
+    assert (given["revision"], given["token"], given["cache_dir"], given["local_files_only"]) == (
+        "v1",
+        False,
+        "c",
+        True,
+    )
+    with pytest.raises(TypeError, match="unexpected keyword argument 'revisoin'"):
+        Tokenizer.from_pretrained("owner/name", revisoin="v1")
+    assert Tokenizer.from_pretrained(saved, map_location="meta").encoder.layers[0].weight.is_meta
 
 
 def test_no_weight_is_left_at_random(saved):

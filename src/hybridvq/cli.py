@@ -98,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return complain(str(sentence))
     except OSError as error:
+        if isinstance(error, BrokenPipeError):  # of stdout, most often
+            raise
         return complain(f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})")
     except KeyboardInterrupt as error:
         if is_first():
@@ -127,3 +129,9 @@ def build_parser(words: Sequence[str]) -> ArgumentParser:
         commands.add_subcommand(name, own, help=command.SUMMARY)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
+
+
+if __name__ == "__main__":
+    from hybridvq.__main__ import main as run_process
+
+    sys.exit(run_process())

@@ -25,6 +25,7 @@ from hybridvq.priors import Prior, prior_folder, read_prior_config
 from hybridvq.quantizers import Tokens
 from hybridvq.settings import SamplingSettings
 from hybridvq.tokenizer import Tokenizer
+from hybridvq.writing import sole_writer
 
 CHUNK = 64  # images drawn together
 GAP = 2  # pixels between the images of a grid
@@ -178,8 +179,9 @@ def write_images(images: Tensor, names: Sequence[str], grid: np.ndarray, out: Pa
     """Write each image (n, 3, H, W) under its name and the grid as grid.png.
 
     Raises:
-        ConfigError: `out` cannot be written.
+        ConfigError: `out` cannot be written, or another process writes there.
     """
     files = {f"{name}.png": pixels for name, pixels in zip(names, to_pixels(images).numpy(), strict=True)}
-    for name, pixels in {**files, "grid.png": grid}.items():
-        save_png(Image.fromarray(pixels), out / name)
+    with sole_writer(out):
+        for name, pixels in {**files, "grid.png": grid}.items():
+            save_png(Image.fromarray(pixels), out / name)

@@ -153,6 +153,13 @@ def test_a_failure_keeps_the_old_page(write_folder, four_runs, monkeypatch):
     assert not list(folder.glob(".report*"))
 
 
+def test_values_of_another_type(write_folder, run, tmp_path):
+    folder = write_folder([run("vector", "healthy") | {"curve": 3}])
+    for draw in (write_report, lambda folder: write_figures(folder, tmp_path / "figures")):
+        with pytest.raises(ConfigError, match=r"result\.json is not a result that can be drawn \(\w+\); run"):
+            draw(folder)
+
+
 def test_no_result_no_page(tmp_path):
     with pytest.raises(ConfigError, match="compare"):
         write_report(tmp_path)

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybridvq.codec.format import MAX_CODES, MAX_LEVELS, MAX_STAGES
 from hybridvq.codec.integers import LIMIT, UNIT_LOG2, WEIGHT_LOG2
-from hybridvq.codec.tables import MARGIN, NEIGHBOURS, StageTables, Tables, described
+from hybridvq.codec.tables import MARGIN, NEIGHBOURS, StageTables, Tables, check_symbols, described
 from hybridvq.errors import CodecError
 from hybridvq.quantizers import GainShapeQuantizer, Quantizer, VectorQuantizer
 from hybridvq.quantizers.levels import GainLevels
@@ -51,7 +52,7 @@ def fit_tables(
         seed: of the first weights and of the positions drawn.
 
     Raises:
-        CodecError: the model's tokens hold floats, or there are no tokens.
+        CodecError: the model's tokens hold floats, or there are no tokens, or they are of another model.
     """
     quantizer = tokenizer.quantizer
     check_codable(quantizer)
@@ -62,17 +63,18 @@ def fit_tables(
 
 
 def check_codable(quantizer: Quantizer) -> None:
-    """Raise CodecError unless the quantizer's tokens are integers alone."""
-    if type(quantizer) is VectorQuantizer:  # whose subclasses add floats
-        return
-    if isinstance(quantizer, GainShapeQuantizer) and quantizer.levels:
-        return
+    """Raise CodecError unless the quantizer's tokens are integers alone, of which a file can hold as many."""
     if quantizer.counts_bits:
         raise CodecError(f"tokens of {type(quantizer).__name__} hold coefficients, which .hvq files cannot hold yet")
-    raise CodecError(
-        f"tokens of {type(quantizer).__name__} hold floats, which cannot be compressed without loss; train with "
-        "--recipe gain-shape, whose gains are levels, or --recipe vector"
-    )
+    has_levels = isinstance(quantizer, GainShapeQuantizer) and quantizer.levels
+    if type(quantizer) is not VectorQuantizer and not has_levels:  # whose subclasses add floats
+        raise CodecError(
+            f"tokens of {type(quantizer).__name__} hold floats, which cannot be compressed without loss; train with "
+            "--recipe gain-shape, whose gains are levels, or --recipe vector"
+        )
+    for key, most in (("codebook_size", MAX_CODES), ("levels", MAX_LEVELS), ("stages", MAX_STAGES)):
+        if (getattr(quantizer, key) or 0) > most:
+            raise CodecError(f"{key} of the model is {getattr(quantizer, key)}, and a file holds up to {most}")
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,12 @@ class Pool:
 
 
 def pooled(batches: Iterable[Batch], codebook_size: int, rows: int) -> Pool:
-    """All tokens of `batches`; raises CodecError where there are none."""
+    """All tokens of `batches`; raises CodecError where there are none, or not of 0..K-1 and `rows` levels."""
     pairs, at, stride, offset = [], [], [], 0
     for codes, levels in batches:
+        for what, values, size in (("codes", codes, codebook_size), ("levels", levels, rows)):
+            if values is not None:
+                check_symbols(what, np.asarray(values), size)
         pair = np.asarray(codes, np.int64) + (0 if levels is None else np.asarray(levels, np.int64) * codebook_size)
         margins = ((0, 0), (0, 0), (MARGIN, 0), (MARGIN, MARGIN))
         padded = np.pad(pair, margins, constant_values=rows * codebook_size).swapaxes(0, 1)
@@ -109,7 +114,7 @@ def pooled(batches: Iterable[Batch], codebook_size: int, rows: int) -> Pool:
         stride.append(np.full(len(at[-1]), padded.shape[-1]))
         pairs.append(padded.reshape(len(padded), -1))
         offset += inside.size
-    if not at:
+    if not sum(map(len, at)):
         raise CodecError("there are no tokens to fit tables to; give at least one image")
     return Pool(*(torch.from_numpy(np.concatenate(parts, -1)) for parts in (pairs, at, stride)))
 

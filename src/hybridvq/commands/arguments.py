@@ -1,8 +1,8 @@
 """Arguments that several commands share, and how their values are read."""
 
 import argparse
-import json
 import os
+import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from hybridvq.errors import ConfigError
 from hybridvq.printing import say
+from hybridvq.ranges import COUNT
 from hybridvq.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def add_data_and_size_arguments(parser: ArgumentParser, flags: Iterable[str]) ->
         "--size",
         type=int | None,
         default=None,
-        help="side of the square crops, in pixels; if not given, the one of the training, or 32 where no run tells it",
+        help="side of the square crops, in pixels; if not given, the one of the training, or 32 where no model says it",
     )
     add_flags(parser, flags)
 
@@ -122,8 +123,7 @@ def add_run_arguments(parser: ArgumentParser, out: str, seed_of: str) -> None:
 
 def check_eval_images(arguments: Namespace) -> None:
     """Raise ConfigError unless some held-out images are measured."""
-    if arguments.eval_images < 1:
-        raise ConfigError(f"--eval-images is {arguments.eval_images}; it must be at least 1")
+    COUNT.check("--eval-images", arguments.eval_images)
 
 
 def settings_of(kind: type[T], arguments: Namespace) -> T:
@@ -140,7 +140,7 @@ def data_settings(arguments: Namespace) -> DataSettings:
 def data_of_the_model(arguments: Namespace) -> DataSettings:
     """As `data_settings`, at the size that `model` was trained on if none is given."""
     if arguments.size is None:
-        arguments.size = trained_size(Path(arguments.model))
+        arguments.size = trained_size(arguments.model)
     return data_settings(arguments)
 
 
@@ -194,9 +194,17 @@ def list_skipped(skipped: Sequence[str]) -> None:
         say(f"  {line}", error=True)
 
 
-def trained_size(folder: Path) -> int:
-    """The size of the images a run was trained on, as its recipe.json tells; the default size without one."""
+def trained_size(model: str) -> int:
+    """The size of the images a model was trained on, as its folder or its run's says; the default size without that."""
+    from hybridvq.documents import read_json
+    from hybridvq.tokenizer import CONFIG, model_folder
+
+    folder = model_folder(model)
     try:
-        return int(json.loads((folder / "recipe.json").read_text())["data"]["size"])
+        size = read_json(folder / CONFIG).get("size")
+        size = size or read_json(folder.parent / "recipe.json")["data"]["size"]  # of older models
+        return DataSettings(size=size).size
     except (OSError, ValueError, KeyError, TypeError):
-        return DataSettings().size
+        default = DataSettings().size
+        print(f"{model} does not say at what size it was trained; {default} is used, or give --size", file=sys.stderr)
+        return default

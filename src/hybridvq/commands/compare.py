@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from itertools import pairwise
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -9,14 +10,14 @@ from hybridvq.commands.arguments import add_data_arguments, checked_out, data_se
 from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
 from hybridvq.printing import say
-from hybridvq.recipe import recipe_names
+from hybridvq.recipe import YamlFile, recipe_names
 from hybridvq.settings import Plan
 
 SUMMARY = "Train recipes on the same images and report the difference."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--config", action=YamlFile, help="YAML file with any of the options below")
     add_data_arguments(parser)
     names = ", ".join(recipe_names())
     parser.add_argument(
@@ -31,6 +32,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
+    arguments.overrides |= single_overrides(words)
     plan = settings_of(Plan, arguments)
     if find_processes().world_size > 1:
         raise ConfigError("compare trains on one device; start it without torchrun or srun, and --jobs runs at a time")
@@ -43,3 +45,13 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     page = write_report(out)
     print_table(result)
     say(f"report: {page}")
+
+
+def single_overrides(words: Sequence[str]) -> dict[str, str]:
+    """The recipe keys of `--overrides.KEY VALUE`, of which jsonargparse keeps one in each nested mapping."""
+    found = {}
+    for word, following in pairwise([*words, ""]):
+        if word.startswith("--overrides."):
+            key, equals, value = word.removeprefix("--overrides.").partition("=")
+            found[key] = value if equals else following
+    return found

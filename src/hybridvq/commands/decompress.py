@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.commands.arguments import add_codec_argument, checked_out, progress
-from hybridvq.errors import ConfigError
 from hybridvq.printing import say
 
 SUMMARY = "Turn .hvq files back into images."
@@ -24,8 +23,6 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
-    if arguments.max_pixels is not None and arguments.max_pixels < 1:
-        raise ConfigError(f"--max-pixels is {arguments.max_pixels}; it must be at least 1")
     out = checked_out(arguments.out, ".png")
     from hybridvq.codec import Codec
     from hybridvq.codec.files import decompress_file, to_decompress

@@ -81,8 +81,10 @@ def to_rgb(image: Image.Image) -> Image.Image:
     A transparent color of a PNG file of 2, 4 or 16 bits is known only until then.
 
     Raises:
-        DataError: it cannot be read, or its pixels have no known range.
+        DataError: it cannot be read, has no pixels, or its pixels have no known range.
     """
+    if not image.width * image.height:
+        raise DataError(f"the image is {image.width}x{image.height} pixels and so has none; give another one")
     try:
         with without_warnings(), _reasons():
             return convert(image)

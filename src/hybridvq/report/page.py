@@ -16,7 +16,7 @@ from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.montage import montage_png
 from hybridvq.report.pictures import Pictures, Reconstructions, colour_bar, load_pictures, psnr_db, psnr_text, to_png
 from hybridvq.report.rate import operating_points, rate_figure
-from hybridvq.report.result import REFERENCE, Recipe, Stat, as_number, by_group, gather, read_result
+from hybridvq.report.result import REFERENCE, Recipe, Stat, as_number, by_group, drawing, gather, read_result
 from hybridvq.report.style import MISSING, bits_text, looks, significant, significant_decimals
 from hybridvq.report.summary import summary
 from hybridvq.report.table import COLUMNS, cells, format_stat
@@ -47,7 +47,8 @@ def write_report(folder: Path) -> Path:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
-    html = environment.from_string(source).render(_context(folder, result, recipes))
+    with drawing(folder / "result.json"):
+        html = environment.from_string(source).render(_context(folder, result, recipes))
     return save(folder / "report.html", html.encode("utf-8"))
 
 
@@ -64,6 +65,11 @@ def write_figures(folder: Path, out: Path, pictures: bool = True) -> list[Path]:
     result = read_result(folder)
     recipes = gather(result)
     out.mkdir(parents=True, exist_ok=True)
+    with drawing(folder / "result.json"):
+        return draw_figures(folder, out, result, recipes, pictures)
+
+
+def draw_figures(folder: Path, out: Path, result: dict[str, Any], recipes: list[Recipe], pictures: bool) -> list[Path]:
     written = [save(out / "curves.svg", to_svg(curves_figure(recipes)))]
     if any(map(operating_points, recipes)):
         written.append(save(out / "rate.svg", to_svg(rate_figure(recipes))))
