@@ -144,7 +144,7 @@ def test_frequency_models_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["onnx", "onnxscript"])
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=rf"^export needs {name}, which .*; pip install 'hybridvq\[export\]'$"):
+    with pytest.raises(ConfigError, match=rf"^this needs {name}, which .*; pip install 'hybridvq\[export\]'$"):
         export_onnx("model", tmp_path / "out")
 
 
