@@ -95,7 +95,7 @@ def test_files_say_what_they_are(exported):
     assert about["model"]["sha256"] == hashlib.sha256(content).hexdigest()
     asked = {"dim": 8, "downsampling": f, "quantizer": quantizer, "options": options}
     assert about["model"]["config"] == asked | {"network": "published"} | dict.fromkeys(
-        ("network_options", "encoder", "decoder")
+        ("network_options", "encoder", "decoder", "size")
     )
     assert [about[key] for key in ("downsampling", "codebook_size", "levels", "stages")] == [
         f, options.get("codebook_size"), options.get("levels"), options.get("stages", 1)

@@ -190,10 +190,10 @@ def as_rgb(image: tiles.Pixels) -> tiles.Pixels:
     """An RGB image of a Pillow image; an array as it is.
 
     Raises:
-        ShapeError: this is neither a Pillow image nor an array (H, W, 3) uint8, or it has no pixel.
-        DataError: the Pillow image has pixels of unknown range.
+        ShapeError: this is neither a Pillow image nor an array (H, W, 3) uint8 with pixels.
+        DataError: the Pillow image has no pixel, or pixels of unknown range.
     """
-    if isinstance(image, Image.Image) and image.width and image.height:
+    if isinstance(image, Image.Image):
         return to_rgb(image)
     array = image if isinstance(image, np.ndarray) else None
     if array is None or array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
