@@ -30,8 +30,8 @@ def collect() -> None:
         table = FOLDER / "speed" / f"{module}.md"
         if table.exists():
             title = (import_module(f"benchmarks.speed.{module}").__doc__ or "").splitlines()[0]
-            parts += [f"## {title.rstrip('.')}", table.read_text().strip()]
-    (FOLDER / "results.md").write_text("\n\n".join(parts) + "\n")
+            parts += [f"## {title.rstrip('.')}", table.read_text(encoding="utf-8").strip()]
+    (FOLDER / "results.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

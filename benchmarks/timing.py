@@ -1,6 +1,5 @@
 """Time several things against each other in one process, in turn, so that a change of the machine's pace hits all."""
 
-import json
 import platform
 import resource
 import shlex
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from hybridvq.comparison.plan import hardware
+from hybridvq.documents import to_json
 from hybridvq.writing import write_whole
 
 WARM_UP = 3
@@ -66,7 +66,7 @@ def _growth_mib(make: Callable[[], Callable[[], object]]) -> float:
 def forget_peak() -> None:
     """Let `peak_mib` count from here; only Linux can."""
     if LINUX:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def peak_mib() -> float:
@@ -74,7 +74,7 @@ def peak_mib() -> float:
     if not LINUX:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     # Not getrusage, whose peak begins with that of the process that started this one.
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(status.split("VmHWM:")[1].split()[0]) / 2**10
 
 
@@ -89,7 +89,7 @@ def write_result(
         "hardware": hardware(),
         "threads": torch.get_num_threads(),
     }
-    write_whole(path, (json.dumps(made | dict(content), indent=1) + "\n").encode())
+    write_whole(path, to_json(made | dict(content)))
     threads = f"{made['threads']} thread{'s' if made['threads'] > 1 else ''} of {made['hardware']['name']}"
     page = [*table, "", f"`{made['command']}`, {threads}, torch {versions['torch']}"]
     write_whole(path.with_suffix(".md"), ("\n".join(page) + "\n").encode())

@@ -12,7 +12,6 @@ import io
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,23 +31,24 @@ def main() -> None:
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         sys.exit(f"no browser is installed; install one of {', '.join(BROWSERS)}, such as by `make browser`")
-    with tempfile.TemporaryDirectory() as uploads, sync_playwright() as playwright:
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
-        from hybridvq.app.models import load_models
-        from hybridvq.app.page import build_page, start
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from hybridvq.app.models import load_models
+    from hybridvq.app.page import build_page, build_site, serve
+    from hybridvq.app.uploads import Uploads, run_folder
 
-        served = build_page(load_models(arguments.model, arguments.baseline, arguments.prior))
-        address = start(served, "127.0.0.1", arguments.port)
-        opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
-        page = opened.new_page(viewport=VIEW)
-        page.set_default_timeout(1000 * SECONDS)
-        page.goto(address)
-        for name, use in tabs(arguments.result).items():
-            page.get_by_role("tab", name=name, exact=True).click()
-            use(page)
-            write(page, Path(arguments.out) / f"{name.lower()}.png")
-        opened.close()
-        served.close(verbose=False)
+    with run_folder() as folder:
+        uploads = Uploads(folder)
+        shown = build_page(load_models(arguments.model, arguments.baseline, arguments.prior), uploads)
+        with serve(build_site(shown, uploads), "127.0.0.1", arguments.port) as address, sync_playwright() as playwright:
+            opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+            page = opened.new_page(viewport=VIEW)
+            page.set_default_timeout(1000 * SECONDS)
+            page.goto(address)
+            for name, use in tabs(arguments.result).items():
+                page.get_by_role("tab", name=name, exact=True).click()
+                use(page)
+                write(page, Path(arguments.out) / f"{name.lower()}.png")
+            opened.close()
 
 
 def parser() -> argparse.ArgumentParser:

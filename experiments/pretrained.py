@@ -9,7 +9,6 @@ README.md, the card, into each model's folder. `--page` measures nothing and wri
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from experiments.publish import fill
 from hybridvq import Codec, CodecSettings, Tokenizer, evaluate, load_prior, load_recipe, load_tokenizer, open_images
 from hybridvq.comparison.plan import hardware
 from hybridvq.data import EvalBatches, read_image
+from hybridvq.documents import read_json, to_json
 from hybridvq.files import image_files
 from hybridvq.metrics import psnr_db
 from hybridvq.pretrained import HERE
@@ -45,8 +45,8 @@ def main(words: Sequence[str] | None = None) -> None:
     out = Path(arguments.out)
     if not arguments.page:
         result = measure_all(arguments)
-        write_whole(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
-    write_pages(json.loads((out / RESULT).read_text()), out)
+        write_whole(out / RESULT, to_json(result))
+    write_pages(read_json(out / RESULT), out)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,7 +91,7 @@ def measure_tokenizer(
         "sha256": weight_hash(folder),
         "megabytes": round((folder / "model.safetensors").stat().st_size / 1e6, 2),
         "parameters": sum(value.numel() for value in tokenizer.parameters()),
-        "config": json.loads((folder / "config.json").read_text()),
+        "config": read_json(folder / "config.json"),
     }
     measured = evaluate(tokenizer, held_out)
     return about | {
@@ -135,7 +135,7 @@ def measure_prior(name: str, held_out: EvalBatches) -> dict[str, Any]:
     return {
         "megabytes": round((folder / "model.safetensors").stat().st_size / 1e6, 2),
         "parameters": sum(value.numel() for value in prior.parameters()),
-        "config": json.loads((folder / "config.json").read_text()),
+        "config": read_json(folder / "config.json"),
         "bits_per_position": {"code": bits.code, "gain": bits.gain, "total": bits.total},
     }
 

@@ -14,18 +14,17 @@ of bits.
 """
 
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from hybridvq import load_prior, load_tokens
 from hybridvq.cli import main as hybridvq
 from hybridvq.comparison.plan import hardware
+from hybridvq.documents import read_json, read_yaml, to_json
 from hybridvq.evaluation import GAIN_BITS, GAIN_QUANTILES
 from hybridvq.priors import GainGrid, Prior, bits_per_position
 from hybridvq.training.folder import CHECKPOINT, read_checkpoint
@@ -106,7 +105,7 @@ def history(run: Path) -> dict[str, Any]:
         return {}
     state = next(s for s in read_checkpoint(run / CHECKPOINT)["callbacks"].values() if "best_step" in s)
     keys = ("tests", "best_step", "stopped", "seconds")
-    return {"settings": json.loads((run / "recipe.json").read_text())["training"]} | {key: state[key] for key in keys}
+    return {"settings": read_json(run / "recipe.json")["training"]} | {key: state[key] for key in keys}
 
 
 def main() -> None:
@@ -115,14 +114,14 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=[], help="SET=PATH_OR_HUB_ID, instead of the plan's")
     parser.add_argument("--out", type=Path, default=Path("runs/priors"))
     arguments = parser.parse_args()
-    plan = yaml.safe_load(arguments.plan.read_text())
+    plan = read_yaml(arguments.plan)
     given = dict(pair.split("=", 1) for pair in arguments.data)
     result: dict[str, Any] = {"hardware": hardware(), "torch": torch.__version__, "sets": {}}
     for name, part in plan.items():
         made = commands(name, part, given.get(name, part["data"]), arguments.out)
         carry_out(made)
         result["sets"][name] = {recipe: measure(arguments.out / name / recipe) for recipe in part["priors"]}
-    write_whole(arguments.out / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(arguments.out / "result.json", to_json(result))
     print(arguments.out / "result.json")
 
 

@@ -37,7 +37,9 @@ def main(sources: list[str], target: Path) -> None:
     result = together([read_source(source) for source in sources])
     recipes = gather(result)
     target.mkdir(parents=True, exist_ok=True)
-    (target / "result.json").write_text(json.dumps(shortened(result, target.name), separators=(",", ":")) + "\n")
+    (target / "result.json").write_text(
+        json.dumps(shortened(result, target.name), separators=(",", ":")) + "\n", encoding="utf-8"
+    )
     figures = write_figures(target, target, pictures=False)  # the images belong to their data set
     table = markdown_table(result)
     parts = [
@@ -51,7 +53,7 @@ def main(sources: list[str], target: Path) -> None:
         *(f"![{path.stem}]({path.name})" for path in figures),
         how_it_was_made(result, sources, target),
     ]
-    (target / "README.md").write_text("\n\n".join(part.strip() for part in parts if part) + "\n")
+    (target / "README.md").write_text("\n\n".join(part.strip() for part in parts if part) + "\n", encoding="utf-8")
     fill(ROOT / "README.md", target.name, short_table(recipes))
 
 
@@ -101,7 +103,9 @@ def shortened(result: dict[str, Any], name: str) -> dict[str, Any]:
 
 def command_of(name: str) -> str:
     """The command that makes a result, as the second line of its plan says it."""
-    return (ROOT / "experiments" / "plans" / f"{name}.yaml").read_text().splitlines()[1].removeprefix("# ")
+    return (
+        (ROOT / "experiments" / "plans" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[1].removeprefix("# ")
+    )
 
 
 def shorter(value: Any) -> Any:
@@ -269,9 +273,9 @@ def how_it_was_made(result: dict[str, Any], sources: list[str], target: Path) ->
 
 def fill(readme: Path, name: str, table: str) -> None:
     """Put `table` between the markers of `name`, where the README has them."""
-    text = readme.read_text()
+    text = readme.read_text(encoding="utf-8")
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    readme.write_text(pattern.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text))
+    readme.write_text(pattern.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

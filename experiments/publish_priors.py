@@ -6,7 +6,6 @@ Reads result.json, which is copied, and writes README.md and curves.svg; the pic
 `experiments.prior_pictures`. A table in the project's README between the markers of the folder's name is filled too.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from publish import fill
+
+from hybridvq.documents import read_json, to_json
 
 ROOT = Path(__file__).parents[1]
 ORDER = ("static-gaussian", "static", "pixelcnn", "transformer")
@@ -91,11 +92,11 @@ def curves(result: dict[str, Any], path: Path) -> None:
 
 
 def main(source: Path, target: Path) -> None:
-    result = json.loads((source / "result.json").read_text())
+    result = read_json(source / "result.json")
     target.mkdir(parents=True, exist_ok=True)
-    (target / "result.json").write_text(json.dumps(result) + "\n")
+    (target / "result.json").write_bytes(to_json(result, indent=None))
     curves(result, target / "curves.svg")
-    (target / "README.md").write_text(page(result, target))
+    (target / "README.md").write_text(page(result, target), encoding="utf-8")
     rows = summary(result)
     fill(ROOT / "README.md", target.name, "\n".join(rows))
 

@@ -9,7 +9,6 @@ stay, so a new model costs only its own; their photographs must be the same. `--
 """
 
 import argparse
-import json
 import platform
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,6 +24,7 @@ from experiments.ours import ours
 from experiments.photos import RIVALS, Rival, fingerprint, measure, read_photographs
 from experiments.rate_page import write_page
 from hybridvq.comparison.plan import hardware
+from hybridvq.documents import read_json, to_json
 from hybridvq.writing import write_whole
 
 RESULT = "result.json"
@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> None:
             curve = {"codec": rival.name, "title": rival.title, "points": points}
             others = [c for c in result.get("curves", []) if c["codec"] != rival.name]
             result["curves"] = [*others, curve]
-            write_whole(out / RESULT, (json.dumps(result, indent=1) + "\n").encode())
+            write_whole(out / RESULT, to_json(result))
     write_page(result, out)
 
 
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 def read_result(out: Path) -> dict[str, Any]:
     path = out / RESULT
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    return dict(read_json(path)) if path.exists() else {}
 
 
 def codecs(arguments: argparse.Namespace) -> Iterator[Rival]:

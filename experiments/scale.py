@@ -7,7 +7,6 @@ and machines elsewhere are stated with their source, or as the assumptions that 
 """
 
 import io
-import json
 import math
 import sys
 import time
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 from hybridvq.comparison.plan import hardware
 from hybridvq.data import open_images
 from hybridvq.data.decode import decode, fit
+from hybridvq.documents import to_json
 from hybridvq.recipe import load_recipe
 from hybridvq.tokenizer import Tokenizer
 from hybridvq.training.run import build_tokenizer
@@ -120,9 +120,9 @@ def derived(m: Measured) -> dict[str, Any]:
 
 def main(path: Path) -> None:
     measured = measure()
-    write_whole(path, (json.dumps(asdict(measured) | {"hardware": hardware()}, indent=1) + "\n").encode())
+    write_whole(path, to_json(asdict(measured) | {"hardware": hardware()}))
     constants = {key: value for key, value in globals().items() if key.isupper()}
-    template = Template(TEMPLATE.read_text(), undefined=StrictUndefined, keep_trailing_newline=True)
+    template = Template(TEMPLATE.read_text(encoding="utf-8"), undefined=StrictUndefined, keep_trailing_newline=True)
     page = template.render(constants, m=measured, d=derived(measured), machine=hardware()["name"])
     write_whole(path.with_suffix(".md"), page.encode())
 

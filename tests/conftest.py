@@ -1,12 +1,21 @@
+import signal
+
 import pytest
 import torch
 
 
 def pytest_addoption(parser):
     parser.addoption("--regenerate-golden", action="store_true", help="rewrite the pinned files in tests/golden/")
+    parser.addoption("--threads", type=int, default=1, help="of torch, in this process (default: 1)")
+
+
+def pytest_configure(config):
+    """Let processes that tests start answer Ctrl-C, where nohup or a job in the background has turned it off."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
-    """Sums over pixels depend on how many threads share them; tests of exact numbers need one."""
-    torch.set_num_threads(1)
+def threads(request):
+    """Tests hold for any number; one is the quickest for models this small."""
+    torch.set_num_threads(request.config.getoption("--threads"))

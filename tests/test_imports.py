@@ -18,50 +18,65 @@ PACKAGE = Path(hybridvq.__file__).parent
 # What each module may import from the project: itself and everything to its left in the design's chain.
 ALLOWED = {
     "_version": set(),
+    "printing": set(),
     "errors": set(),
+    "documents": set(),
+    "ranges": {"errors"},
+    "weights": set(),
     "extras": {"errors"},
-    "settings": {"errors"},
-    "recipe": {"errors", "settings"},
+    "settings": {"errors", "ranges"},
+    "recipe": {"documents", "errors", "settings"},
     "distributed": set(),
     "launch": {"errors"},
-    "ranges": {"errors"},
     "metrics": set(),
     "quantizers": {"errors", "distributed", "metrics", "ranges"},
-    "networks": {"errors", "distributed"},
-    "writing": set(),
-    "data": {"errors"},
+    "networks": {"errors", "distributed", "ranges"},
+    "writing": {"errors"},
+    "data": {"documents", "errors", "printing"},
     "pretrained": set(),
-    "tokenizer": {"errors", "networks", "pretrained", "quantizers"},
-    "export": {"_version", "errors", "extras", "quantizers", "tokenizer", "writing"},
+    "tokenizer": {
+        "documents", "errors", "networks", "pretrained", "quantizers", "ranges", "settings", "weights"
+    },
+    "export": {"_version", "documents", "errors", "extras", "quantizers", "tokenizer", "writing"},
     "half": {"errors", "tokenizer", "writing"},
     "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
-    "priors": {"errors", "evaluation", "metrics", "pretrained", "quantizers", "ranges", "tokenizer"},
+    "priors": {
+        "documents", "errors", "evaluation", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights",
+        "writing"
+    },
     "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
-    "bulk": {"_version", "errors", "extras", "data", "evaluation", "quantizers", "tokenizer", "writing"},
+    "bulk": {
+        "_version", "documents", "errors", "extras", "data", "evaluation", "quantizers", "tokenizer", "writing"
+    },
     "generation": {
         "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
     },
     "codec": {
-        "errors", "settings", "metrics", "data", "networks", "quantizers", "tokenizer", "evaluation", "files", "writing"
+        "documents", "errors", "settings", "metrics", "data", "networks", "quantizers", "ranges", "tokenizer",
+        "evaluation", "files", "writing",
     },
     "training": {
+        "documents",
         "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
-        "evaluation", "writing",
+        "evaluation", "printing", "writing",
     },
     "comparison": {
+        "documents",
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
-    "report": {"errors", "metrics", "writing"},
+    "report": {"documents", "errors", "metrics", "printing", "writing"},
     "app": {
+        "documents",
         "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
-        "generation", "report",
+        "generation", "printing", "report",
     },
     "commands": {
-        "errors", "extras", "launch", "settings", "recipe", "data", "quantizers", "tokenizer", "evaluation", "files",
-        "priors", "codec", "export", "half", "generation", "bulk", "training", "comparison", "report", "app", "writing"
+        "documents", "errors", "extras", "launch", "settings", "recipe", "data", "quantizers", "tokenizer",
+        "evaluation", "files", "priors", "codec", "export", "half", "generation", "bulk", "training", "comparison",
+        "report", "app", "printing", "ranges", "writing"
     },
     "__main__": {"cli"},
-    "cli": {"_version", "commands", "errors", "extras", "launch", "recipe"},
+    "cli": {"_version", "commands", "errors", "extras", "launch", "printing", "recipe", "__main__"},
 }  # fmt: skip
 
 

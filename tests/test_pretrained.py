@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from hybridvq import Codec, ModelError, Tokenizer, load_prior, load_tokenizer
 from hybridvq.cli import main
+from hybridvq.commands.arguments import trained_size
 from hybridvq.data import photo_files, read_image
 from hybridvq.metrics import psnr_db
 from hybridvq.pretrained import pretrained_folder, pretrained_names
@@ -59,7 +60,29 @@ def test_a_name_is_enough(name):
     again = load_tokenizer(name).state_dict()
     assert all(torch.equal(value, again[key]) for key, value in tokenizer.state_dict().items())
     recipe = load_recipe(name).model
-    assert (tokenizer.dim, tokenizer.downsampling) == (recipe.dim, recipe.downsampling)
+    assert (tokenizer.dim, tokenizer.downsampling, tokenizer.size) == (recipe.dim, recipe.downsampling, 64)
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"map_location": "cpu"},
+        {"revision": "main", "token": False},
+        {"cache_dir": "x", "local_files_only": True, "force_download": True},
+    ],
+)
+def test_a_name_is_enough_with_any_keyword(keywords):
+    assert Tokenizer.from_pretrained("photos-f4-vq", **keywords).dim == 64
+    with pytest.raises(TypeError, match="nope"):
+        Tokenizer.from_pretrained("photos-f4-vq", nope=1)
+
+
+def test_each_is_measured_at_the_size_of_its_training(capsys):
+    for name in TOKENIZERS:
+        assert trained_size(name) == trained_size(str(pretrained_folder(name))) == 64
+    assert main(["evaluate", "photos-f4-vq", "--limit", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["size"], err) == (64, "")
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)

@@ -26,6 +26,7 @@ from hybridvq.tokenizer import weight_hash
 from hybridvq.training import train_prior
 from hybridvq.training.prior import PriorTraining
 from hybridvq.training.tokens import TokenArrays, TokenBatches, split
+from hybridvq.writing import sole_writer
 from replicas import in_two
 from runs import CHECKPOINT, read_checkpoint, weights
 
@@ -176,6 +177,13 @@ def test_two_processes_train_as_one(gain_shape, tmp_path):
     for name, value in alone.state_dict().items():
         assert torch.equal(weights[name], others[name])
         torch.testing.assert_close(weights[name], value, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["static", "transformer"])
+def test_a_second_run_in_one_folder_is_refused(gain_shape, tmp_path, name):
+    with sole_writer(tmp_path / "run"), pytest.raises(ConfigError, match="run is being written by another process"):
+        train(gain_shape, tmp_path / "run", settings(name))
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_empty_set_of_tokens(gain_shape):

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -78,11 +82,20 @@ def test_small_numbers_without_a_point(write):
         ("model: {options: 3}", r"model\.options: '3' is not of type dict"),
         ("model:", "model"),
         ("training: {batch_size: 0}", r"training\.batch_size is 0; it must be at least 1"),
-        ("model: {dim: 8\n", "not readable YAML: .* line 2"),
-        ("- a\n- b", "holds a list; it must hold keys such as 'model'"),
+        ("model: {dim: 8\n", "not readable YAML .* line 2"),
+        ("- a\n- b", "it holds a list; it must hold keys and their values"),
         ("", "holds nothing"),
         (b"\xff\xfe\x00", "not readable YAML"),
-        ("a: 1\na: 2\n\tb: 3", "not readable YAML"),
+        ("a: 1\n\tb: 3", "not readable YAML"),
+        ("title: a\ntitle: b", "it says 'title' twice"),
+        ("model: {options: {beta: 1, beta: 2}}", "it says 'beta' twice"),
+        ("model: {options: " + "[" * 3000, "it is nested too deeply"),
+        ("model: {options: " + "{a: " * 3000, "it is nested too deeply"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\ntitle: *b", "references are not read; .* line 2"),
+        ("a: &a {x: 1}\nb: &b {<<: [*a, *a]}", "references are not read"),
+        ("model: &m {options: *m}", "references are not read"),
+        ("? [a]\n: 1", "a key must be a word"),
+        ("training: {steps: " + "9" * 5000 + "}", r"steps"),
     ],
 )
 def test_wrong_files(write, text, message):
@@ -92,6 +105,15 @@ def test_wrong_files(write, text, message):
     assert str(caught.value).startswith(f"recipe {path}")
     assert "\n" not in str(caught.value)
     assert "Parser key" not in str(caught.value)
+
+
+def test_a_recipe_is_utf8_in_any_locale(write):
+    """In a fresh process, because Python asks for the locale once."""
+    path = write("title: Größe\n")
+    code = f"from hybridvq import load_recipe; print(ascii(load_recipe({path!r}).title))"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout == "'Gr\\xf6\\xdfe'\n", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 import hybridvq.data.images as data_images
 import hybridvq.training.callbacks as callbacks
@@ -88,6 +89,22 @@ def test_a_model_that_does_not_fit(tmp_path, whole, monkeypatch, file_size):
     assert not list(tmp_path.glob("model*"))
     assert read_checkpoint(tmp_path)["global_step"] == tiny.STEPS
     monkeypatch.setattr(TokenizerTraining, "training_step", None)
+    run(tmp_path, resume=True)
+    assert weights(tmp_path) == weights(whole)
+
+
+def test_a_disk_that_is_full_under_tensorboard(tmp_path, whole, at_step, monkeypatch, capfd):
+    """Its thread meets that first, and the run stops at the next number that is to be shown."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    at_step(7, lambda: monkeypatch.setattr(RecordWriter, "write", refuse))
+    with pytest.raises(TrainingError) as caught:
+        run(tmp_path)
+    assert "had to stop ([Errno 28] No space left on device)" in one_sentence(caught)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.undo()
     run(tmp_path, resume=True)
     assert weights(tmp_path) == weights(whole)
 

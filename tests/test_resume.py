@@ -14,7 +14,9 @@ import tiny
 from hybridvq import ConfigError, ModelError
 from hybridvq.data.photos import PhotoTiles
 from hybridvq.quantizers.codebook import CodeVectors
+from hybridvq.training.folder import own
 from hybridvq.training.module import TokenizerTraining
+from hybridvq.writing import PARTIAL
 from runs import CHECKPOINT, read_checkpoint, run, weights
 
 
@@ -31,8 +33,8 @@ class Mortal(PhotoTiles):
         return super().crop_at(index, draw)
 
 
-def train_and_die(recipe, folder, batches):
-    torch.set_num_threads(1)
+def train_and_die(recipe, folder, batches, threads):
+    torch.set_num_threads(threads)
     images = Mortal("train", tiny.SIZE)
     images.batches = batches
     run(folder, recipe, images, resume=True)
@@ -66,7 +68,9 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path, processes, name, monkeypatch)
 
     # Once between two checkpoints; the first also before any checkpoint, and again just before the next one.
     for batches, reached in ((3, None), (7, 5), (4, 5)) if name == "vector" else ((7, 5),):
-        process = processes.Process(target=train_and_die, args=(recipe, tmp_path / "cut", batches))
+        process = processes.Process(
+            target=train_and_die, args=(recipe, tmp_path / "cut", batches, torch.get_num_threads())
+        )
         process.start()
         process.join(60)
         assert process.exitcode == -signal.SIGKILL
@@ -83,7 +87,7 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path, processes, name, monkeypatch)
 def test_bfloat16_resumes_to_the_bit(tmp_path, processes):
     recipe = tiny.recipe(precision="bf16-mixed")
     run(tmp_path / "whole", recipe)
-    process = processes.Process(target=train_and_die, args=(recipe, tmp_path / "cut", 12))
+    process = processes.Process(target=train_and_die, args=(recipe, tmp_path / "cut", 12, torch.get_num_threads()))
     process.start()
     process.join(60)
     assert read_checkpoint(tmp_path / "cut")["global_step"] == 10
@@ -125,11 +129,13 @@ def test_a_checkpoint_after_the_last_step_is_enough_for_the_model(tmp_path):
     _, history = run(tmp_path)
     whole = weights(tmp_path)
     (tmp_path / "model" / "model.safetensors").unlink()
-    (tmp_path / "model.partial").mkdir()
+    for place in (tmp_path, tmp_path / "checkpoints"):
+        (place / PARTIAL.format("a")).mkdir()
+        (place / PARTIAL.format("b")).write_bytes(b"cut off")
     _, again = run(tmp_path, resume=True)
     assert weights(tmp_path) == whole
     assert again == history
-    assert not (tmp_path / "model.partial").exists()
+    assert not list(tmp_path.rglob(PARTIAL.format("*")))
 
 
 def test_a_finished_run_is_returned_at_once(tmp_path, monkeypatch):
@@ -177,6 +183,45 @@ def test_another_run_is_not_resumed(tmp_path, change):
     with pytest.raises(ModelError, match="was begun with another recipe, seed or images"):
         run(tmp_path, resume=True, **options)
     assert weights(tmp_path) == before
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path):
+    """Its recipe.json may be this run's, where two have written into one folder."""
+    recipe, other = tiny.recipe(steps=4), tiny.recipe(steps=4, learning_rate=1e-3)
+    for folder, which in (("mine", recipe), ("other", other)):
+        run(tmp_path / folder, which)
+    (tmp_path / "mine" / CHECKPOINT).write_bytes((tmp_path / "other" / CHECKPOINT).read_bytes())
+    before = weights(tmp_path / "mine")
+    with pytest.raises(ModelError, match=r"run of .*last\.ckpt was begun with another .*training\.learning_rate"):
+        run(tmp_path / "mine", recipe, resume=True)
+    assert weights(tmp_path / "mine") == before
+
+
+def test_a_second_run_in_one_folder_is_refused(tmp_path, monkeypatch):
+    """From the first step on, also before there is a checkpoint, and whether or not it would go on with the first."""
+    step, met = TokenizerTraining.training_step, []
+
+    def begin_another(self, *batch):
+        monkeypatch.setattr(TokenizerTraining, "training_step", step)
+        for resume in (False, True):
+            with pytest.raises(ConfigError) as caught:
+                run(tmp_path / "run", tiny.recipe("gaussian", steps=4), resume=resume)
+            met.append(str(caught.value))
+        return step(self, *batch)
+
+    monkeypatch.setattr(TokenizerTraining, "training_step", begin_another)
+    run(tmp_path / "run", tiny.recipe(steps=4))
+    assert len(met) == 2
+    assert all("run is being written by another process; wait until that ends, or choose another" in m for m in met)
+    run(tmp_path / "alone", tiny.recipe(steps=4))
+    assert weights(tmp_path / "run") == weights(tmp_path / "alone")
+
+
+def test_of_several_processes_the_first_alone_locks(tmp_path):
+    with own(tmp_path / "run", first=True), own(tmp_path / "run", first=False):
+        pass
+    with own(tmp_path / "run", first=False):
+        assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "junk", "not-ours"])

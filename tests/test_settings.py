@@ -7,7 +7,7 @@ import pytest
 
 from hybridvq import ConfigError
 from hybridvq.quantizers import QUANTIZERS
-from hybridvq.settings import ModelSettings, Plan, TrainingSettings
+from hybridvq.settings import CodecSettings, DataSettings, ModelSettings, Plan, PriorTrainingSettings, TrainingSettings
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,56 @@ from hybridvq.settings import ModelSettings, Plan, TrainingSettings
         ("average", math.nan),
         ("clip", -1.0),
         ("clip", math.nan),
+        ("zoom", 1e308),
+        ("decay", 5),
+        ("decay", "0.2"),
+        ("learning_rate", 1e308),
+        ("learning_rate", None),
+        ("steps", 10**12),
+        ("steps", True),
+        ("steps", 3.0),
+        ("batch_size", 10**9),
+        ("freeze_norm", True),
     ],
 )
 def test_training_settings_are_checked(key, value):
     with pytest.raises(ConfigError, match=f"training.{key}"):
         TrainingSettings(**{key: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value", "need"),
+    [
+        (PriorTrainingSettings, "weight_decay", math.nan, "a number"),
+        (PriorTrainingSettings, "patience", -1, "at least 0"),
+        (PriorTrainingSettings, "learning_rate", math.inf, "at most 10"),
+        (ModelSettings, "dim", 10**9, "at most 65,536"),
+        (ModelSettings, "dim", True, "a whole number"),
+        (ModelSettings, "downsampling", 4.0, "a whole number"),
+        (DataSettings, "size", 0, "at least 1"),
+        (DataSettings, "size", 10**9, "at most 16,384"),
+        (DataSettings, "shuffle_buffer", 0, "at least 1"),
+        (DataSettings, "workers", -1, "at least 0"),
+        (CodecSettings, "rate_weight", 1e308, "at most 1,000,000,000"),
+        (CodecSettings, "rate_weight", math.nan, "a number"),
+        (CodecSettings, "rate_weight", False, "a number"),
+        (CodecSettings, "stages", 1.5, "a whole number"),
+        (CodecSettings, "target_psnr", math.inf, "at most 10,000"),
+    ],
+)
+def test_numbers_are_checked_where_they_come_in(kind, key, value, need):
+    with pytest.raises(ConfigError, match=f"{key} is {re.escape(repr(value))}; it must be {need}$"):
+        kind(**{key: value})
+
+
+def test_numpy_numbers_are_numbers():
+    assert TrainingSettings(steps=np.int64(3), decay=np.float32(0)).steps == 3
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5, True])
+def test_the_seeds_of_a_plan_are_checked(seed):
+    with pytest.raises(ConfigError, match=f"seeds is {seed}; it must be"):
+        Plan(recipes=["vector"], seeds=[0, seed])
 
 
 def test_learning_rate_rises_stays_and_falls():
@@ -91,6 +136,13 @@ def test_what_every_recipe_is_given():
     given = Plan(recipes=["a"], steps=7, eval_every=3, overrides={"model.dim": 8}).recipe_overrides()
     assert (given["training.eval_every"], given["model.dim"]) == (3, 8)
     assert Plan(recipes=["a"], steps=7).recipe_overrides()["training.eval_every"] == 1
+
+
+def test_overrides_may_be_nested():
+    plan = Plan(recipes=["a"], overrides={"model": {"dim": 8, "options.beta": 1}, "model.options": {"model": {}}})
+    given = plan.recipe_overrides()
+    assert (given["model.dim"], given["model.options.beta"], given["model.options"]) == (8, 1, {"model": {}})
+    assert "model" not in given
 
 
 def test_the_help_names_every_quantizer_and_option():

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import tiny
-from hybridvq import ConfigError, ModelError, ShapeError, Tokenizer, VectorQuantizer, load_tokenizer
+from hybridvq import ConfigError, DataError, ModelError, ShapeError, Tokenizer, VectorQuantizer, load_tokenizer
 from hybridvq.quantizers import Tokens
 
 
@@ -68,12 +68,60 @@ def test_shapes(downsampling):
     assert result.x_hat.abs().max() <= 1
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 16), (1, 1, 16, 16), (1, 3, 18, 16), (1, 3, 16, 15)])
+@pytest.mark.parametrize(
+    "shape", [(3, 16, 16), (1, 1, 16, 16), (1, 3, 18, 16), (1, 3, 16, 15), (2, 3, 0, 0), (1, 3, 0, 8)]
+)
 def test_wrong_shapes_are_named(shape):
     made = Tokenizer(dim=8)
     for method in (made, made.encode):
         with pytest.raises(ShapeError, match=rf"x has shape \({', '.join(map(str, shape))}\); .* multiples of 4"):
             method(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 0, 0), (1, 3, 0, 16)])
+def test_images_without_pixels_are_named(shape):
+    with pytest.raises(ShapeError, match="x has shape"):
+        Tokenizer(dim=8).encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (255.0, r"x has values from 0 to 255; images lie in \[-1, 1\]: of values in 0 to 255, give x / 127.5 - 1"),
+        (-1.5, "x has values from -1.5 to 0;"),
+        (torch.inf, "x has values from 0 to inf;"),
+        (torch.nan, "x holds NaN;"),
+    ],
+)
+@pytest.mark.parametrize("name", tiny.MODELS)
+@torch.no_grad()
+def test_values_that_are_no_image_are_refused(name, value, sentence):
+    made, x = tokenizer(name), torch.zeros(2, 3, 16, 16)
+    x[1, 2, 3, 4] = value
+    for method in (made, made.encode):
+        with pytest.raises(DataError, match=sentence):
+            method(x)
+
+
+def test_bytes_are_refused():
+    with pytest.raises(ShapeError, match=r"x is torch.uint8; .* give x / 127.5 - 1"):
+        Tokenizer(dim=8).encode(torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+
+
+def test_the_ends_of_the_range_and_no_image_at_all_are_fine():
+    made = Tokenizer(dim=8).eval()
+    made.encode(torch.tensor([-1.0, 1.0]).repeat(1, 3, 16, 8))
+    assert len(made.encode(torch.zeros(0, 3, 16, 16)).codes) == 0
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", tiny.MODELS)
+def test_a_quantizer_refuses_what_is_not_finite(name, value):
+    quantizer = tokenizer(name).quantizer
+    z = torch.zeros(2, 8, 4, 4)
+    z[1, 2, 3, 3] = value
+    with pytest.raises(DataError, match="z holds NaN or infinity"):
+        quantizer(z)
 
 
 @pytest.mark.parametrize(("size", "near"), [(30, 32), (3, 4), (1, 4), (0, 4), (17, 16)])
@@ -89,15 +137,17 @@ def test_sizes_that_do_not_divide(size, near):
         ({"downsampling": 3}, "downsampling is 3"),
         ({"quantizer": "vectr"}, "no quantizer named 'vectr'"),
         ({"options": {"size": 3}}, "the vector quantizer has no option 'size'; it takes codebook_size"),
-        ({"options": {"beta": "x"}}, r"options \{'beta': 'x'\} has a value that cannot be used"),
-        ({"options": {"codebook_size": 1.5}}, "cannot be used"),
+        ({"options": {"beta": "x"}}, "beta is 'x'; it must be a number"),
+        ({"options": {"codebook_size": 1.5}}, "codebook_size is 1.5; it must be a whole number"),
         ({"quantizer": "frequency"}, "needs the option 'frequent'"),
         ({"network": "unet"}, "there is no network named 'unet'; choose one of published, photo"),
         ({"network_options": {"widths": [4, 4]}}, "the published network has no option 'widths'; it takes no options"),
         ({"network": "photo", "downsampling": 8, "network_options": {"width": 4}}, "it takes widths, decoder_width"),
         ({"network": "photo", "downsampling": 4}, "downsampling is 4; the photo network has 8 alone"),
-        ({"network": "photo", "downsampling": 8, "dim": 193}, "dim is 193; the photo network takes 1 to 192"),
+        ({"network": "photo", "downsampling": 8, "dim": 193}, "dim is 193; it must be a whole number from 1 to 192"),
         ({"network": "photo", "downsampling": 8, "network_options": {"widths": [4]}}, r"widths are \[4\]; give 2"),
+        ({"network": "photo", "downsampling": 8, "network_options": {"widths": 4}}, "widths are 4; give 2"),
+        ({"network": "photo", "downsampling": 8, "network_options": {"decoder_width": 0.5}}, "network is 0.5; it must"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
@@ -165,8 +215,16 @@ def test_damaged_files_are_named(saved, name, damage):
     [
         ({"colour": 3}, "colour"),
         ({"quantizer": "nope"}, "nope"),
-        ({"dim": 16}, "size mismatch"),
-        ({"quantizer": "identity", "options": None}, "quantizer.codebook"),
+        ({"dim": 16}, r"encoder.layers.0.weight .* is \(8, 3, 4, 4\), and config.json asks for .* because of dim 16"),
+        ({"dim": 65536}, "because of dim 65536"),
+        ({"dim": 10**9}, "dim is 1000000000; it must be at most"),
+        ({"dim": True}, "dim is True; it must be a whole number"),
+        ({"downsampling": 2}, "config.json asks for|besides|lacks"),
+        ({"size": 0}, "size is 0; it must be at least 1"),
+        ({"options": {"codebook_size": 10**6}}, "because of options.codebook_size 1000000"),
+        ({"options": {"codebook_size": 64, "code_dim": 10**6}}, "because of options.code_dim 1000000"),
+        ({"quantizer": "gain-shape", "options": {"stages": 10**9}}, "options.stages is 1000000000, but model.saf"),
+        ({"quantizer": "identity", "options": None}, "holds quantizer.codebook.* besides"),
     ],
 )
 def test_configs_that_do_not_fit_the_weights(saved, change, message):
@@ -174,6 +232,62 @@ def test_configs_that_do_not_fit_the_weights(saved, change, message):
     (saved / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(ModelError, match=f"does not hold a tokenizer that this version can load .*{message}"):
         load_tokenizer(saved)
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]", "[" * 100_000, '{"dim": 8, "dim": 8}', '{"dim": NaN}', "null", "{" * 9, "1" * 5000]
+)
+def test_configs_that_are_no_configs(saved, text):
+    (saved / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match="does not hold a tokenizer that this version can load"):
+        load_tokenizer(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.index_fill(0, torch.tensor([1]), torch.nan), "holds a number that is not finite"),
+        (lambda x: x.index_fill(0, torch.tensor([1]), -torch.inf), "holds a number that is not finite"),
+        (lambda x: x.long(), "is of type I64, and config.json asks for torch.float32"),
+        (lambda x: x[1:].clone(), "because of dim 8"),
+    ],
+)
+def test_weights_that_cannot_be_used(saved, change, message):
+    path = saved / "model.safetensors"
+    state = load_file(path)
+    state["encoder.layers.0.weight"] = change(state["encoder.layers.0.weight"])
+    save_file(state, path)
+    with pytest.raises(ModelError, match=f"encoder.layers.0.weight of model.safetensors .*{message}"):
+        load_tokenizer(saved)
+
+
+def test_the_size_of_the_training_is_kept(tmp_path):
+    Tokenizer(dim=8, size=48).save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["size"] == 48
+    assert load_tokenizer(tmp_path).size == 48
+    assert Tokenizer(dim=8).size is None
+
+
+def test_models_without_a_size_are_loaded(saved):
+    config = json.loads((saved / "config.json").read_text(encoding="utf-8"))
+    del config["size"]
+    (saved / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert load_tokenizer(saved).size is None
+
+
+def test_keywords_are_of_the_download(saved, monkeypatch):
+    given = {}
+    monkeypatch.setattr("hybridvq.tokenizer.snapshot_download", lambda name, **more: given.update(more) or str(saved))
+    Tokenizer.from_pretrained("owner/name", revision="v1", token=False, cache_dir="c", local_files_only=True)
+    assert (given["revision"], given["token"], given["cache_dir"], given["local_files_only"]) == (
+        "v1",
+        False,
+        "c",
+        True,
+    )
+    with pytest.raises(TypeError, match="unexpected keyword argument 'revisoin'"):
+        Tokenizer.from_pretrained("owner/name", revisoin="v1")
+    assert Tokenizer.from_pretrained(saved, map_location="meta").encoder.layers[0].weight.is_meta
 
 
 def test_no_weight_is_left_at_random(saved):

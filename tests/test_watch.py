@@ -4,6 +4,7 @@ import torch
 import tiny
 from hybridvq import TrainingError, train
 from hybridvq.quantizers import Tokens
+from hybridvq.training import watch
 from hybridvq.training.watch import Watch
 
 
@@ -69,33 +70,34 @@ def test_gains_that_are_not_read_do_not_count():
     assert watch_losses([0.02] * 250, Tokens(codes=healthy().codes, gains=gains, passed=passed)) == []
 
 
-def collapsing():
-    recipe = tiny.recipe("vector-uniform", steps=210, eval_every=300, checkpoint_every=300)
-    recipe.model.options = {"codebook_size": 256, "init": "uniform", "restart_every": 0}
-    return recipe
+@pytest.fixture
+def collapsing(monkeypatch):
+    """A recipe whose every batch counts as a collapse, which is looked for at step 8."""
+    for name, value in (("CHECK_EVERY", 8), ("SPIKE_START", 8), ("COLLAPSED", 2.0)):
+        monkeypatch.setattr(watch, name, value)
+    return tiny.recipe(steps=10)
 
 
-def test_a_run_warns_and_goes_on(tmp_path, capfd):
-    _, history = train(collapsing(), tiny.images(), tiny.test_batches(), tmp_path / "run")
-    assert len(history.train_mse) == 210
+def test_a_run_warns_and_goes_on(tmp_path, capfd, collapsing):
+    _, history = train(collapsing, tiny.images(), tiny.test_batches(), tmp_path / "run")
+    assert len(history.train_mse) == 10
     (text,) = history.warnings
-    assert text.startswith("step 200: codebook collapse")
+    assert text.startswith("step 8: codebook collapse")
     assert f"warning: {text}" in capfd.readouterr().err
 
 
-def test_a_run_can_be_told_to_stop(tmp_path):
-    with pytest.raises(TrainingError, match=r"stopped at step 200: codebook collapse.*--watch warn goes on"):
-        train(collapsing(), tiny.images(), tiny.test_batches(), tmp_path / "run", watch="stop")
+def test_a_run_can_be_told_to_stop(tmp_path, collapsing):
+    with pytest.raises(TrainingError, match=r"stopped at step 8: codebook collapse.*--watch warn goes on"):
+        train(collapsing, tiny.images(), tiny.test_batches(), tmp_path / "run", watch="stop")
 
 
-def test_a_run_can_be_left_alone(tmp_path, capfd):
-    _, history = train(collapsing(), tiny.images(), tiny.test_batches(), tmp_path / "run", watch="off")
+def test_a_run_can_be_left_alone(tmp_path, capfd, collapsing):
+    _, history = train(collapsing, tiny.images(), tiny.test_batches(), tmp_path / "run", watch="off")
     assert history.warnings == []
     assert capfd.readouterr().err == ""
 
 
-def test_a_short_run_is_looked_at_when_it_ends(tmp_path):
-    recipe = collapsing()
-    recipe.training.steps = 150
-    _, history = train(recipe, tiny.images(), tiny.test_batches(), tmp_path / "run")
-    assert history.warnings[0].startswith("step 150: codebook collapse")
+def test_a_short_run_is_looked_at_when_it_ends(tmp_path, collapsing):
+    collapsing.training.steps = 5
+    _, history = train(collapsing, tiny.images(), tiny.test_batches(), tmp_path / "run")
+    assert history.warnings[0].startswith("step 5: codebook collapse")

@@ -24,6 +24,7 @@ from benchmarks.timing import write_result
 from hybridvq.settings import Recipe
 from hybridvq.training.folder import CHECKPOINT, read_checkpoint
 from hybridvq.training.run import build_tokenizer
+from hybridvq.writing import PARTIAL
 
 EVERY = 5  # steps between two checkpoints
 LATEST = 12  # checkpoints after which a kill comes at the latest
@@ -56,7 +57,7 @@ def kill_once(recipe: Recipe, folder: Path, moments: random.Random) -> dict[str,
         raise SystemExit(f"the run ended by itself with exit code {process.exitcode}")
     process.kill()
     process.join()
-    in_write = path.with_name(f"{path.name}.partial").exists()
+    in_write = bool(list(path.parent.glob(PARTIAL.format("*"))))
     return {"seconds": round(time.perf_counter() - begun, 2), "in_write": in_write, "step": usable(recipe, path)}
 
 

@@ -8,7 +8,6 @@ torch, lightning, tensorboard, jsonargparse, constriction and scikit-image; abou
 """
 
 import argparse
-import json
 import platform
 import sys
 import time
@@ -25,6 +24,7 @@ from safetensors.torch import load_file
 
 from hybridvq import Codec, open_images, train
 from hybridvq.data import EvalBatches, TrainBatches
+from hybridvq.documents import to_json
 from hybridvq.quantizers import QUANTIZERS, build_quantizer
 from hybridvq.settings import ModelSettings, Recipe, TrainingSettings
 
@@ -121,7 +121,7 @@ def main() -> int:
     done = {name: tried(name, check) for name, check in checks.items()}
     card = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
     result = {"device": card, "torch": torch.__version__, "python": platform.python_version(), "checks": done}
-    (arguments.out / "smoke.json").write_text(json.dumps(result, indent=1) + "\n")
+    (arguments.out / "smoke.json").write_bytes(to_json(result))
     return int(any(not check["passed"] for check in done.values()))
 
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -27,6 +28,7 @@ from hybridvq.commands.arguments import new_parser, underscored
 from hybridvq.errors import DataError, HybridVQError, LostProcessError
 from hybridvq.extras import missing
 from hybridvq.launch import is_first
+from hybridvq.printing import say
 from hybridvq.recipe import plain
 
 EXAMPLES = """examples:
@@ -72,6 +74,9 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code: 0, 2 after one sentence on what went wrong, or 130 after Ctrl-C."""
+    with suppress(AttributeError):  # whoever calls this may have put something simpler there
+        # A terminal may lack the letters of a name or a table.
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     words = [underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
         parser = build_parser(words)
@@ -93,6 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return complain(str(sentence))
     except OSError as error:
+        if isinstance(error, BrokenPipeError):  # of stdout, most often
+            raise
         return complain(f"{error.filename or 'a file'} cannot be read or written ({error.strerror or error})")
     except KeyboardInterrupt as error:
         if is_first():
@@ -102,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def complain(sentence: str) -> int:
-    print(f"hybridvq: {' '.join(sentence.split())}", file=sys.stderr)
+    say(f"hybridvq: {' '.join(sentence.split())}", error=True)
     return 2
 
 
@@ -122,3 +129,9 @@ def build_parser(words: Sequence[str]) -> ArgumentParser:
         commands.add_subcommand(name, own, help=command.SUMMARY)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
+
+
+if __name__ == "__main__":
+    from hybridvq.__main__ import main as run_process
+
+    sys.exit(run_process())

@@ -8,7 +8,7 @@
     ├── ModelError        a saved model or checkpoint that cannot be loaded
     ├── CodecError        a compressed file that cannot be read, or tokens that cannot be compressed
     └── TrainingError     a run that had to stop (a loss that is not finite, a full disk)
-        └── LostProcessError   because another of its processes had stopped
+        └── LostProcessError   because another of its processes had stopped, or never came
 
 Each message is one sentence that names the file, key or value and says what to do. The command line prints
 it without a traceback and exits with code 2.
@@ -48,4 +48,4 @@ class TrainingError(HybridVQError):
 
 
 class LostProcessError(TrainingError):
-    """A training run had to stop because another of its processes had stopped."""
+    """A training run had to stop because another of its processes had stopped, or never came."""

@@ -10,18 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hybridvq._version import __version__
+from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError
 from hybridvq.extras import lacking
 from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import CONFIG, Tokenizer, load_tokenizer, model_folder, weight_hash
-from hybridvq.writing import write_whole
+from hybridvq.writing import whole_folder, write_whole
 
 ENCODER, DECODER, ABOUT = "encoder.onnx", "decoder.onnx", "export.json"
 FORMAT = 1
@@ -179,7 +179,7 @@ def describe(tokenizer: Tokenizer, folder: Path, protos: dict[str, Any]) -> dict
         "codebook_size": quantizer.codebook_size,
         "levels": quantizer.levels,
         "stages": quantizer.stages,
-        "model": {"sha256": weight_hash(folder), "config": json.loads((folder / CONFIG).read_text())},
+        "model": {"sha256": weight_hash(folder), "config": read_json(folder / CONFIG)},
         "versions": {
             "hybridvq": __version__,
             "torch": torch.__version__,
@@ -207,14 +207,10 @@ def write(protos: dict[str, Any], about: dict[str, Any], out: Path) -> None:
     from onnx.helper import set_model_props
 
     try:
-        parent = out.absolute().parent
-        parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=parent, prefix=".exporting-") as place:
-            whole = Path(place) / "whole"
+        with whole_folder(out) as whole:
             for name, proto in protos.items():
                 set_model_props(proto, {KEY: json.dumps(about)})
                 write_whole(whole / name, proto.SerializeToString())
-            write_whole(whole / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
-            whole.replace(out)
+            write_whole(whole / ABOUT, to_json(about))
     except OSError as error:
         raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error

@@ -15,16 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hybridvq.data import open_image
+from hybridvq.data import open_image, to_rgb
 from hybridvq.data.batches import to_tensor
-from hybridvq.data.decode import fit
-from hybridvq.errors import ConfigError
+from hybridvq.data.decode import UnreadableError, fit
+from hybridvq.errors import ConfigError, DataError
 from hybridvq.evaluation import to_pixels
 from hybridvq.files import save_png
 from hybridvq.priors import Prior, prior_folder, read_prior_config
 from hybridvq.quantizers import Tokens
 from hybridvq.settings import SamplingSettings
 from hybridvq.tokenizer import Tokenizer
+from hybridvq.writing import sole_writer
 
 CHUNK = 64  # images drawn together
 GAP = 2  # pixels between the images of a grid
@@ -132,14 +133,18 @@ def continue_picture(path: str | Path, keep: Keep, tokenizer: Tokenizer, shape: 
 
 @torch.inference_mode()
 def continue_image(image: Image.Image, keep: Keep, tokenizer: Tokenizer, shape: tuple[int, int]) -> Given:
-    """The tokens of an RGB image, resized and cut to a grid of `shape` (h, w), and which of them to keep.
+    """The tokens of an image, resized and cut to a grid of `shape` (h, w), and which of them to keep.
 
     Raises:
+        DataError: the image cannot be read, or is too long to be enlarged.
         ConfigError: `keep` leaves nothing to keep or to draw.
     """
     f, device = tokenizer.downsampling, next(tokenizer.parameters()).device
     height, width = f * shape[0], f * shape[1]
-    pixels = fit(image, max(height, width))
+    try:
+        pixels = fit(to_rgb(image), max(height, width))
+    except UnreadableError as error:
+        raise DataError(f"the image cannot be continued ({error}); give another one") from None
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     x = to_tensor(pixels[None, top : top + height, left : left + width].copy()).to(device)
     return Given(tokenizer.encode(x), kept_positions(keep, shape))
@@ -174,8 +179,9 @@ def write_images(images: Tensor, names: Sequence[str], grid: np.ndarray, out: Pa
     """Write each image (n, 3, H, W) under its name and the grid as grid.png.
 
     Raises:
-        ConfigError: `out` cannot be written.
+        ConfigError: `out` cannot be written, or another process writes there.
     """
     files = {f"{name}.png": pixels for name, pixels in zip(names, to_pixels(images).numpy(), strict=True)}
-    for name, pixels in {**files, "grid.png": grid}.items():
-        save_png(Image.fromarray(pixels), out / name)
+    with sole_writer(out):
+        for name, pixels in {**files, "grid.png": grid}.items():
+            save_png(Image.fromarray(pixels), out / name)

@@ -1,6 +1,5 @@
 """A model in half precision: half the bytes on disk, float32 again once it is loaded."""
 
-import shutil
 from pathlib import Path
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from hybridvq.errors import ConfigError, ModelError
 from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder
-from hybridvq.writing import write_whole
+from hybridvq.writing import whole_folder, write_whole
 
 KEPT = ("quantizer.", "space.")  # what tokens stand for stays exact, and is small
 
@@ -36,10 +35,10 @@ def save_half(model: str | Path, out: str | Path) -> Path:
     if lost:
         raise ModelError(f"{model} cannot be written in half precision: {lost[0]} holds values that float16 does not")
     try:
-        write_whole(out / WEIGHTS, save(weights))
-        write_whole(out / CONFIG, (folder / CONFIG).read_bytes())
+        with whole_folder(out) as partial:
+            write_whole(partial / WEIGHTS, save(weights))
+            write_whole(partial / CONFIG, (folder / CONFIG).read_bytes())
     except OSError as error:
-        shutil.rmtree(out, ignore_errors=True)
         raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
     return out / WEIGHTS
 

@@ -1,12 +1,13 @@
 """The processes that train one model together: one a device, started by torchrun, by SLURM, or from here.
 
 torchrun --nproc-per-node 4 ...    all are there, and RANK, WORLD_SIZE, ... say which one this is
-srun hybridvq train                all are there, and SLURM_PROCID, SLURM_NTASKS, ... say so
+srun hybridvq train                all are there, and SLURM_PROCID, SLURM_STEP_NUM_TASKS, ... say so
 hybridvq train --devices 4         this is the first, and starts three that run the same command as torchrun would
 """
 
 import atexit
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -56,13 +57,13 @@ def find_processes(devices: int | Literal["auto"] | None = None, num_nodes: int 
             raise ConfigError(f"{name} is {value}; it must be at least 1")
     found = launched(os.environ)
     if found is None:
-        if (num_nodes or 1) > 1 and not all(name in os.environ for name in MAIN):
+        if (num_nodes or 1) > 1 and not all(os.environ.get(name) for name in MAIN):
             raise ConfigError(
                 f"num_nodes is {num_nodes}, but the environment does not say how the machines meet; use torchrun or "
                 f"srun, or set {', '.join(MAIN)} on each"
             )
         count, nodes = device_count(devices), num_nodes or 1
-        return Processes(count, nodes, int(os.environ["NODE_RANK"]) * count if nodes > 1 else 0)
+        return Processes(count, nodes, number(os.environ, "NODE_RANK") * count if nodes > 1 else 0)
     for name, value, actual in (("devices", devices, found.devices), ("num_nodes", num_nodes, found.num_nodes)):
         if isinstance(value, int) and value != actual:
             raise ConfigError(f"{name} is {value}, but {found.launcher} started {actual}; leave it out")
@@ -71,27 +72,71 @@ def find_processes(devices: int | Literal["auto"] | None = None, num_nodes: int 
 
 def is_first() -> bool:
     """Whether the environment says that this is the first process of all, or nothing."""
-    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
+    with suppress(ConfigError):
+        found = launched(os.environ)
+        return found is None or found.rank == 0
+    return True
 
 
 def launched(environment: Mapping[str, str]) -> Processes | None:
     """What torchrun or SLURM say of the processes they started; None where neither did.
 
-    A single task of SLURM, and a shell within it (a job named bash or interactive), may start processes themselves.
+    With SLURM only `srun` starts processes, as a step of the job; what else it says is about the job, which the script
+    of `sbatch` and the shell of `salloc` are in too. A step of one task, and a shell in a step (`srun --pty bash` names
+    the job so), may start processes themselves.
+
+    Raises:
+        ConfigError: the variables cannot be used.
     """
-    if all(name in environment for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")):
-        size = int(environment["WORLD_SIZE"])
-        local = int(environment.get("LOCAL_WORLD_SIZE", size))
-        return Processes(local, size // local, int(environment["RANK"]), "torchrun")
-    if "SLURM_PROCID" in environment and environment.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        nodes = int(environment.get("SLURM_NNODES", 1))
-        size = int(environment.get("SLURM_NTASKS", 1))
-        if size == 1:
-            return None
-        if size % nodes:
-            raise ConfigError(f"SLURM started {size} tasks on {nodes} nodes; use --ntasks-per-node")
-        return Processes(size // nodes, nodes, int(environment["SLURM_PROCID"]), "slurm")
-    return None
+    if all(environment.get(name) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE")):
+        rank, size = number(environment, "RANK"), number(environment, "WORLD_SIZE")
+        local = number(environment, "LOCAL_WORLD_SIZE", size)
+        if not (local and size % local == 0 and rank < size):
+            raise ConfigError(f"RANK {rank}, WORLD_SIZE {size} and LOCAL_WORLD_SIZE {local} do not go together")
+        return Processes(local, size // local, rank, "torchrun")
+    size = number(environment, "SLURM_STEP_NUM_TASKS", 1)
+    if size <= 1 or environment.get("SLURM_JOB_NAME") == "bash":
+        return None
+    nodes = number(environment, "SLURM_STEP_NUM_NODES", 1)
+    if not nodes or size % nodes:
+        raise ConfigError(f"SLURM started {size} tasks on {nodes} nodes; use --ntasks-per-node")
+    return Processes(size // nodes, nodes, number(environment, "SLURM_PROCID"), "slurm")
+
+
+def number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    """The number that a variable holds, or the default of one that is missing or empty.
+
+    Raises:
+        ConfigError: it holds something else, or is missing and has no default.
+    """
+    value = environment.get(name) or default
+    if value is None or not str(value).isdecimal():
+        raise ConfigError(f"the environment variable {name} is {value or 'empty'}; it must be a number from 0 on")
+    return int(value)
+
+
+def adopt_step() -> None:
+    """Say what SLURM says of this process in the words of torchrun, with the first node of the step to meet at."""
+    size, nodes = number(os.environ, "SLURM_STEP_NUM_TASKS"), number(os.environ, "SLURM_STEP_NUM_NODES", 1)
+    meeting = number(os.environ, "SLURM_JOB_ID", 0) * 10 + number(os.environ, "SLURM_STEP_ID", 0)
+    names = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_NODELIST") or "127.0.0.1"
+    os.environ.update(
+        {
+            "MASTER_ADDR": os.environ.get("MASTER_ADDR") or first_host(names),
+            "MASTER_PORT": os.environ.get("MASTER_PORT") or str(15000 + meeting % 10000),
+            "RANK": str(number(os.environ, "SLURM_PROCID")),
+            "LOCAL_RANK": str(number(os.environ, "SLURM_LOCALID")),
+            "GROUP_RANK": str(number(os.environ, "SLURM_NODEID", 0)),
+            "WORLD_SIZE": str(size),
+            "LOCAL_WORLD_SIZE": str(size // nodes),
+        }
+    )
+
+
+def first_host(names: str) -> str:
+    """The first of hosts written as SLURM does: node[07-09,12],other."""
+    first = re.match(r"([^,\s\[]+)(?:\[([^],-]+)[^]]*\])?([^,\s\[]*)", names)
+    return "".join(part or "" for part in first.groups()) if first else names
 
 
 def device_count(devices: int | Literal["auto"] | None) -> int:

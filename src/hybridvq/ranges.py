@@ -1,5 +1,6 @@
-"""Numbers that come from outside, refused by name where they come in."""
+"""The numbers that settings may be: stated beside each setting, checked where its value comes in."""
 
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -7,6 +8,48 @@ from hybridvq.errors import ConfigError
 
 LARGEST_COUNT, LARGEST_STEP = 2**20, 10**9
 LARGEST_WEIGHT = 1e6  # of a term beside others of about 1: with more, float32 keeps nothing of them
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a setting may be: from `low` to `high`, whole ones or any; `positive` leaves out 0."""
+
+    low: float
+    high: float
+    whole: bool = True
+    positive: bool = False
+
+    def check(self, key: str, value: Any) -> None:
+        """Raise ConfigError, which names the key, unless the value is one of these numbers."""
+        kind: Any = Integral if self.whole else Real
+        if isinstance(value, bool) or not isinstance(value, kind) or value != value:
+            need = f"a {'whole ' * self.whole}number"
+        elif self.positive and not value > 0:
+            need = "positive"
+        elif value < self.low:
+            need = f"at least {self.low:,}"
+        elif value > self.high:
+            need = f"at most {self.high:,}"
+        else:
+            return
+        raise ConfigError(f"{key} is {value!r}; it must be {need}")
+
+
+COUNT, SHARE, SEED = Range(1, 10**9), Range(0, 1, whole=False), Range(0, 2**32 - 1)
+SIZE = Range(1, 2**14)
+
+
+def number(default: float | None, limits: Range) -> Any:
+    """A field of a dataclass whose value `check_numbers` compares with the limits; None only where that is default."""
+    return field(default=default, metadata={"limits": limits})
+
+
+def check_numbers(settings: Any, prefix: str = "") -> None:
+    """Raise ConfigError unless every `number` among the fields of a dataclass is within its limits."""
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if "limits" in f.metadata and not (value is None and f.default is None):
+            f.metadata["limits"].check(prefix + f.name, value)
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT) -> None:

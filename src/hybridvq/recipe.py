@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser
 
+from hybridvq.documents import read_yaml
 from hybridvq.errors import ConfigError
-from hybridvq.settings import Recipe
+from hybridvq.settings import Recipe, dotted
 
 RECIPES = Path(__file__).parent / "recipes"
 BASE = RECIPES / "base.yaml"
@@ -49,17 +50,17 @@ def load_recipe(recipe: str, overrides: Mapping[str, Any] | Iterable[str] = ()) 
         ConfigError: an unknown key, a value of the wrong kind, or no such recipe.
     """
     path = recipe_path(recipe)
-    check_yaml(path)
     if isinstance(overrides, Mapping):
         overrides = [f"--{key}={as_word(value)}" for key, value in overrides.items()]
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False, default_config_files=[str(BASE), str(path)])
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--recipe", action=YamlFile)
     add_recipe_arguments(parser)
     try:
-        settings = parser.parse_args(list(overrides))
-        settings.pop("__default_config__", None)
+        settings = parser.parse_args(["--recipe", str(BASE), "--recipe", str(path), *overrides])
+        settings.pop("recipe", None)
         built = Recipe(**vars(parser.instantiate(settings)))
     except ConfigError as error:
-        raise ConfigError(f"recipe {path}: {error}") from error
+        raise ConfigError(f"recipe {path}: {str(error).removeprefix(f'{path}: ')}") from error
     except Exception as error:  # jsonargparse raises several kinds for a bad value; all are the user's
         raise ConfigError(f"recipe {path}: {plain(error)}; `hybridvq train --help` lists every key") from error
     built.name = path.stem
@@ -83,12 +84,17 @@ def plain(error: Exception) -> str:
     return text
 
 
-def check_yaml(path: Path) -> None:
-    """Raise ConfigError unless the file is a YAML mapping."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"recipe {path} is not readable YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        found = "nothing" if content is None else f"a {type(content).__name__}"
-        raise ConfigError(f"recipe {path} holds {found}; it must hold keys such as 'model' and 'training'")
+class YamlFile(ActionConfigFile):
+    """An option whose file holds values of the others; read as `read_yaml` does, in any locale."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
+        try:
+            content = read_yaml(Path(values))
+        except OSError as error:
+            raise ConfigError(f"{values}: it cannot be read ({error.strerror or error})") from error
+        except ValueError as error:
+            raise ConfigError(f"{values}: {' '.join(str(error).split())}") from error
+        if isinstance(content.get("overrides"), dict):
+            content["overrides"] = dotted(content["overrides"])  # jsonargparse keeps the last of two nested mappings
+        # ASCII, which no locale can misread.
+        super().__call__(parser, cfg, yaml.safe_dump(content, sort_keys=False), option_string)

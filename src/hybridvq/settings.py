@@ -1,10 +1,10 @@
 """Everything a user can set, as plain dataclasses; free of torch, so that the command line starts at once."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hybridvq.errors import ConfigError
+from hybridvq.ranges import COUNT, SEED, SHARE, SIZE, Range, check_numbers, number
 
 NORM_STEPS = 300  # frozen after 60 steps of 600, with 32 photographs a step, a VQ-VAE ends a fifth worse
 
@@ -26,12 +26,15 @@ class ModelSettings:
         network_options: the network's own arguments: of photo, widths and decoder_width.
     """
 
-    dim: int = 64
-    downsampling: int = 4
+    dim: int = number(64, Range(1, 2**16))
+    downsampling: int = number(4, Range(1, 2**10))
     quantizer: str = "vector"
     options: dict[str, Any] = field(default_factory=dict)
     network: str = "published"
     network_options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 @dataclass
@@ -49,25 +52,21 @@ class Schedule:
         checkpoint_every: steps between two checkpoints.
     """
 
-    steps: int = 3000
-    batch_size: int = 128
-    learning_rate: float = 4e-4
-    warmup: float = 0.03
-    decay: float = 0.2
+    steps: int = number(3000, COUNT)
+    batch_size: int = number(128, Range(1, 10**6))
+    learning_rate: float = number(4e-4, Range(0, 10, whole=False, positive=True))
+    warmup: float = number(0.03, SHARE)
+    decay: float = number(0.2, SHARE)
     precision: str = "auto"
-    eval_every: int = 200
-    checkpoint_every: int = 200
+    eval_every: int = number(200, COUNT)
+    checkpoint_every: int = number(200, COUNT)
 
     def __post_init__(self) -> None:
-        for key in ("steps", "batch_size", "eval_every", "checkpoint_every"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be at least 1")
-        if not (self.warmup >= 0 and self.decay >= 0 and self.warmup + self.decay <= 1):
+        check_numbers(self, "training.")
+        if self.warmup + self.decay > 1:
             raise ConfigError(
                 f"training.warmup {self.warmup} and training.decay {self.decay} must be shares that add to at most 1"
             )
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(f"training.learning_rate is {self.learning_rate}; it must be positive")
         if self.precision not in ("auto", "32-true", "bf16-mixed"):
             raise ConfigError(f"training.precision is {self.precision!r}; use auto, 32-true or bf16-mixed")
 
@@ -97,26 +96,17 @@ class TrainingSettings(Schedule):
         clip: the largest norm of the gradient, that of the networks and that of the quantizer by itself; 0 for any.
     """
 
-    freeze_norm: float = 0.0
+    freeze_norm: float = number(0.0, SHARE)
     loss: Literal["mse", "psnr", "rate-distortion"] = "mse"
-    zoom: float = 1.0
-    shrink: float = 1.0
-    average: float = 0.0
-    clip: float = 0.0
+    zoom: float = number(1.0, Range(1, 100, whole=False))
+    shrink: float = number(1.0, Range(1, 100, whole=False))
+    average: float = number(0.0, Range(0, 1 - 1e-9, whole=False))
+    clip: float = number(0.0, Range(0, 1e9, whole=False))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.freeze_norm <= 1:
-            raise ConfigError(f"training.freeze_norm is {self.freeze_norm}; it must be a share from 0 to 1")
         if self.loss not in ("mse", "psnr", "rate-distortion"):
             raise ConfigError(f"training.loss is {self.loss!r}; use mse, psnr or rate-distortion")
-        for key in ("zoom", "shrink"):
-            if not 1 <= (value := getattr(self, key)) < math.inf:
-                raise ConfigError(f"training.{key} is {value}; it must be at least 1, which leaves images as they are")
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"training.average is {self.average}; it must be a share from 0 to below 1")
-        if not 0 <= self.clip < math.inf:
-            raise ConfigError(f"training.clip is {self.clip}; it must be positive, or 0 for none")
 
     def norm_is_frozen(self, step: int) -> bool:
         """Whether batch normalization uses its running averages at `step`, counted from 0; never in the first 300."""
@@ -133,16 +123,10 @@ class PriorTrainingSettings(Schedule):
             of the best measurement are kept either way.
     """
 
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    patience: int = 5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for key in ("weight_decay", "patience"):
-            if getattr(self, key) < 0:
-                raise ConfigError(f"training.{key} is {getattr(self, key)}; it must be at least 0")
+    batch_size: int = number(64, Range(1, 10**6))
+    learning_rate: float = number(1e-3, Range(0, 10, whole=False, positive=True))
+    weight_decay: float = number(0.01, Range(0, 10, whole=False))
+    patience: int = number(5, Range(0, 10**9))
 
 
 @dataclass
@@ -218,14 +202,15 @@ class DataSettings:
     """
 
     data: str = "photos"
-    size: int = 32
-    short_side: int | None = None
+    size: int = number(32, SIZE)
+    short_side: int | None = number(None, SIZE)
     skip_unreadable: bool = False
     stream: bool = False
-    shuffle_buffer: int = 1000
-    workers: int = 0
+    shuffle_buffer: int = number(1000, Range(1, 10**7))
+    workers: int = number(0, Range(0, 1024))
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if self.workers and not self.stream:
             raise ConfigError(f"workers is {self.workers}, but only a stream is read by workers; add --stream")
         if self.short_side is not None and self.stream:
@@ -246,7 +231,7 @@ class Plan:
         batch_size: images a step of every run.
         eval_images: held-out images measured for the curves; the final numbers use all of them.
         eval_every: steps between two points of the test curves; 0 for 20 points a run.
-        overrides: recipe keys set to the same value in every recipe, such as {model.dim: 64}.
+        overrides: recipe keys set to the same value in every recipe, such as {model.dim: 64} or {model: {dim: 64}}.
         jobs: runs trained at the same time, each in a process of its own with its share of the cores.
         watch: warn of collapsing codes, runaway gains and loss spikes, stop at them, or neither (off).
     """
@@ -254,12 +239,12 @@ class Plan:
     recipes: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
     first_seed_only: list[str] = field(default_factory=list)
-    steps: int = 3000
-    batch_size: int = 128
-    eval_images: int = 2048
-    eval_every: int = 0
+    steps: int = number(3000, COUNT)
+    batch_size: int = number(128, Range(1, 10**6))
+    eval_images: int = number(2048, COUNT)
+    eval_every: int = number(0, Range(0, 10**9))
     overrides: dict[str, Any] = field(default_factory=dict)
-    jobs: int = 1
+    jobs: int = number(1, Range(1, 1024))
     watch: Literal["off", "warn", "stop"] = "warn"
 
     def __post_init__(self) -> None:
@@ -267,11 +252,9 @@ class Plan:
             raise ConfigError("compare needs recipes; name some with --recipes, such as --recipes vector projected")
         if not self.seeds:
             raise ConfigError("compare needs at least one seed; give --seeds 0")
-        for key in ("steps", "batch_size", "eval_images", "jobs"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key} is {getattr(self, key)}; it must be at least 1")
-        if self.eval_every < 0:
-            raise ConfigError(f"eval_every is {self.eval_every}; it must be at least 1, or 0 for 20 points a run")
+        check_numbers(self)
+        for seed in self.seeds:
+            SEED.check("seeds", seed)
 
     def runs(self) -> list[tuple[str, int]]:
         """Every (recipe, seed) to train, in the order of the table."""
@@ -284,7 +267,16 @@ class Plan:
             "training.batch_size": self.batch_size,
             "training.eval_every": self.eval_every or max(1, self.steps // 20),
         }
-        return common | self.overrides
+        return common | dotted(self.overrides)
+
+
+def dotted(overrides: dict[str, Any]) -> dict[str, Any]:
+    """{"model": {"dim": 64}} as {"model.dim": 64}; other keys as they are."""
+    keys: dict[str, Any] = {}
+    for key, value in overrides.items():
+        is_part = key in ("model", "training") and isinstance(value, dict)
+        keys |= {f"{key}.{inner}": v for inner, v in value.items()} if is_part else {key: value}
+    return keys
 
 
 @dataclass
@@ -293,35 +285,28 @@ class CodecSettings:
 
     Args:
         stages: of a model with several codes a position, use only the first so many; all if not given.
-        gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda.
+        gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda,
+            refused where it makes a file larger.
         rate_weight: lambda; choose codes and levels by their error and lambda times their bits. In squared units of
-            what is quantized; 0 leaves the choice as the model was trained to make it.
+            what is quantized; 0 leaves the choice as the model was trained to make it, and no file is larger than its.
         target_bpp: the best quality in at most so many bits a pixel, by stages and lambda.
         target_psnr: the fewest bits with at least so many decibels, by stages and lambda.
         mode: contextual probabilities take fewer bits, static ones less time.
     """
 
-    stages: int | None = None
-    gain_step: int = 0
-    rate_weight: float = 0.0
-    target_bpp: float | None = None
-    target_psnr: float | None = None
+    stages: int | None = number(None, COUNT)
+    gain_step: int = number(0, Range(0, 15))
+    rate_weight: float = number(0.0, Range(0, 10**9, whole=False))  # in float32, more would drown every error
+    target_bpp: float | None = number(None, Range(0, 10**4, whole=False, positive=True))
+    target_psnr: float | None = number(None, Range(0, 10**4, whole=False, positive=True))
     mode: Literal["static", "contextual"] = "contextual"
 
     def __post_init__(self) -> None:
-        if self.stages is not None and self.stages < 1:
-            raise ConfigError(f"stages is {self.stages}; an image needs at least 1")
-        if not 0 <= self.gain_step <= 15:
-            raise ConfigError(f"gain_step is {self.gain_step}; it must be 0 to 15")
-        if not 0 <= self.rate_weight < math.inf:
-            raise ConfigError(f"rate_weight is {self.rate_weight}; it cannot be negative")
-        for key in ("target_bpp", "target_psnr"):
-            value = getattr(self, key)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{key} is {value}; it must be positive")
+        check_numbers(self)
         if self.target_bpp is not None and self.target_psnr is not None:
             raise ConfigError("target_bpp and target_psnr cannot both be met; give one of them")
-        if self.rate_weight and (self.target_bpp or self.target_psnr):
-            raise ConfigError("a target chooses rate_weight itself; give one of them")
+        for key in ("rate_weight", "gain_step"):
+            if getattr(self, key) and (self.target_bpp or self.target_psnr):
+                raise ConfigError(f"a target chooses what is left out itself; give it without {key}")
         if self.mode not in ("static", "contextual"):
             raise ConfigError(f"mode is {self.mode!r}; use 'static' or 'contextual'")

@@ -1,20 +1,25 @@
 """An image tokenizer: encoder, quantizer, decoder."""
 
 import hashlib
-import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from hybridvq.errors import ConfigError, ModelError, ShapeError
+from hybridvq.documents import read_json
+from hybridvq.errors import ConfigError, DataError, ModelError, ShapeError
 from hybridvq.networks import network_parts
 from hybridvq.pretrained import pretrained_folder, pretrained_names
 from hybridvq.quantizers import Quantized, Quantizer, Tokens, build_quantizer
+from hybridvq.ranges import SIZE
+from hybridvq.settings import ModelSettings
+from hybridvq.weights import build_with_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 GIVEN = "given"  # in config.json, in place of a part that was given as a module: its class
@@ -67,6 +72,8 @@ class Tokenizer(
         encoder, decoder: modules in place of the named network's, (B, 3, f h, f w) in [-1, 1] to (B, D, h, w) and back.
             Their weights, and a given quantizer's, are saved with the others; whoever loads the model gives the modules
             again.
+        size: side of the images it is trained on, in pixels, which images of other sizes are compared with; None if it
+            is not known. It changes nothing that is computed.
 
     Raises:
         ConfigError: an argument has no such value.
@@ -84,11 +91,13 @@ class Tokenizer(
         network_options: dict[str, Any] | None = None,
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        size: int | None = None,
     ) -> None:
         super().__init__()
-        if dim < 1:
-            raise ConfigError(f"dim is {dim}; it must be at least 1")
-        self.dim, self.downsampling = dim, downsampling
+        ModelSettings(dim, downsampling)  # which checks them
+        if size is not None:
+            SIZE.check("size", size)
+        self.dim, self.downsampling, self.size = dim, downsampling, size
         make_encoder, make_decoder = network_parts(network, dim, downsampling, network_options)
         self.encoder = make_encoder() if encoder is None else encoder
         self.quantizer = quantizer if isinstance(quantizer, Quantizer) else named_quantizer(dim, quantizer, options)
@@ -103,23 +112,39 @@ class Tokenizer(
         return self._hub_mixin_config
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub_options: Any) -> "Tokenizer":
-        """As `load_tokenizer`; `hub_options` such as revision and token are those of huggingface-hub's mixin.
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        map_location: str | torch.device = "cpu",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
+    ) -> "Tokenizer":
+        """As `load_tokenizer`, on the device `map_location`.
+
+        Args:
+            revision, token, cache_dir, local_files_only, force_download: how a model of the hub is downloaded, as in
+                huggingface-hub; folders and bundled models need none of it.
 
         Raises:
             ModelError: as `load_tokenizer`.
         """
-        if hub_options:
-            return super().from_pretrained(pretrained_model_name_or_path, **hub_options)
-        return load_tokenizer(pretrained_model_name_or_path)
+        download = {"revision": revision, "token": token, "cache_dir": cache_dir}
+        download |= {"local_files_only": local_files_only, "force_download": force_download}
+        return load_tokenizer(model_folder(pretrained_model_name_or_path, download)).to(map_location)
 
     def forward(self, x: Tensor, step: float | Tensor | None = None) -> Reconstruction:
         """Reconstruct x (B, 3, H, W) in [-1, 1].
 
         Raises:
-            ShapeError, ConfigError: as `encode`.
+            ShapeError, DataError, ConfigError: as `encode`; values are not looked at in training mode.
         """
         self._check(x)
+        if not self.training:
+            check_range(x)
         z = self.encoder(x)
         quantized = self.quantizer(z, step)
         return Reconstruction(self.decoder(quantized.z_hat), z, quantized)
@@ -133,7 +158,8 @@ class Tokenizer(
 
         Raises:
             ConfigError: a step is given, and the quantizer has none or it is not positive.
-            ShapeError: x is not a batch of colour images whose sides are multiples of `downsampling`.
+            ShapeError: x is not a batch of color images, of floats, whose sides are multiples of `downsampling`.
+            DataError: x has values outside of [-1, 1], or NaN.
         """
         return self.quantize(x, step).tokens
 
@@ -141,9 +167,10 @@ class Tokenizer(
         """As `encode`, with what the quantizer says beside the tokens.
 
         Raises:
-            ConfigError, ShapeError: as `encode`.
+            ConfigError, ShapeError, DataError: as `encode`.
         """
         self._check(x)
+        check_range(x)
         quantized: Quantized = self.quantizer(self.encoder(x), step)
         return quantized
 
@@ -162,11 +189,23 @@ class Tokenizer(
 
     def _check(self, x: Tensor) -> None:
         f = self.downsampling
-        if x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % f or x.shape[3] % f:
+        if x.ndim != 4 or x.shape[1] != 3 or any(side < f or side % f for side in x.shape[2:]):
             raise ShapeError(
                 f"x has shape {tuple(x.shape)}; this tokenizer takes (batch, 3, height, width) with height and width "
                 f"multiples of {f}"
             )
+        if not x.is_floating_point():
+            raise ShapeError(f"x is {x.dtype}; this tokenizer takes floats in [-1, 1]: of bytes, give x / 127.5 - 1")
+
+
+def check_range(x: Tensor) -> None:
+    """Raise DataError unless all values of x lie in [-1, 1], to a hundredth; not while a graph is traced."""
+    if torch.compiler.is_compiling() or not x.numel():
+        return
+    low, high = (value.item() for value in torch.aminmax(x.detach()))
+    if not -1.01 <= low <= high <= 1.01:  # false for NaN
+        found = "holds NaN" if math.isnan(low) else f"has values from {low:.4g} to {high:.4g}"
+        raise DataError(f"x {found}; images lie in [-1, 1]: of values in 0 to 255, give x / 127.5 - 1")
 
 
 def named_quantizer(dim: int, name: str, options: dict[str, Any] | None) -> Quantizer:
@@ -201,15 +240,14 @@ def load_tokenizer(
     folder = model_folder(model)
     given = {"encoder": encoder, "decoder": decoder, "quantizer": quantizer}
     try:
-        config = json.loads((folder / CONFIG).read_text())
+        config = read_json(folder / CONFIG)
         config |= {part: module for part, module in given.items() if module is not None}
         check_given(config, folder)
-        tokenizer = Tokenizer(**config)
-        tokenizer.load_state_dict(load_file(folder / WEIGHTS))
+        tokenizer = build_with_weights(partial(Tokenizer, **config), config | {"size": None}, folder / WEIGHTS)
     except ModelError:
         raise
     except Exception as error:  # the JSON and safetensors readers, the constructor and torch each raise their own
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"{folder} does not hold a tokenizer that this version can load ({reason}); give a folder that "
             "`hybridvq train` wrote"
@@ -227,8 +265,11 @@ def check_given(config: dict[str, Any], folder: Path) -> None:
             )
 
 
-def model_folder(model: str | Path) -> Path:
+def model_folder(model: str | Path, download: Mapping[str, Any] | None = None) -> Path:
     """Where a model's two files are, downloaded if `model` is a hub id; see `load_tokenizer`.
+
+    Args:
+        download: arguments of huggingface-hub's `snapshot_download`.
 
     Raises:
         ModelError: there are none.
@@ -246,7 +287,7 @@ def model_folder(model: str | Path) -> Path:
     else:
         try:
             # Of tensors not the weights alone: the codec's tables lie beside them.
-            path = Path(snapshot_download(str(model), allow_patterns=[CONFIG, "*.safetensors"]))
+            path = Path(snapshot_download(str(model), allow_patterns=[CONFIG, "*.safetensors"], **(download or {})))
         except Exception as error:  # requests, the hub and the file system each raise their own
             raise ModelError(
                 f"there is no folder {model} here, and no such model could be downloaded from the hub "

@@ -2,13 +2,8 @@
 
 import base64
 import io
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +11,7 @@ from PIL import Image
 
 from app.test_compare import RESULT
 from codec.models import photo
+from hybridvq.app.page import serve
 from hybridvq.codec import describe
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -27,23 +23,10 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-c
 
 
 @pytest.fixture(scope="module")
-def server(folders, tmp_path_factory):
-    """The command itself, its address, and the folder that its temporary files are in."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uploads = tmp_path_factory.mktemp("uploads")
-    words = [sys.executable, "-m", "hybridvq.cli", "app", "--port", str(port)]
-    words += [word for name, folder in folders.items() for word in (f"--{name}", str(folder))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(uploads)}
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line == f"http://127.0.0.1:{port}/ shows the page; Ctrl-C stops it\n"
-    yield line.split()[0], uploads
-    process.terminate()
-    process.wait(30)
-    process.stdout.close()
+def server(site):
+    """The page's address, and the folder of its uploads."""
+    with serve(site, "127.0.0.1", 0) as address:
+        yield address, site.state.uploads.root
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +186,7 @@ def test_odd_uploads(page, server, tmp_path):
     assert pixels(page, "reconstruct").tolist() == [[[0, 128, 128]]]
     for name in ("Traceback", "Error"):
         assert name not in page.locator("body").inner_text()
-    assert [path for path in Path(server[1]).rglob("*") if path.is_file() and path.stat().st_size] == []
+    assert list(server[1].iterdir()) == []
 
 
 def test_two_visitors_see_their_own_pictures(browser, server, tmp_path):

@@ -1,14 +1,23 @@
 """`hybridvq app` says in one sentence what is missing."""
 
 import importlib.util
-import re
+import os
+import signal
+import socket
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
+import httpx
 import pytest
 
+from app.conftest import site_of
+from hybridvq.app.page import bind
 from hybridvq.app.tabs import guarded, taken
+from hybridvq.app.uploads import Uploads
 from hybridvq.cli import main
+from hybridvq.commands.app import ended_as_by_ctrl_c
 from hybridvq.errors import ConfigError, DataError
 
 
@@ -26,6 +35,7 @@ def test_without_gradio(monkeypatch, capsys):
         (["--port", "0"], "--port is 0"),
         (["--model", "nowhere"], "there is no model folder nowhere"),
         (["--share", "true"], "share"),
+        (["--allowed-hosts", "https://demo.example.com"], "give names such as demo.example.com"),
     ],
 )
 def test_wrong_words(words, message, capsys):
@@ -33,30 +43,50 @@ def test_wrong_words(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
-BUILD = """
-import socket, sys
-from hybridvq.app.models import load_models
-from hybridvq.app.page import build_page, start
-page = build_page(load_models(*sys.argv[1:]))
-print(*(block.value for block in page.blocks.values() if getattr(block, "elem_id", None) == "compress-result"))
-with socket.socket() as taken:
-    taken.bind(("127.0.0.1", 0))
-    taken.listen()
-    try:
-        start(page, "127.0.0.1", taken.getsockname()[1])
-    except Exception as error:
-        print(type(error).__name__, error)
-"""
+def test_a_model_without_tables(bare, loaded, tmp_path):
+    page = site_of(replace(loaded, model=bare), tmp_path).state.blocks
+    (shown,) = (block.value for block in page.blocks.values() if getattr(block, "elem_id", None) == "compress-result")
+    assert "holds no codec.safetensors, without which nothing can be compressed; run `hybridvq fit-c" in shown
 
 
-def test_a_page_of_a_model_without_tables_at_a_taken_port(folders, bare_folder):
-    """In a process of its own, since Gradio leaves event loops open."""
-    words = [sys.executable, "-c", BUILD, *map(str, (bare_folder, folders["baseline"], folders["prior"]))]
-    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout
-    assert said.count("holds no codec.safetensors, without which nothing can be compressed; run `hybridvq fit-c") == 1
-    assert re.search(
-        r"^ConfigError the page cannot be served at 127\.0\.0\.1:\d+ \(.+\); choose another --host", said, re.M
-    )
+def test_a_taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"cannot be served at 127\.0\.0\.1:{port} \(.+\); choose another --"):
+            bind("127.0.0.1", port)
+    with pytest.raises(ConfigError, match="cannot be served at no such host:1 "):
+        bind("no such host", 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_as_ctrl_c(number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), ended_as_by_ctrl_c():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_a_stopped_page_leaves_nothing(folders, tmp_path):
+    """The command itself, with a file that nobody has read and a browser that looks on, as a service is stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "hybridvq.cli", "app", "--port", str(port), "--allowed-hosts", "demo.example.com"]
+    words += [word for name, folder in folders.items() for word in (f"--{name}", str(folder))]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line == f"http://127.0.0.1:{port}/ shows the page; Ctrl-C stops it\n"
+        with httpx.Client(base_url=line.split()[0], trust_env=False) as client:
+            hosts = ("127.0.0.1", "demo.example.com", "evil.example")
+            assert [client.get("/", headers={"host": host}).status_code for host in hosts] == [200, 200, 400]
+            (path,) = client.post("/gradio_api/upload", files={"files": ("a.png", b"a picture")}).json()
+        assert Path(path).is_relative_to(tmp_path)
+        with httpx.Client(base_url=line.split()[0], trust_env=False).stream("GET", "/gradio_api/heartbeat/a") as stream:
+            assert stream.status_code == 200
+            process.terminate()
+            assert process.wait(60) == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_failures_are_sentences(tmp_path, capsys):
@@ -81,15 +111,19 @@ def test_uploads_are_deleted_once_they_are_read(tmp_path):
     def refuse(path):
         raise DataError("unreadable")
 
+    uploads = Uploads(tmp_path)
     for name, reader in (("a", lambda path: path), ("b", refuse)):
-        (tmp_path / name).write_text("a picture")
+        file = tmp_path / name / "mine.png"
+        file.parent.mkdir()
+        file.write_text("a picture")
         try:
-            taken(reader, str(tmp_path / name))
+            taken(reader, uploads, {"path": str(file)})
         except DataError:
             assert name == "b"
-        assert not (tmp_path / name).exists()
-    with pytest.raises(DataError, match="upload it again"):
-        taken(refuse, None)
+        assert list(tmp_path.iterdir()) == []
+    for sent in (None, {"path": str(file)}):
+        with pytest.raises(DataError, match="upload it again"):
+            taken(refuse, uploads, sent)
 
 
 def test_help_needs_no_gradio():

@@ -17,6 +17,7 @@ import tiny
 from bulk.conftest import save_model
 from hybridvq import ConfigError, HybridVQError, load_tokens, open_images, tokenize
 from hybridvq.bulk import cluster, shards
+from hybridvq.writing import PARTIAL, sole_writer
 
 SHARD = {"shard_images": 50, "batch_size": 16}
 PATIENCE = 300  # seconds that a process is waited for, on however busy a machine
@@ -139,13 +140,20 @@ def alive(group):
     return True
 
 
+def test_a_second_call_in_one_folder_is_refused(model, images, tmp_path):
+    held = sole_writer(tmp_path)
+    with held, pytest.raises(ConfigError, match="is being written by another process; wait until that ends"):
+        tokenize(model, images, tmp_path, workers=1, **SHARD)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_damaged_shards_are_made_again(model, images, whole, tmp_path):
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     names = sorted(stamps(whole))
     (tmp_path / names[3]).write_bytes((whole / names[3]).read_bytes()[:-100])
     (tmp_path / names[5]).write_bytes((whole / names[6]).read_bytes()[:0])
     (tmp_path / names[7]).unlink()
-    (tmp_path / f"{names[7]}.partial").write_bytes(b"PAR1")
+    (tmp_path / PARTIAL.format("a")).write_bytes(b"PAR1")
     assert tokenize(model, images, tmp_path, workers=1, **SHARD).made == 3
     assert contents(tmp_path) == contents(whole)
 
@@ -177,7 +185,7 @@ def test_a_failure_under_ray_is_the_same_sentence(model, images, whole, tmp_path
 def test_without_ray(model, images, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setitem(sys.modules, "ray.data", None)
-    with pytest.raises(ConfigError, match=r"Ray, which is not installed; pip install 'hybridvq\[ray\]'"):
+    with pytest.raises(ConfigError, match=r"ray, which is not installed; pip install 'hybridvq\[ray\]'"):
         tokenize(model, images, tmp_path, engine="ray")
 
 

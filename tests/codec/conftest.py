@@ -21,6 +21,12 @@ def staged(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def rated(tmp_path_factory):
+    """The codec of one trained to weigh bits."""
+    return models.load(models.save_codec(tmp_path_factory.mktemp("rated"), rate_weight=0.3))
+
+
+@pytest.fixture(scope="session")
 def vector(tmp_path_factory):
     """The codec of a VQ-VAE, f = 8."""
     return models.load(models.save_codec(tmp_path_factory.mktemp("vector"), "vector", f=8))

@@ -16,9 +16,11 @@ from hybridvq.tokenizer import weight_hash
 STEPS = 60
 
 
-def save_codec(folder: Path, name: str = "gain-shape", f: int = 4, stages: int = 1, seed: int = 0) -> Path:
+def save_codec(
+    folder: Path, name: str = "gain-shape", f: int = 4, stages: int = 1, seed: int = 0, rate_weight: float = 0.0
+) -> Path:
     """A model folder as `train` and `fit-codec` leave it."""
-    options = {"code_dim": 3, "normalize": True, "beta": 0.0}
+    options = {"code_dim": 3, "normalize": True, "beta": 0.0} | ({"rate_weight": rate_weight} if rate_weight else {})
     settings = tiny.model(name, **(options | {"stages": stages} if name == "gain-shape" else options))
     torch.manual_seed(seed)
     model = Tokenizer(settings.dim, f, settings.quantizer, settings.options).train()

@@ -193,6 +193,15 @@ def test_streams_of_other_tables():
         TokenCoder(small.tables()).decode(streams, (2, 2))
 
 
+def test_static_streams_too_short_for_their_positions():
+    """The tables know what the likeliest symbols cost; nothing is walked or allocated for more of them."""
+    tables = small.tables()
+    coder, least = TokenCoder(tables, STATIC), tables.static_bits(0).min() / 8
+    for stream, grid in ((b"", (2**20, 2**20)), (bytes(100), (1, int(110 / least)))):
+        with pytest.raises(CodecError, match="cannot be decoded with these tables"):
+            coder.decode([stream], grid)
+
+
 ENCODE = """
 import sys
 import numpy as np

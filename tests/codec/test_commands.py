@@ -9,6 +9,7 @@ from PIL import Image
 from codec import models
 from hybridvq import CodecSettings
 from hybridvq.cli import main
+from hybridvq.codec import header_of, write
 
 
 @pytest.fixture
@@ -39,23 +40,23 @@ def test_there_and_back(images, folder, codec, capsys):
     assert err == ""
     assert re.fullmatch(
         r"in/colour.png: \d+ bytes, \d+\.\d{3} bits a pixel -> files/colour.hvq\n"
-        r"in/deep/grey.png: \d+ bytes, \d+\.\d{3} bits a pixel -> files/grey.hvq\n"
+        r"in/deep/grey.png: \d+ bytes, \d+\.\d{3} bits a pixel -> files/deep/grey.hvq\n"
         r"alone.bmp: \d+ bytes, \d+\.\d{3} bits a pixel -> files/alone.hvq\n",
         out,
     )
     assert (images / "files" / "colour.hvq").read_bytes() == codec.compress(models.photo(30, 41))
     assert main(["decompress", "files", "--model", str(folder), "-o", "back"]) == 0
-    assert "files/grey.hvq: 17x64 pixels -> back/grey.png\n" in capsys.readouterr().out
-    assert sorted(path.name for path in (images / "back").iterdir()) == ["alone.png", "colour.png", "grey.png"]
-    with Image.open("back/grey.png") as grey, Image.open("back/colour.png") as colour:
+    assert "files/deep/grey.hvq: 17x64 pixels -> back/deep/grey.png\n" in capsys.readouterr().out
+    assert sorted(path.name for path in (images / "back").rglob("*.png")) == ["alone.png", "colour.png", "grey.png"]
+    with Image.open("back/deep/grey.png") as grey, Image.open("back/colour.png") as colour:
         assert (grey.mode, grey.size) == ("L", (64, 17))
         np.testing.assert_array_equal(colour, codec.decompress((images / "files" / "colour.hvq").read_bytes()))
 
 
 def test_one_file_to_one_file(images, folder, codec, capsys):
-    words = ["--model", str(folder), "--mode", "static", "--gain-step", "1", "--rate-weight", "0.05"]
+    words = ["--model", str(folder), "--mode", "static", "--rate-weight", "0.05"]
     assert main(["compress", "alone.bmp", "-o", "a/b.hvq", *words]) == 0
-    settings = CodecSettings(mode="static", gain_step=1, rate_weight=0.05)
+    settings = CodecSettings(mode="static", rate_weight=0.05)
     assert (images / "a" / "b.hvq").read_bytes() == codec.compress(models.photo(8, 8), settings)
     assert main(["decompress", "a/b.hvq", "-o", "c.png", "--model", str(folder)]) == 0
     assert (images / "c.png").is_file()
@@ -71,6 +72,17 @@ def test_info_accounts_for_every_byte(images, folder, codec, capsys):
     assert sum(sizes[:-1]) == sizes[-1] == len(data)
     for said in ("30x41 pixels, 8x11 positions", "K = 120, L = 4, 1 of 1 stages", codec.tables.model[:16]):
         assert said in out
+
+
+def thin(codec) -> bytes:
+    """A file of a kilobyte that would be decoded one position after the other, 262,144 times."""
+    return write(header_of(codec.tables, 1, 2**20, 4), [bytes(700)])
+
+
+def test_info_tells_of_what_is_not_decoded(images, codec, capsys):
+    (images / "thin.hvq").write_bytes(thin(codec))
+    assert main(["info", "thin.hvq"]) == 0
+    assert "1x1048576 pixels, 1x262144 positions" in capsys.readouterr().out
 
 
 def test_unreadable_images(images, folder, capsys, complaint):
@@ -96,12 +108,18 @@ def test_unreadable_images(images, folder, capsys, complaint):
         ("compress alone.bmp --model MODEL --mode best", "mode"),
         ("compress in alone.bmp --model MODEL -o one.hvq", "one.hvq is one file, and there are 3 to write"),
         ("compress in in2 --model MODEL", "would both be written to compressed/colour.hvq"),
-        ("compress alone.bmp --model MODEL -o alone.bmp", "alone.bmp/alone.hvq cannot be written"),
+        ("compress alone.bmp --model MODEL -o alone.bmp/x", "alone.bmp/x/alone.hvq cannot be written"),
         ("decompress in --model MODEL", "in holds no .hvq files; give .hvq files or a folder of them"),
         ("decompress alone.bmp --model MODEL", "alone.bmp is not an .hvq file"),
         ("decompress a.hvq --model MODEL --max-pixels 10", "raise max_pixels"),
-        ("decompress a.hvq --model MODEL --max-pixels 0", "--max-pixels is 0"),
+        ("decompress a.hvq --model MODEL --max-pixels 0", "max_pixels is 0; it must be at least 1"),
+        (
+            "compress alone.bmp --model MODEL --rate-weight 1e308",
+            "rate_weight is 1e+308; it must be at most",
+        ),
+        ("compress alone.bmp --model MODEL --target-bpp 1 --gain-step 1", "give it without gain_step"),
         ("decompress cut.hvq --model MODEL", "cut.hvq is cut off"),
+        ("decompress thin.hvq --model MODEL", "thin.hvq claims a long and thin image of 262144 wavefronts"),
         ("info nowhere.hvq", "nowhere.hvq cannot be read or written (No such file or directory)"),
         ("info in", "in cannot be read or written (Is a directory)"),
         ("info cut.hvq", "cut.hvq is cut off"),
@@ -114,6 +132,7 @@ def test_wrong_words(images, folder, codec, complaint, words, message):
     data = codec.compress(models.photo(8, 8))
     (images / "a.hvq").write_bytes(data)
     (images / "cut.hvq").write_bytes(data[:-3])
+    (images / "thin.hvq").write_bytes(thin(codec))
     before = sorted(images.rglob("*"))
     assert message in complaint(words.replace("MODEL", str(folder)))
     assert sorted(images.rglob("*")) == before, "nothing is left behind"

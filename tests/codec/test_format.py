@@ -1,14 +1,18 @@
 """The container: every part where docs/format.md puts it, and one sentence for whatever is wrong with a file."""
 
 import hashlib
+import itertools
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from codec import small
-from hybridvq.codec import STATIC, TokenCoder, check_model, describe, header_of, read, truncate, write
-from hybridvq.codec.format import CHECKSUM_BYTES, checksum, varint
-from hybridvq.errors import CodecError
+from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder, check_model, describe, header_of, read, truncate, write
+from hybridvq.codec.coder import wavefronts
+from hybridvq.codec.format import CHECKSUM_BYTES, MAX_PIXELS, checksum, most_waves, varint
+from hybridvq.errors import CodecError, ConfigError
 
 TABLES = small.tables(stages=3)
 HEADER = header_of(TABLES, 30, 23, 4, mode=STATIC, colour=5, gain_step=2)
@@ -128,6 +132,66 @@ def test_a_size_that_is_not_believed(streams):
     ):
         read(large, max_pixels=2**19 - 1)
     assert read(large, max_pixels=2**19)[0].grid == (256, 128)
+
+
+@pytest.mark.parametrize("max_pixels", [0, -1, 1.5, float("nan"), float("inf"), True, "400", None])
+def test_sizes_to_believe(file, max_pixels):
+    with pytest.raises(ConfigError, match=r"max_pixels is .*; it must be"):
+        read(file, max_pixels=max_pixels)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 2**20), (2**20, 1), (6, 2**25), (2**28, 1)])
+def test_long_and_thin_images_cost_more_than_their_pixels(height, width):
+    """Contextual tables wait for each wavefront; static ones have none."""
+    h, w = -(-height // 4), -(-width // 4)
+    waves, streams = max(h, w) + 2 * min(h - 1, w - 1), [bytes(h * w // 400)] * 3
+    thin = write(replace(HEADER, height=height, width=width, mode=CONTEXTUAL), streams)
+    with pytest.raises(CodecError, match=rf"cat.hvq claims .* {waves} wavefronts, more than the 81920 .* max_pix"):
+        read(thin, "cat.hvq")
+    assert read(thin, max_pixels=2**40)[0].waves == waves
+    assert read(write(replace(HEADER, height=height, width=width), streams))[0].waves == 0
+    assert "stage 2" in {part.name for part in describe(thin, max_pixels=2**40)}, "without decoding, all can be told"
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (1, 9), (8, 1), (11, 7)])
+def test_waves_are_counted(grid):
+    header = replace(HEADER, height=4 * grid[0], width=4 * grid[1], mode=CONTEXTUAL)
+    assert header.waves == len(list(wavefronts(*grid, 100)))
+
+
+def test_images_of_common_shapes_are_believed():
+    for pixels, factor, aspect in itertools.product((2**16, 2**20, 10**8, MAX_PIXELS), (2, 4, 16), (1 / 16, 1, 2, 8)):
+        height = int((pixels * aspect) ** 0.5)
+        header = replace(HEADER, height=height, width=pixels // height, factor=factor, mode=CONTEXTUAL)
+        assert header.waves <= most_waves(pixels)
+
+
+def skewed(k: int, levels: int | None):
+    """Tables that make the first code and level as likely as any tables can."""
+    tables = small.tables(k, levels)
+    (stage,) = tables.of_stages
+    shares = np.ones_like(stage.shares)
+    shares[0, 0] = 2**32 - 1
+    flat = {name: np.zeros_like(getattr(stage, name)) for name in ("code_out", "code_bias", "level_out", "level_bias")}
+    for bias in (flat["code_bias"], flat["level_bias"]):
+        bias[1:] = -(2**15 - 1)
+    return replace(tables, of_stages=(replace(stage, shares=shares, **flat),))
+
+
+@pytest.mark.parametrize("mode", [STATIC, CONTEXTUAL])
+@pytest.mark.parametrize(("k", "levels"), [(2, None), (16, None), (2, 2), (16, 4), (1, 3), (300, 9)])
+def test_no_stream_is_shorter_than_is_believed(k, levels, mode):
+    """The cheapest image there can be is read, and one that needs more bytes than it and its end have is not."""
+    tables, codes = skewed(k, levels), np.zeros((1, 150, 150), np.int64)
+    coder = TokenCoder(tables, mode)
+    streams = coder.encode(codes, None if levels is None else codes)
+    header = header_of(tables, 600, 600, 4, mode=mode)
+    assert read(write(header, streams)) == (header, streams)
+    assert not coder.decode(streams, header.grid)[0].any()
+    bits = -sum(math.log2(1 - (n - 1) / 256 / n) for n in (k, levels or 1))  # a 256th is shared out evenly
+    more = replace(header, width=4 * math.ceil(8 * (len(streams[0]) + 9) / bits / 150))
+    with pytest.raises(CodecError, match="which no image needs"):
+        write(more, streams)
 
 
 def test_checks_come_after_the_checksum(file):

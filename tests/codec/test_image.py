@@ -1,15 +1,25 @@
 """Images to files and back: every size and kind, the dials, the targets, and what is refused."""
 
+from copy import deepcopy
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from codec import models
+from codec import models, small
 from codec.test_tiles import SIZES
 from hybridvq import Codec, CodecError, CodecSettings, ConfigError, DataError, ShapeError, compress, decompress
-from hybridvq.codec import TokenCoder, read, truncate
+from hybridvq.codec import STATIC, TokenCoder, read, truncate
+from hybridvq.codec.choose import Chooser
 from hybridvq.codec.format import write
+from hybridvq.codec.targets import Attempt, Target, meet
+from hybridvq.quantizers import Tokens
+from hybridvq.tokenizer import weight_hash
+
+NAN = float("nan")
 
 
 def psnr(a, b) -> float:
@@ -37,7 +47,7 @@ def test_what_comes_back_is_the_decoded_tokens(codec, height, width, mode):
     np.testing.assert_array_equal(levels, tokens.gains[0])
     image = codec.decompress(data)
     assert (image.mode, image.size) == ("RGB", (width, height))
-    assert np.abs(np.asarray(image) - ((x_hat + 1) * 127.5).numpy()).max() < 0.51
+    assert np.abs(np.asarray(image) - ((x_hat + 1) * 127.5).clamp(0, 255).numpy()).max() < 0.51
 
 
 def test_models_without_gains(vector):
@@ -58,9 +68,10 @@ def test_the_two_functions_take_a_folder_or_a_codec(folder, codec):
 
 def test_large_images_are_computed_in_tiles(codec, monkeypatch):
     pixels = models.photo(100, 75)
-    whole = codec.compress(pixels)
+    whole = tokens_of(codec, codec.compress(pixels))
     monkeypatch.setattr("hybridvq.codec.tiles.TILE_PIXELS", 32)
-    assert codec.compress(pixels) == whole
+    for tiled, expected in zip(tokens_of(codec, codec.compress(pixels)), whole, strict=True):
+        assert (tiled != expected).mean() < 0.01, "but where a vector lies half-way between two codes or levels"
 
 
 # Colours
@@ -70,9 +81,12 @@ def test_a_grey_image_comes_back_grey(codec):
     grey = models.photo(40, 50)[..., 0]
     files = {codec.compress(image) for image in (Image.fromarray(grey), np.stack([grey] * 3, 2))}
     assert len(files) == 1, "grey is what the pixels are, whatever holds them"
-    image = codec.decompress(files.pop())
+    (data,) = files
+    image = codec.decompress(data)
     assert (image.mode, image.size) == ("L", (50, 40))
-    assert psnr(image, grey) > 10
+    with torch.inference_mode():
+        x_hat = codec.tokenizer.decode(Tokens(*(torch.from_numpy(part)[None] for part in tokens_of(codec, data))))
+    assert np.abs(np.asarray(image) - ((x_hat[0, :, :40, :50].mean(0) + 1) * 127.5).clamp(0, 255).numpy()).max() < 0.51
     one_pixel = np.stack([grey] * 3, 2)
     one_pixel[-1, -1, 2] ^= 1
     assert codec.decompress(codec.compress(one_pixel)).mode == "RGB"
@@ -107,8 +121,22 @@ def test_wrong_images(codec):
     for array in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ShapeError, match=r"the image is .* of shape .*; give \(height, width, 3\) uint8"):
             codec.compress(array)
+    for other in ([[[0, 0, 0]]], torch.zeros(4, 4, 3), "a.png", None):
+        with pytest.raises(
+            ShapeError, match=r"the image is .*; give \(height, width, 3\) uint8 with at least one pixel"
+        ):
+            codec.compress(other)
     with pytest.raises(DataError, match="floating-point pixels"):
         codec.compress(Image.new("F", (4, 4)))
+    with pytest.raises(DataError, match="0x4 pixels and so has none"):
+        codec.compress(Image.new("RGB", (0, 4)))
+
+
+def test_a_truncated_image_that_is_still_to_be_read(codec, tmp_path):
+    Image.fromarray(models.photo(64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:2000])
+    with Image.open(tmp_path / "a.png") as image, pytest.raises(DataError, match=r"cannot be read \(truncated\)"):
+        codec.compress(image)
 
 
 # Dials
@@ -130,16 +158,21 @@ def test_fewer_stages_are_the_first_of_all(staged):
 
 
 @pytest.mark.parametrize("mode", ["static", "contextual"])
-def test_fewer_gain_levels_take_fewer_bits(staged, mode):
-    pixels = models.photo(96, 96)
-    sizes = []
-    for gain_step, kept in ((0, {0, 1, 2, 3}), (1, {1, 3}), (2, {1, 3}), (3, {2})):
-        data = staged.compress(pixels, CodecSettings(gain_step=gain_step, mode=mode))
-        _, levels = tokens_of(staged, data)
+@pytest.mark.parametrize("name", ["staged", "rated"])
+def test_fewer_gain_levels_take_no_more_bits(name, mode, request):
+    codec, pixels = request.getfixturevalue(name), models.photo(96, 96)
+    most = len(codec.compress(pixels, CodecSettings(mode=mode)))
+    for gain_step, kept in ((1, {1, 3}), (2, {1, 3}), (3, {2})):
+        try:
+            data = codec.compress(pixels, CodecSettings(gain_step=gain_step, mode=mode))
+        except ConfigError as error:
+            assert f"gain_step {gain_step} makes a file of" in str(error)  # noqa: PT017
+            assert f"all levels make one of {most}; leave it out" in str(error)  # noqa: PT017
+            continue
+        _, levels = tokens_of(codec, data)
         assert set(np.unique(levels)) <= kept
-        assert staged.decompress(data).size == (96, 96)
-        sizes.append(len(data))
-    assert sizes[0] > sizes[1] > sizes[3]
+        assert codec.decompress(data).size == (96, 96)
+        assert len(data) <= most
 
 
 def test_no_gain_step_without_gains(vector):
@@ -147,9 +180,22 @@ def test_no_gain_step_without_gains(vector):
         vector.compress(models.photo(8, 8), CodecSettings(gain_step=1))
 
 
+def test_a_gain_step_that_costs_more_is_refused(codec):
+    """All levels cost less as soon as one has nearly all of the probability, and the step leaves that one out."""
+    (stage,) = codec.tables.of_stages
+    shares = np.ones_like(stage.shares)
+    shares[0] = 10**6
+    tables = replace(codec.tables, of_stages=(replace(stage, shares=shares),))
+    tokenizer = deepcopy(codec.tokenizer)
+    tokenizer.quantizer.gain_levels[0].values.copy_(torch.tensor([1.0, 90.0, 91.0, 92.0]))
+    with pytest.raises(
+        ConfigError, match=r"gain_step 1 makes a file of \d+ bytes, and all levels make one of \d+; leave"
+    ):
+        Codec(tokenizer, tables).compress(models.photo(96, 96), CodecSettings(gain_step=1, mode="static"))
+
+
 def test_the_weighed_choice_is_the_exhaustive_one(staged):
     """Every pair of code and level, stage after stage, in float64."""
-    from hybridvq.codec.choose import Chooser
     from hybridvq.quantizers.base import flatten
 
     quantizer, weight = staged.tokenizer.quantizer, 0.2
@@ -180,61 +226,139 @@ def test_the_weighed_choice_is_the_exhaustive_one(staged):
 
 
 def test_a_larger_weight_takes_fewer_bits_and_errs_more(codec):
-    pixels = models.photo(96, 96)
-    files = [codec.compress(pixels, CodecSettings(rate_weight=w, mode="static")) for w in (1e-9, 0.1, 1.0, 1e6)]
-    sizes, errors = [len(f) for f in files], [psnr(codec.decompress(f), pixels) for f in files]
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] > 1.5 * sizes[-1]
-    assert errors[0] > errors[-1]
+    """Bits and errors of the argmin of their weighed sum, by the tables that it weighs, for weights far apart."""
+    quantizer, bits, errors = codec.tokenizer.quantizer, [], []
+    x = torch.from_numpy(models.photo(96, 96)).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.inference_mode():
+        z = codec.tokenizer.encoder(x)
+        for weight in (1e-9, 0.01, 0.1, 1.0, 1e6):
+            tokens = Chooser(quantizer, codec.tables, 1, 0, weight)(z)
+            errors.append(float((quantizer.in_code_space(z) - quantizer.read(tokens)).double().square().sum()))
+            bits.append(TokenCoder(codec.tables, STATIC).cost_bits(tokens.codes[0].numpy(), tokens.gains[0].numpy())[0])
+    for before, after in pairwise(range(5)):
+        assert bits[after] <= bits[before] * 1.0001
+        assert errors[after] >= errors[before] * 0.9999
+    assert bits[-1] == pytest.approx(24 * 24 * codec.tables.static_bits(0).min())
+
+
+@pytest.mark.parametrize("mode", ["static", "contextual"])
+@pytest.mark.parametrize("name", ["codec", "staged", "rated", "vector"])
+def test_no_weight_makes_a_larger_file_than_none(name, mode, request):
+    codec, pixels = request.getfixturevalue(name), models.photo(96, 96)
+    most = codec.compress(pixels, CodecSettings(mode=mode))
+    for weight in (1e-9, 1e-3, 0.1, 1.0, 1e6):
+        data = codec.compress(pixels, CodecSettings(rate_weight=weight, mode=mode))
+        assert len(data) < len(most) or data == most
 
 
 # Targets
 
 
 @pytest.mark.parametrize("mode", ["static", "contextual"])
-def test_a_target_rate(staged, mode):
-    pixels = models.photo(128, 128)
+@pytest.mark.parametrize("name", ["staged", "rated"])
+def test_a_target_rate(name, mode, request):
+    """No more bits than that, and no less quality than the plain files have that meet it too."""
+    codec, pixels = request.getfixturevalue(name), models.photo(128, 128)
 
-    def rate(**settings) -> float:
-        return 8 * len(staged.compress(pixels, CodecSettings(mode=mode, **settings))) / 128**2
+    def measured(**settings) -> tuple[float, float]:
+        data = codec.compress(pixels, CodecSettings(mode=mode, **settings))
+        return 8 * len(data) / 128**2, psnr(codec.decompress(data), pixels)
 
-    least, one, most = rate(stages=1, rate_weight=1e6), rate(stages=1), rate()
-    for target in ((least + one) / 2, (one + most) / 2):
-        assert 0.9 * target < rate(target_bpp=target) <= target
-    assert rate(target_bpp=2 * most) == most, "more than all there is cannot be spent"
-    assert rate(target_bpp=2 * most, stages=1) == one
+    plain = [measured(stages=s + 1) for s in range(codec.tables.stages)]
+    least = measured(stages=1, rate_weight=1e6)[0]
+    for target in ((least + plain[0][0]) / 2, (plain[0][0] + plain[-1][0]) / 2, 2 * plain[-1][0]):
+        rate, quality = measured(target_bpp=target)
+        assert rate <= target
+        assert quality >= max((q for r, q in plain if r <= target), default=0.0) - 1e-9
+    assert measured(target_bpp=2 * plain[-1][0], stages=1) == plain[0]
     with pytest.raises(ConfigError, match=r"target_bpp 0.001 is out of reach: .* to .* bits a pixel; choose"):
-        rate(target_bpp=0.001)
+        measured(target_bpp=0.001)
 
 
-def test_a_target_quality(codec):
-    pixels = models.photo(128, 128)
+@pytest.mark.parametrize("name", ["codec", "staged", "rated"])
+def test_a_target_quality(name, request):
+    """At least so much, in no more bytes than the plain file takes; little of it in few."""
+    codec, pixels = request.getfixturevalue(name), models.photo(128, 128)
 
-    def quality(**settings) -> float:
-        return psnr(codec.decompress(codec.compress(pixels, CodecSettings(mode="static", **settings))), pixels)
+    def measured(**settings) -> tuple[int, float]:
+        data = codec.compress(pixels, CodecSettings(mode="static", **settings))
+        return len(data), psnr(codec.decompress(data), pixels)
 
-    most = quality()
-    assert most - 0.5 <= quality(target_psnr=most - 0.5) < most - 0.25
-    assert quality(target_psnr=1.0) < most - 2, "few bits are enough"
+    size, most = measured()
+    for target in (most - 1e-6, most - 0.5, 1.0):
+        smaller, quality = measured(target_psnr=target)
+        assert quality >= target
+        assert smaller <= size
+    assert smaller < size
     with pytest.raises(ConfigError, match=r"target_psnr 60 is out of reach: .* to .* dB; choose one between"):
-        quality(target_psnr=60)
+        measured(target_psnr=60)
+
+
+def attempt_of(files: dict[tuple[int, bool], tuple[int, float]]):
+    """What `meet` tries, of made-up bytes and decibels for each number of stages, plain and weighed."""
+
+    def attempt(stages: int, weight: float) -> Attempt:
+        size, quality = files[stages, weight > 0]
+        return Attempt(bytes(size), float(size), lambda: quality)
+
+    return attempt
+
+
+def test_a_target_takes_the_better_of_what_meets_it():
+    """Weighing bits may cost some, and what is left of more stages be worth less than all of fewer."""
+    files = {(1, False): (10, 30.0), (1, True): (30, 31.0), (2, False): (20, 33.0), (2, True): (12, 29.0)}
+    assert len(meet(Target(29.5, is_rate=False), attempt_of(files), 2, 1.0).data) == 10
+    assert len(meet(Target(15.0, is_rate=True), attempt_of(files), 2, 1.0).data) == 10
+    files[2, False] = (20, 28.0)
+    assert len(meet(Target(25.0, is_rate=True), attempt_of(files), 2, 1.0).data) == 10
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ({"stages": 0}, "stages is 0"),
-        ({"gain_step": 16}, "gain_step is 16; it must be 0 to 15"),
-        ({"rate_weight": -1.0}, "rate_weight is -1.0"),
+        ({"stages": 1.0}, "stages is 1.0"),
+        ({"stages": True}, "stages is True"),
+        ({"gain_step": 16}, "gain_step is 16; it must be at most 15"),
+        ({"gain_step": -1}, "gain_step is -1"),
+        ({"gain_step": 0.5}, "gain_step is 0.5"),
+        ({"gain_step": "1"}, "gain_step is '1'"),
+        ({"rate_weight": -1.0}, "rate_weight is -1.0; it must be at least 0"),
+        ({"rate_weight": 1e308}, "rate_weight is 1e"),
+        ({"rate_weight": float("inf")}, "rate_weight is inf"),
+        ({"rate_weight": NAN}, "rate_weight is nan"),
+        ({"rate_weight": "0.1"}, "rate_weight is '0.1'"),
+        ({"rate_weight": None}, "rate_weight is None"),
         ({"target_bpp": 0.0}, "target_bpp is 0.0; it must be positive"),
+        ({"target_bpp": NAN}, "target_bpp is nan"),
+        ({"target_bpp": True}, "target_bpp is True"),
+        ({"target_psnr": float("inf")}, "target_psnr is inf"),
+        ({"target_psnr": "30"}, "target_psnr is '30'"),
         ({"target_bpp": 1.0, "target_psnr": 30.0}, "cannot both be met"),
-        ({"target_bpp": 1.0, "rate_weight": 0.1}, "a target chooses rate_weight itself"),
+        (
+            {"target_bpp": 1.0, "rate_weight": 0.1},
+            "a target chooses what is left out itself; give it without rate_weight",
+        ),
+        ({"target_psnr": 30.0, "gain_step": 1}, "give it without gain_step"),
         ({"mode": "adaptive"}, "mode is 'adaptive'"),
+        ({"mode": None}, "mode is None"),
     ],
 )
-def test_wrong_settings(words, message):
+def test_wrong_settings(codec, words, message):
+    """When they are made, and when they are used: what is written into them later is looked at again."""
     with pytest.raises(ConfigError, match=message):
         CodecSettings(**words)
+    settings = CodecSettings()
+    vars(settings).update(words)
+    with pytest.raises(ConfigError, match=message):
+        codec.compress(models.photo(8, 8), settings)
+
+
+def test_numbers_of_numpy_are_numbers(codec):
+    settings = CodecSettings(stages=np.int64(1), gain_step=np.uint8(0), rate_weight=np.float32(0.25))
+    assert codec.compress(models.photo(8, 8), settings) == codec.compress(
+        models.photo(8, 8), CodecSettings(rate_weight=0.25)
+    )
 
 
 # Files of another model, and damaged ones
@@ -254,6 +378,35 @@ def test_files_of_another_model_or_other_tables(codec, staged, tmp_path):
         codec.decompress(write(header, streams))
 
 
+def test_tables_of_another_model(codec, staged, vector, tmp_path):
+    for model, tables, key in (
+        (codec, staged.tables, "stages is 3, and this one's is 1"),
+        (staged, codec.tables, "stages is 1, and this one's is 3"),
+        (codec, replace(codec.tables, levels=5), "levels is 5, and this one's is 4"),
+        (vector, codec.tables, "codebook_size is 120, and this one's is 64"),
+        (codec, small.tables(), "codebook_size is 16, and this one's is 120"),
+    ):
+        with pytest.raises(CodecError, match=rf"the tables \(codec.safetensors\) are of a model whose {key}; run"):
+            Codec(model.tokenizer, tables)
+    codec.tokenizer.save_pretrained(tmp_path)
+    replace(small.tables(), model=weight_hash(tmp_path)).save(tmp_path)
+    with pytest.raises(CodecError, match="codebook_size is 16"):
+        Codec.load(tmp_path, "cpu")
+
+
+def test_long_and_thin_images(codec, monkeypatch):
+    """What `decompress` would not believe is not made; static tables have no waves to wait for."""
+    monkeypatch.setattr("hybridvq.codec.format.FREE_WAVES", 20)
+    monkeypatch.setattr("hybridvq.codec.format.MAX_PIXELS", 4000)
+    with pytest.raises(
+        ConfigError, match="an image of 1x100 pixels is too long and thin for contextual; use mode static"
+    ):
+        codec.compress(models.photo(1, 100))
+    data = codec.compress(models.photo(1, 100), CodecSettings(mode="static"))
+    assert codec.decompress(data).size == (100, 1)
+    assert codec.decompress(codec.compress(models.photo(24, 40))).size == (40, 24)
+
+
 def test_a_model_without_tables(tmp_path, codec):
     codec.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(CodecError, match=r"holds no codec.safetensors"):
@@ -265,3 +418,6 @@ def test_images_larger_than_believed(codec):
     with pytest.raises(CodecError, match="raise max_pixels"):
         codec.decompress(data, max_pixels=399)
     assert codec.decompress(data, max_pixels=400).size == (20, 20)
+    for wrong in (0, -1, float("nan")):
+        with pytest.raises(ConfigError, match="max_pixels is"):
+            codec.decompress(data, max_pixels=wrong)

@@ -44,11 +44,11 @@ def test_no_tables(tmp_path):
         load_tables(tmp_path)
 
 
-def damage(folder, content=None, metadata=None, **arrays):
+def damage(folder, content=None, metadata=None, described=None, **arrays):
     small.tables().save(folder)
-    described = {"format": 1, "model": small.MODEL, "codebook_size": 16, "levels": 4, "stages": 1}
+    keys = {"format": 1, "model": small.MODEL, "codebook_size": 16, "levels": 4, "stages": 1} | (metadata or {})
     stored = load_file(folder / FILE) | {f"0.{name}": array for name, array in arrays.items()}
-    save_file(stored, folder / FILE, {"codec": json.dumps(described | (metadata or {}))})
+    save_file(stored, folder / FILE, {"codec": described or json.dumps(keys)})
     if content is not None:
         (folder / FILE).write_bytes(content)
 
@@ -66,6 +66,10 @@ def damage(folder, content=None, metadata=None, **arrays):
         ({"near_bias": np.zeros((), np.int16)}, ""),
         ({"vectors": np.zeros((), np.int16)}, ""),
         ({"metadata": {"stages": 0}}, "0 stages"),
+        ({"metadata": {"stages": 10**30}}, "too large"),
+        ({"metadata": {"stages": float("inf")}}, "Infinity"),
+        ({"described": "[" * 10**5}, "nested too deeply"),
+        ({"described": "[1]"}, "list"),
         ({"metadata": {"model": "5e"}}, "the model 5e"),
         ({"metadata": {"model": "photo"}}, "hex"),
         ({"shares": np.zeros((4, 16), np.uint32)}, "shares"),

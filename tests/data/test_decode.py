@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hybridvq.data import decode as module
-from hybridvq.data import read_image
+from hybridvq.data import read_image, to_rgb
 from hybridvq.data.decode import UnreadableError, decode, fit, image_extensions
 from hybridvq.errors import DataError
 
@@ -199,3 +199,9 @@ def test_extensions_are_those_of_images() -> None:
     extensions = image_extensions()
     assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif"} <= extensions
     assert not {".txt", ".csv", ".json", ".md", ".pdf", ".eps", ".h5", ".mpg", ".parquet"} & extensions
+
+
+@pytest.mark.parametrize("mode", ["RGB", "I;16", "RGBA"])
+def test_an_image_without_pixels_is_refused(mode: str) -> None:
+    with pytest.raises(DataError, match="the image is 0x5 pixels and so has none; give another one"):
+        to_rgb(Image.new(mode, (0, 5)))

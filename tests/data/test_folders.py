@@ -9,7 +9,8 @@ from PIL import Image
 
 from hybridvq.data import images as images_module
 from hybridvq.data import open_images
-from hybridvq.data.images import Images, PixelMemory, RecordImages
+from hybridvq.data.images import Images, RecordImages
+from hybridvq.data.memory import PixelMemory
 from hybridvq.data.splits import hold_out
 from hybridvq.errors import ConfigError, DataError
 

@@ -1,5 +1,9 @@
 """Batches of a stream: what each holds, and how a run takes them up again."""
 
+import multiprocessing
+import multiprocessing.synchronize
+import os
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +13,8 @@ import torch
 
 from hybridvq.data import StreamLoader, TrainBatches, open_images, open_stream
 from hybridvq.data import stream as stream_module
-from hybridvq.errors import ConfigError
+from hybridvq.data.stream_batches import StreamBatch, StreamBatches
+from hybridvq.errors import ConfigError, DataError
 
 from .shards import SIDE, numbers, write_parquet, write_set
 
@@ -119,3 +124,63 @@ def test_shuffling_draws_from_the_seed_and_nothing_else(folder: Path) -> None:
     torch.manual_seed(5)
     assert [numbers(x) for x in loader(folder, 5)] == first
     assert [numbers(x) for x in loader(folder, 5, seed=1)] != first
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the data loader look after its workers ten times a second, and not every five."""
+    iterator = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
+    monkeypatch.setattr(iterator._try_get_data, "__defaults__", (0.1,))
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)
+
+
+def test_images_come_from_workers_as_bytes(folder: Path) -> None:
+    stream = open_stream(str(folder), "train", size=SIDE)
+    (batch,) = StreamBatches(stream, 4, 1, 0, 0, 1, 0, [(0, 0)])
+    assert isinstance(batch, StreamBatch)
+    assert (batch.crops.dtype, batch.crops.shape) == (torch.uint8, (4, SIDE, SIDE, 3))
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_lost_worker_is_told_when_a_batch_is_asked_for(folder: Path) -> None:
+    batches = iter(loader(folder, 400, 2))
+    next(batches)
+    worker = multiprocessing.active_children()[0]
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()  # nothing is raised here, amid what the process does between batches
+    with pytest.raises(
+        DataError, match=r"^a data worker was lost \(DataLoader worker .*\), .* fewer --workers"
+    ) as caught:
+        list(batches)
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_that_cannot_be_started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    batches = loader(folder, 4, 2)
+    monkeypatch.setattr(multiprocessing.synchronize.SemLock, "__init__", refused)
+    with pytest.raises(DataError, match=r"workers cannot be started \(Read-only file system\); let /dev/shm"):
+        list(batches)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_shared_memory_that_cannot_be_used(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    share, least = torch.Tensor.share_memory_, 4
+
+    def refused(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.ndim >= least:
+            raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left (28)")
+        return share(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refused)
+    message = r"^shared memory cannot be used \(.*No space left \(28\)\); let /dev/shm be written"
+    assert len(list(loader(folder, 4))) == 4
+    with pytest.raises(DataError, match=message):
+        list(loader(folder, 4, 1))
+    batches, least = loader(folder, 4), 0
+    with pytest.raises(DataError, match=message):
+        list(batches)
+    with pytest.raises(DataError, match=message):
+        loader(folder, 4)

@@ -120,6 +120,23 @@ def test_hub_images_that_are_damaged_are_named(serve: Callable[..., None]) -> No
     assert all(line.startswith("image with SHA-256 ") for line in stream.skipped)
 
 
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_shards_here_need_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", "/dev/null/datasets")
+    assert taken(opened(write_set(tmp_path, kind, [4]))) == [0, 1, 2, 3]
+
+
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(name: str) -> None:
+        raise OSError(30, "Read-only file system", "/home/me/.cache/huggingface")
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", refused)
+    with pytest.raises(
+        DataError, match=r"^the cache of the hub at /home/me/\.cache/huggingface cannot be written \(Read"
+    ):
+        opened(NAME)
+
+
 def test_hub_sets_that_cannot_be_streamed(serve: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     serve("picture", train=rows(range(2)))
     with pytest.raises(DataError, match=r"owner/name has the columns \['picture', 'label'\]"):

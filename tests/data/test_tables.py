@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from hybridvq.data import Images, open_images, open_stream
 from hybridvq.data import images as images_module
-from hybridvq.data import open_images
 from hybridvq.errors import DataError
 
 from .conftest import noise, png, structs
@@ -206,3 +206,137 @@ def test_hub_sets_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(DataError, match=r"^'owner/name' is no path here, .* \(Couldn't reach .*\); check") as caught:
         open_images("owner/name", "train", size=8)
     assert "\n" not in str(caught.value)
+
+
+def path_rows(*rows: tuple[bytes | None, str | None]) -> pa.Array:
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    return pa.array([{"bytes": content, "path": path} for content, path in rows], kind)
+
+
+def both_readers(folder: Path, split: str = "train", **options: bool) -> list[Images]:
+    return [
+        open_images(str(folder), split, size=8, **options),  # type: ignore[arg-type]
+        open_stream(str(folder), split, size=8, **options).take(99),  # type: ignore[arg-type]
+    ]
+
+
+def test_rows_may_name_a_file(tmp_path: Path) -> None:
+    write(tmp_path / "test.parquet", range(2))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "7.png").write_bytes(png(7))
+    rows = path_rows((png(3), "elsewhere/3.png"), (None, "images/7.png"), (None, str(tmp_path / "images" / "7.png")))
+    pq.write_table(pa.table({"image": rows}), tmp_path / "train.parquet")
+    for images in both_readers(tmp_path):
+        assert [images.crop(i, None).tobytes() for i in range(3)] == [
+            np.asarray(noise(seed, 8, 8)).tobytes() for seed in (3, 7, 7)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("../secret.png", r"no bytes, and its path \.\./secret\.png leads out of the folder"),
+        ("/etc/secret.png", r"no bytes, and its path /etc/secret\.png leads out of the folder"),
+        ("gone.png", "no such file"),
+        ("", "no bytes"),
+        (None, "no bytes"),
+    ],
+)
+def test_rows_that_name_no_file_of_the_folder(tmp_path: Path, path: str | None, reason: str) -> None:
+    (tmp_path / "secret.png").write_bytes(png(7))
+    write(tmp_path / "set" / "test.parquet", range(2))
+    pq.write_table(pa.table({"image": path_rows((png(1), None), (None, path))}), tmp_path / "set" / "train.parquet")
+    with pytest.raises(DataError, match=rf"train\.parquet row 1 cannot be read as an image \({reason}\)"):
+        open_images(str(tmp_path / "set"), "train", size=8)
+    with pytest.raises(DataError, match=rf"train\.parquet row 1 cannot be read as an image \({reason}\)"):
+        open_stream(str(tmp_path / "set"), "train", size=8).take(9)
+    assert [len(images) for images in both_readers(tmp_path / "set", skip_unreadable=True)] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array([png(4), png(5)]).dictionary_encode(),
+        pa.array([png(4), png(5)], pa.binary_view()),
+        pa.StructArray.from_arrays([pa.array([png(4), png(5)]).dictionary_encode()], ["bytes"]),
+    ],
+    ids=["dictionary", "view", "struct of a dictionary"],
+)
+def test_columns_of_other_encodings(tmp_path: Path, column: pa.Array) -> None:
+    for name in ("train", "test"):
+        pq.write_table(pa.table({"image.more": ["a", "b"], "image": column}), tmp_path / f"{name}.parquet")
+    for images in both_readers(tmp_path):
+        assert [images.crop(i, None).tobytes() for i in range(2)] == [
+            np.asarray(noise(seed, 8, 8)).tobytes() for seed in (4, 5)
+        ]
+
+
+@pytest.mark.parametrize("name", ["Image", "IMG", "jpg", "PNG", "webp"])
+def test_names_of_the_column(tmp_path: Path, name: str) -> None:
+    for split in ("train", "test"):
+        write(tmp_path / f"{split}.parquet", range(2), column=name)
+    assert [len(images) for images in both_readers(tmp_path)] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ([("image", pa.array([png(1)])), ("image", pa.array([png(1)]))], r"x\.parquet has 2 columns 'image'; name its"),
+        ([("image", pa.array([png(1)])), ("IMAGE", pa.array([png(1)]))], r"x\.parquet has 2 columns 'image'; name its"),
+        ([("image", pa.array([[png(1)]]))], r"x\.parquet has a column 'image' of type list"),
+        ([("image", pa.array([{"bytes": [png(1)]}]))], r"x\.parquet has a column 'image' of type struct<bytes: list"),
+        (
+            [("image", pa.array([{"a": {"bytes": png(1)}}]))],
+            r"x\.parquet has a column 'image' of type struct<a: struct",
+        ),
+        (
+            [("image", pa.StructArray.from_arrays([pa.array([png(1)])] * 2, ["bytes", "bytes"]))],
+            r"x\.parquet has a column 'image' of type struct<bytes: binary, bytes: binary>",
+        ),
+    ],
+    ids=["twice", "twice in another case", "list", "list of bytes", "nested", "bytes twice"],
+)
+def test_columns_that_are_refused(tmp_path: Path, columns: list[tuple[str, pa.Array]], message: str) -> None:
+    table = pa.Table.from_arrays([column for _, column in columns], [name for name, _ in columns])
+    pq.write_table(table, tmp_path / "x.parquet")
+    for read in (open_images, open_stream):
+        with pytest.raises(DataError, match=message):
+            read(str(tmp_path / "x.parquet"), "train", size=8)
+
+
+def test_two_columns_of_labels(tmp_path: Path) -> None:
+    columns = [structs([png(0), png(1)]), pa.array([0, 1]), pa.array([1, 0])]
+    for split in ("train", "test"):
+        pq.write_table(pa.Table.from_arrays(columns, ["image", "label", "label"]), tmp_path / f"{split}.parquet")
+    images = open_images(str(tmp_path), "train", size=8)
+    assert len(images) == 2
+    with pytest.raises(DataError, match=r"train\.parquet has 2 columns 'label'; keep one of them"):
+        _ = images.classes
+
+
+def test_hub_sets_of_tar_files_are_read_as_when_streamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, train=hub_part(range(5), "jpg"), test=hub_part(range(7, 9), "jpg"))
+    assert seeds_shown(Path("owner/name"), "test") == [7, 8]
+
+
+def test_what_is_read_of_a_hub_set_without_a_test_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve(monkeypatch, train=hub_part(range(20)), extra=hub_part(range(9)))
+    assert len(seeds_shown(Path("one/name"), "train")) + len(seeds_shown(Path("one/name"), "test")) == 20
+    told = "one/name does not name both a train and a test split; of train, extra only train is read"
+    assert capsys.readouterr().err.count(told) == 1
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch: pytest.MonkeyPatch, wrapped: bool) -> None:
+    def refused(name: str) -> None:
+        error = OSError(30, "Read-only file system", "/home/me/.cache/huggingface")
+        if not wrapped:
+            raise error
+        raise datasets.exceptions.DatasetGenerationError("An error occurred") from error
+
+    monkeypatch.setattr(datasets, "load_dataset", refused)
+    message = r"^the cache of the hub at /home/me/\.cache/huggingface cannot be written \(Read-only .*\); set HF_HOME"
+    with pytest.raises(DataError, match=message):
+        open_images("owner/name", "train", size=8)

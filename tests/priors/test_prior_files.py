@@ -2,6 +2,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hybridvq import ConfigError, ModelError, Prior, Tokenizer, build_prior, load_prior
 from hybridvq.priors import PRIORS, save_prior
@@ -64,7 +65,12 @@ def test_damaged_and_missing_files(saved, name):
     [
         ({"format": 2}, "format 2; this version reads 1"),
         ({"prior": "nope"}, "no prior named 'nope'"),
-        ({"options": {"width": 32, "layers": 2, "heads": 2}}, "size mismatch"),
+        ({"options": {"width": 32, "layers": 2, "heads": 2}}, "because of options.width 32"),
+        ({"options": {"width": 10**6, "heads": 2}}, "because of options.width 1000000"),
+        ({"options": {"width": 16, "heads": 2, "layers": 10**9}}, "options.layers is 1000000000, but model.safetens"),
+        ({"classes": 10**6}, "lacks label_embedding.weight"),
+        ({"shape": [10**9, 4]}, "shape is 1000000000; it must be at most 4,096"),
+        ({"shape": [3, True]}, "shape is True; it must be a whole number"),
         ({"shape": [3]}, "not enough values"),
         ({"colour": 1}, "colour"),
         ({"space": {}}, "gain"),
@@ -74,6 +80,33 @@ def test_configs_that_cannot_be_used(saved, change, message):
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(ModelError, match=f"does not hold a prior that this version can load .*{message}"):
+        load_prior(saved)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("stages", 10**9), ("codebook_size", 10**9), ("levels", 10**9), ("dim", 10**9)]
+)
+def test_a_space_that_does_not_fit_the_weights(tmp_path, key, value):
+    save_prior(prior("transformer", space("levels", 2)), tmp_path, "a" * 64)
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    config["space"][key] = value
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match=f"space.{key} .*{value}"):
+        load_prior(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[1]", "[" * 100_000, '{"format": 1, "format": 1}', "NaN"])
+def test_configs_that_are_no_configs(saved, text):
+    (saved / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match="does not hold a prior that this version can load"):
+        load_prior(saved)
+
+
+def test_weights_that_are_not_finite(saved):
+    state = load_file(saved / "model.safetensors")
+    state["vectors"][0, 0] = torch.nan
+    save_file(state, saved / "model.safetensors")
+    with pytest.raises(ModelError, match=r"vectors of model\.safetensors holds a number that is not finite"):
         load_prior(saved)
 
 

@@ -88,6 +88,17 @@ def test_text_is_escaped(write_folder, run):
     assert title in Page(html).text
 
 
+def test_names_that_nothing_can_show_are_escaped(write_folder, run):
+    name = os.fsdecode(b"a\xff") + "\x1b[2J"
+    folder = write_folder([run("a", "healthy", title=name, warnings=[f"step 2: {name}"])])
+    result = json.loads((folder / "result.json").read_text())
+    result["data"]["name"], result["skipped"] = f"{name} data", [f"{name}.jpg: truncated"]
+    (folder / "result.json").write_text(json.dumps(result))
+    text = Page(write_report(folder).read_text(encoding="utf-8")).text
+    for shown in (r"a\xff\x1b[2J data", r"a\xff\x1b[2J.jpg: truncated", r"step 2: a\xff\x1b[2J"):
+        assert shown in text
+
+
 def test_without_a_coefficient_there_is_no_second_table(page, run):
     assert "rounded after training" not in page([run("a", "healthy")]).text
 
@@ -139,7 +150,14 @@ def test_a_failure_keeps_the_old_page(write_folder, four_runs, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_report(folder)
     assert (folder / "report.html").read_text() == "old"
-    assert not list(folder.glob(".report*"))
+    assert not list(folder.glob(".hybridvq-*"))
+
+
+def test_values_of_another_type(write_folder, run, tmp_path):
+    folder = write_folder([run("vector", "healthy") | {"curve": 3}])
+    for draw in (write_report, lambda folder: write_figures(folder, tmp_path / "figures")):
+        with pytest.raises(ConfigError, match=r"result\.json is not a result that can be drawn \(\w+\); run"):
+            draw(folder)
 
 
 def test_no_result_no_page(tmp_path):

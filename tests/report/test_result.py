@@ -66,6 +66,11 @@ def test_a_missing_result_says_what_to_run(tmp_path):
         '{"schema": 1, "runs": []}',
         '{"schema": 1, "runs": [3]}',
         '{"schema": 1, "runs": [{"recipe": "a"}]}',
+        "[" * 100_000,
+        '{"schema": 1, "schema": 1}',
+        '{"schema": NaN}',
+        '{"schema": 1e999}',
+        "9" * 5000,
     ],
 )
 def test_a_file_that_is_no_result_is_named(tmp_path, text):

@@ -8,6 +8,9 @@
     codebook.py      │
     compare.py       ┘
     markup.py        pictures, tables and sentences as HTML
+    values.py        numbers and choices that a browser sends, checked
+    uploads.py       files from their arrival until they are read
+    door.py          which requests are let in
     tabs.py          the tabs' controls, wired to those; with page.py the only files that know Gradio
     page.py          the page and its server
 

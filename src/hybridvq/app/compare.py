@@ -1,18 +1,21 @@
 """The tab Compare: the curves and the table of a `result.json` that `hybridvq compare` wrote."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from hybridvq.app import markup
+from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError
 from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.rate import operating_points, rate_figure
-from hybridvq.report.result import Recipe, by_group, gather
+from hybridvq.report.result import Recipe, by_group, drawing, gather
 from hybridvq.report.summary import summary
 from hybridvq.report.table import COLUMNS, cells
 
-MAX_BYTES = 32 * 2**20
+MAX_BYTES = 4 * 2**20
+MAX_TEXT = 300  # characters of a text or key
+MAX_ENTRIES = 64  # of a list of runs, or of anything else that has parts
+MAX_NUMBERS = 2**17  # of a list of numbers
 
 
 def open_result(path: str | Path) -> str:
@@ -23,29 +26,39 @@ def open_result(path: str | Path) -> str:
     """
     name = Path(path).name
     recipes = read_recipes(Path(path), name)
-    try:
+    with drawing(name):
         return render(recipes)
-    except Exception as error:  # its values may be of any type, and each breaks in its own way
-        raise ConfigError(
-            f"{name} is not a result that can be drawn ({type(error).__name__}); run `hybridvq compare` again"
-        ) from error
 
 
 def read_recipes(path: Path, name: str) -> list[Recipe]:
     """The recipes of a result file.
 
     Raises:
-        ConfigError: it is too large, not JSON, or not a result.
+        ConfigError: it is too large, not JSON, or not a result, or has more or longer entries than can be drawn.
     """
+    instead = "choose a result.json that `hybridvq compare` wrote"
     if path.stat().st_size > MAX_BYTES:
-        raise ConfigError(
-            f"{name} is larger than {MAX_BYTES // 2**20} MB; choose a result.json that `hybridvq compare` wrote"
-        )
+        raise ConfigError(f"{name} is larger than {MAX_BYTES // 2**20} MB; {instead}")
     try:
-        result: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise ConfigError(f"{name} is not JSON; choose a result.json that `hybridvq compare` wrote") from None
+        result = read_json(path)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}; {instead}") from None
+    if excess := too_much(result):
+        raise ConfigError(f"{name} has {excess}; {instead}")
     return gather(result, name)
+
+
+def too_much(value: Any) -> str:
+    """What of a JSON value is too large to be drawn, in words; may be empty. A few MB can ask for hours of drawing."""
+    if isinstance(value, str):
+        return f"a text of {len(value):,} characters, over the limit of {MAX_TEXT}" if len(value) > MAX_TEXT else ""
+    if not isinstance(value, dict | list):
+        return ""
+    parts = [*value, *value.values()] if isinstance(value, dict) else value
+    limit = MAX_ENTRIES if any(isinstance(part, dict | list) for part in value) else MAX_NUMBERS
+    if len(value) > limit:
+        return f"a list of {len(value):,} entries, over the limit of {limit:,}"
+    return next(filter(None, map(too_much, parts)), "")
 
 
 def render(recipes: list[Recipe]) -> str:

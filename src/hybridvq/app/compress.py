@@ -20,6 +20,7 @@ from hybridvq.metrics import psnr_db
 from hybridvq.settings import CodecSettings
 
 QUALITIES = {"JPEG": (1, 95), "WebP": (0, 100)}
+TARGETS = (0.0001, 100.0)  # bits a pixel
 MAX_PIXELS = 4 * PIXELS  # of an `.hvq` file's picture
 
 

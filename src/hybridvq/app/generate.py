@@ -1,7 +1,7 @@
 """The tab Generate: new pictures from the prior, and pictures continued from one half."""
 
 import math
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -10,58 +10,59 @@ from PIL import Image, ImageOps
 from hybridvq.app import markup
 from hybridvq.app.models import PriorModel
 from hybridvq.app.picture import Picture
+from hybridvq.app.values import choice, number, whole
 from hybridvq.errors import ConfigError
 from hybridvq.generation import continue_image, generate, picture_grid, show_kept
 from hybridvq.settings import SamplingSettings
 
 MOST = 16  # pictures at once
 ANY = "any class"
+HALVES = ("top", "left")
+WARMEST = 1.5
+LEAST_P = 0.05
+LAST_SEED = 2**53 - 1  # of the whole numbers that a browser tells apart
 SHOWN_PX = 180  # about how wide a picture is shown
 
 
-def settings_of(temperature: float, top_k: float | None, top_p: float, guidance: float = 1.0) -> SamplingSettings:
-    """The sampling settings of the page's controls, where a top k of 0 and a top p of 1 stand for all codes."""
-    return SamplingSettings(temperature, int(top_k) if top_k else None, top_p if top_p < 1 else None, guidance)
+def settings_of(temperature: Any, top_k: Any, top_p: Any) -> SamplingSettings:
+    """The sampling settings of the page's controls, where a top k of 0 or none and a top p of 1 stand for all codes.
+
+    Raises:
+        ConfigError: a control has no such value.
+    """
+    k, p = whole("top k", top_k or 0, 0, 2**31), number("top p", top_p, LEAST_P, 1)
+    return SamplingSettings(number("the temperature", temperature, 0, WARMEST), k or None, p if p < 1 else None)
 
 
 def draw(
     model: PriorModel,
     settings: SamplingSettings,
-    seed: float | None,
-    count: float,
-    label: str = ANY,
+    seed: Any,
+    count: Any,
+    label: Any = ANY,
     picture: Picture | None = None,
-    keep: Literal["top", "left"] = "top",
+    keep: Any = "top",
 ) -> np.ndarray:
     """Pictures from the prior in a grid, (., ., 3) uint8; with a picture, what is kept of it and its continuations.
 
     Raises:
         ConfigError: a setting has no such value.
     """
-    seed, count = whole(seed), int(count)
-    if not 1 <= count <= MOST:
-        raise ConfigError(f"the number of pictures is {count}; draw 1 to {MOST} at once")
-    number = None if label == ANY else model.classes.index(label)
+    if count not in range(1, MOST + 1):
+        raise ConfigError(f"the number of pictures is {count!r}; draw 1 to {MOST} at once")
+    seed, count = whole("the seed", seed, 0, LAST_SEED), int(count)
+    half = cast(Literal["top", "left"], choice("what to keep", keep, HALVES))
+    named = choice("the class", label, (ANY, *model.classes))
+    drawn = None if named == ANY else model.classes.index(named)
     shape, tokenizer = model.prior.shape, model.tokenizer
     given = None
     if picture is not None:
         side = max(shape) * tokenizer.downsampling
         square = ImageOps.fit(Image.fromarray(picture.pixels), (side, side), Image.Resampling.BICUBIC)
-        given = continue_image(square, keep, tokenizer, shape)
-    images = generate(model.prior, tokenizer, [number] * count, shape, settings, seed, given)
+        given = continue_image(square, half, tokenizer, shape)
+    images = generate(model.prior, tokenizer, [drawn] * count, shape, settings, seed, given)
     shown = torch.cat([show_kept(given, tokenizer), images]) if given else images
     return picture_grid(shown, columns_of(len(shown)))
-
-
-def whole(seed: float | None) -> int:
-    """A seed as a whole number.
-
-    Raises:
-        ConfigError: it is none, or out of range.
-    """
-    if seed is None or seed != int(seed) or not 0 <= seed < 2**53:
-        raise ConfigError(f"the seed is {seed}; give a whole number from 0 to {2**53 - 1}")
-    return int(seed)
 
 
 def columns_of(count: int) -> int:

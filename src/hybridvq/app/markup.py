@@ -1,12 +1,14 @@
 """Pictures, tables and sentences as HTML; pictures and files travel inside it, so that nothing is written to disk."""
 
 import base64
+import html
 import io
 from collections.abc import Sequence
-from html import escape
 
 import numpy as np
 from PIL import Image
+
+from hybridvq.printing import printable
 
 SHARP_BELOW = 300  # pixels a side below which an enlarged picture shows its pixels as squares
 
@@ -35,6 +37,11 @@ CSS = """
 .hvq a.download { display: inline-block; background: #2563eb; color: #fff; padding: .5rem 1rem; border-radius: 6px;
   text-decoration: none; font-weight: 600; margin: .4rem 0; }
 """
+
+
+def escape(text: str) -> str:
+    """The text as HTML shows it, without what no font has."""
+    return html.escape(printable(text))
 
 
 def block(*parts: str) -> str:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ PIXELS = 2**20  # of what is worked on: some seconds a step on one core
 SIDE = 4096  # browsers do not show much longer images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """A picture as the page works on it.
 
@@ -37,8 +38,9 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
 
+@cache
 def sample_picture(name: str) -> Picture:
-    """One of SAMPLES.
+    """One of SAMPLES, the same for everybody.
 
     Raises:
         DataError: it is none of them, or the installed packages no longer ship it.

@@ -17,16 +17,26 @@ from torch import Tensor
 from hybridvq.app import codebook, compare, compress, generate, markup, reconstruct
 from hybridvq.app.models import Model, Models, PriorModel
 from hybridvq.app.picture import SAMPLES, UPLOAD_PIXELS, Picture, open_picture, sample_picture
-from hybridvq.errors import ConfigError, DataError, HybridVQError
+from hybridvq.app.uploads import Uploads, remove
+from hybridvq.app.values import choice, number, whole
+from hybridvq.errors import ConfigError, HybridVQError
 
 T = TypeVar("T")
-Work = tuple[Picture, reconstruct.Shown, Tensor]  # what the baseline makes of a picture, and the model's z
+Work = tuple[reconstruct.Shown, Tensor]  # what the baseline makes of a picture, and the model's z
 
 # One computation at a time bounds the memory of a page with many visitors; nobody else may call these by name.
-QUIET: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+# What a browser sends is checked here, in sentences, instead of by Gradio.
+QUIET: dict[str, Any] = {
+    "concurrency_id": "model",
+    "concurrency_limit": 1,
+    "api_visibility": "private",
+    "preprocess": False,
+}
 LIVE: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "show_progress": "hidden"}
 STATE_SECONDS = 3600
+RECENT = 4  # pictures whose latents are kept, of all visitors together: up to some 25 MB each
 BUTTON: dict[str, Any] = {"scale": 0, "min_width": 190, "size": "md", "elem_classes": "action"}
+DIALS = ("lambda", "bits a pixel")
 LIMIT = f"Uploads may have up to {UPLOAD_PIXELS // 10**6} megapixels; they are deleted once they are read."
 
 
@@ -47,18 +57,17 @@ def guarded(handler: Callable[..., Any], *lost: Any) -> Callable[..., Any]:
     return run
 
 
-def taken(reader: Callable[[str], T], path: str | None) -> T:
+def taken(reader: Callable[[Path], T], uploads: Uploads, sent: Any) -> T:
     """What a reader makes of an uploaded file, which is deleted.
 
     Raises:
-        DataError: there is none, or no longer, since somebody else uploaded the same at the same moment.
+        DataError: there is none, or no longer.
     """
-    if path is None or not Path(path).exists():
-        raise DataError("No file has arrived; upload it again.")
+    path = uploads.find(sent["path"] if isinstance(sent, dict) else sent)
     try:
-        return reader(str(path))
+        return reader(path)
     finally:
-        Path(path).unlink(missing_ok=True)
+        remove(path.parent)
 
 
 def needed(picture: T | None) -> T:
@@ -86,7 +95,7 @@ def upload_button(label: str, kind: str, name: str) -> gr.UploadButton:
     return gr.UploadButton(label, file_types=[kind], variant="secondary", elem_id=name, **BUTTON)
 
 
-def reconstruct_tab(models: Models, page: gr.Blocks) -> None:
+def reconstruct_tab(models: Models, uploads: Uploads, page: gr.Blocks) -> None:
     pair = (models.baseline, models.model)
     gr.Markdown(f"What comes back of a picture from its tokens, what is lost, and which tokens lie where. {LIMIT}")
     sample, upload = chooser("reconstruct")
@@ -108,22 +117,25 @@ def reconstruct_tab(models: Models, page: gr.Blocks) -> None:
     state = gr.State(time_to_live=STATE_SECONDS)
     out = gr.HTML(elem_id="reconstruct-result")
 
-    def show(work: Work | None, step: float, scale: float) -> str:
-        picture, other, z = needed(work)
-        return reconstruct.render(
-            picture, pair, (other, reconstruct.decode(models.model, picture, z, int(step), scale))
-        )
-
-    def start(picture: Picture, step: float, scale: float) -> tuple[Work, str]:
+    @functools.lru_cache(maxsize=RECENT)
+    def encoded(picture: Picture) -> Work:
         other, z = (reconstruct.encode(model, picture) for model in pair)
-        work = picture, reconstruct.decode(models.baseline, picture, other), z
-        return work, show(work, step, scale)
+        return reconstruct.decode(models.baseline, picture, other), z
 
-    def chosen(name: str, step: float, scale: float) -> tuple[Work, str]:
-        return start(sample_picture(name), step, scale)
+    def show(picture: Picture | None, step: Any, scale: Any) -> str:
+        left_out, factor = whole("the gain levels left out", step, 0, steps), number("all gains times", scale, 0, 2)
+        picture = needed(picture)
+        other, z = encoded(picture)
+        own = reconstruct.decode(models.model, picture, z, left_out, factor)
+        return reconstruct.render(picture, pair, (other, own))
 
-    def uploaded(path: str, step: float, scale: float) -> tuple[Any, ...]:
-        return None, *start(taken(open_picture, path), step, scale)
+    def chosen(name: str, *dials: Any) -> tuple[Picture, str]:
+        picture = sample_picture(name)
+        return picture, show(picture, *dials)
+
+    def uploaded(sent: Any, *dials: Any) -> tuple[None, Picture, str]:
+        picture = taken(open_picture, uploads, sent)
+        return None, picture, show(picture, *dials)
 
     dials = [step, scale]
     for event in (sample.input, page.load):
@@ -133,7 +145,7 @@ def reconstruct_tab(models: Models, page: gr.Blocks) -> None:
         dial.change(guarded(show), [state, *dials], out, **LIVE)
 
 
-def compress_tab(model: Model) -> None:
+def compress_tab(model: Model, uploads: Uploads) -> None:
     gr.Markdown(f"A picture as a real file, beside JPEG and WebP of about as many bytes. {LIMIT}")
     if model.codec is None:
         gr.HTML(markup.problem(model.problem), elem_id="compress-result")
@@ -141,7 +153,7 @@ def compress_tab(model: Model) -> None:
     sample, upload = chooser("compress")
     highest = compress.highest_rate_weight(model.codec)
     with gr.Row():
-        dial = gr.Radio(["lambda", "bits a pixel"], value="lambda", label="Set by", elem_id="compress-dial")
+        dial = gr.Radio(DIALS, value=DIALS[0], label="Set by", elem_id="compress-dial")
         rate_weight = gr.Slider(0, highest, 0, step=highest / 40, label="Lambda (0: as the model was trained)")
         target = gr.Number(
             0.5, step=0.05, label="At most so many bits a pixel", visible=False, elem_id="compress-target"
@@ -152,23 +164,23 @@ def compress_tab(model: Model) -> None:
     state = gr.State(time_to_live=STATE_SECONDS)
     out = gr.HTML(elem_id="compress-result")
 
-    def work(picture: Picture, dial: str, rate_weight: float, target: float | None) -> str:
-        by_target = dial != "lambda"
-        if by_target and not target:
-            raise ConfigError("Give the bits a pixel as a positive number.")
-        made = compress.compress(model, picture, rate_weight, target if by_target else None)
+    def work(picture: Picture, dial: Any, rate_weight: Any, target: Any) -> str:
+        if choice("the dial", dial, DIALS) == DIALS[0]:
+            made = compress.compress(model, picture, number("lambda", rate_weight, 0, highest), None)
+        else:
+            made = compress.compress(model, picture, 0.0, number("bits a pixel", target, *compress.TARGETS))
         return compress.render(model, picture, made)
 
     def go_on(picture: Picture | None, sample: str | None, *dials: Any) -> str:
         return work(sample_picture(sample) if sample else needed(picture), *dials)
 
-    def uploaded(path: str, *dials: Any) -> tuple[Any, ...]:
-        picture = taken(open_picture, path)
+    def uploaded(sent: Any, *dials: Any) -> tuple[None, Picture, str]:
+        picture = taken(open_picture, uploads, sent)
         return None, picture, work(picture, *dials)
 
     dials = [dial, rate_weight, target]
     dial.input(
-        lambda by: (gr.update(visible=by == "lambda"), gr.update(visible=by != "lambda")),
+        lambda by: (gr.update(visible=by == DIALS[0]), gr.update(visible=by != DIALS[0])),
         dial,
         [rate_weight, target],
         api_visibility="private",
@@ -176,18 +188,19 @@ def compress_tab(model: Model) -> None:
     for event in (go.click, sample.input):
         event(guarded(go_on), [state, sample, *dials], out, **QUIET)
     upload.upload(guarded(uploaded, None, None), [upload, *dials], [sample, state, out], **QUIET)
-    opened.upload(guarded(lambda path: taken(functools.partial(compress.open_file, model), path)), opened, out, **QUIET)
+    read = functools.partial(taken, functools.partial(compress.open_file, model), uploads)
+    opened.upload(guarded(read), opened, out, **QUIET)
 
 
-def generate_tab(model: PriorModel) -> None:
+def generate_tab(model: PriorModel, uploads: Uploads) -> None:
     gr.Markdown("New pictures, drawn token by token from the prior.")
     with gr.Row():
         seed = gr.Number(0, precision=0, label="Seed", elem_id="generate-seed")
         count = gr.Slider(1, generate.MOST, 4, step=1, label="Pictures")
-        temperature = gr.Slider(0, 1.5, 1, step=0.05, label="Temperature")
+        temperature = gr.Slider(0, generate.WARMEST, 1, step=0.05, label="Temperature")
     with gr.Row():
         top_k = gr.Number(0, precision=0, label="Top k (0: all codes)")
-        top_p = gr.Slider(0.05, 1, 1, step=0.05, label="Top p (1: all codes)")
+        top_p = gr.Slider(generate.LEAST_P, 1, 1, step=0.05, label="Top p (1: all codes)")
         label = gr.Dropdown(
             [generate.ANY, *model.classes], value=generate.ANY, label="Class", visible=bool(model.classes)
         )
@@ -197,26 +210,26 @@ def generate_tab(model: PriorModel) -> None:
     sample, upload = chooser("generate")
     with gr.Row():
         keep = gr.Radio(
-            [("top half", "top"), ("left half", "left")], value="top", label="Keep", elem_id="generate-keep"
+            [(f"{half} half", half) for half in generate.HALVES], value="top", label="Keep", elem_id="generate-keep"
         )
         complete = gr.Button("Complete", variant="primary", elem_id="generate-complete", **BUTTON)
     state = gr.State(time_to_live=STATE_SECONDS)
     out = gr.HTML(elem_id="generate-result")
 
-    def new(seed: float, count: float, temperature: float, top_k: float, top_p: float, label: str) -> str:
-        grid = generate.draw(model, generate.settings_of(temperature, top_k, top_p), seed, count, label)
-        return generate.render(model, grid, int(count), f"seed {seed}")
-
-    def continued(picture: Picture, keep: Any, seed: float, count: float, *how: Any) -> str:
+    def new(seed: Any, count: Any, *how: Any, picture: Picture | None = None, keep: Any = "top") -> str:
         *numbers, label = how
         grid = generate.draw(model, generate.settings_of(*numbers), seed, count, label, picture, keep)
-        return generate.render(model, grid, int(count) + 1, f"what is kept of {picture.name}, then seed {seed}")
+        kept = f"what is kept of {picture.name}, then " if picture else ""
+        return generate.render(model, grid, int(count) + bool(picture), f"{kept}seed {int(seed)}")
+
+    def continued(picture: Picture, keep: Any, *dials: Any) -> str:
+        return new(*dials, picture=picture, keep=keep)
 
     def go_on(picture: Picture | None, sample: str | None, *dials: Any) -> str:
         return continued(sample_picture(sample) if sample else needed(picture), *dials)
 
-    def uploaded(path: str, *dials: Any) -> tuple[Any, ...]:
-        picture = taken(open_picture, path)
+    def uploaded(sent: Any, *dials: Any) -> tuple[None, Picture, str]:
+        picture = taken(open_picture, uploads, sent)
         return None, picture, continued(picture, *dials)
 
     dials = [seed, count, temperature, top_k, top_p, label]
@@ -233,15 +246,16 @@ def codebook_tab(models: Models, tab: gr.Tab) -> None:
 
     @functools.cache  # of the models alone, the same for everybody
     def drawn(name: str) -> str:
+        choice("the model", name, list(names))
         return codebook.render(names[name], codebook.read_codebook(names[name]))
 
     for event in (tab.select, which.input):
         event(guarded(drawn), which, out, **QUIET)
 
 
-def compare_tab() -> None:
+def compare_tab(uploads: Uploads) -> None:
     gr.Markdown("The curves and the table of a `result.json` that `hybridvq compare` wrote.")
     with gr.Row():
         opened = upload_button("Open a result.json", ".json", "compare-open")
     out = gr.HTML(elem_id="compare-result")
-    opened.upload(guarded(lambda path: taken(compare.open_result, path)), opened, out, **QUIET)
+    opened.upload(guarded(functools.partial(taken, compare.open_result, uploads)), opened, out, **QUIET)

@@ -16,7 +16,7 @@ from hybridvq.bulk.shards import Job, read_footer, without_memory
 from hybridvq.data import Images
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.tokenizer import load_tokenizer, model_folder
-from hybridvq.writing import write_whole
+from hybridvq.writing import remove_partial, sole_writer, write_whole
 
 SHARD_IMAGES = 2048
 BATCH = 64
@@ -59,7 +59,7 @@ def tokenize(
         address: of that cluster; if None, RAY_ADDRESS, or else a Ray started on this machine for the call.
 
     Raises:
-        ConfigError: a number is out of range, `out` cannot be written or holds something else.
+        ConfigError: a number is out of range, `out` cannot be written, holds something else or is being written.
         ModelError: the model cannot be loaded.
         ShapeError: the images do not divide into whole positions.
         DataError: an image cannot be read.
@@ -70,15 +70,17 @@ def tokenize(
             raise ConfigError(f"{name} is {value}; it must be at least 1")
     folder, out = model_folder(model).absolute(), Path(out).absolute()
     manifest = describe(load_tokenizer(folder), folder, images, shard_images)
-    begin(out, manifest)
-    todo = [shard for shard in range(manifest.shards) if not finished(out, shard, manifest)]
-    job = Job(folder, without_memory(images), out, manifest, batch_size)
-    if todo and engine == "ray":
-        from hybridvq.bulk import cluster
+    with sole_writer(out):
+        remove_partial(out)
+        begin(out, manifest)
+        todo = [shard for shard in range(manifest.shards) if not finished(out, shard, manifest)]
+        job = Job(folder, without_memory(images), out, manifest, batch_size)
+        if todo and engine == "ray":
+            from hybridvq.bulk import cluster
 
-        follow(cluster.make_shards(job, todo, workers, address), manifest, todo)
-    elif todo:
-        follow(make_shards(job, todo, min(workers or default_workers(), len(todo))), manifest, todo)
+            follow(cluster.make_shards(job, todo, workers, address), manifest, todo)
+        elif todo:
+            follow(make_shards(job, todo, min(workers or default_workers(), len(todo))), manifest, todo)
     size = sum((out / manifest.file(shard)).stat().st_size for shard in range(manifest.shards))
     return Summary(manifest.shards, len(todo), manifest.images, size)
 

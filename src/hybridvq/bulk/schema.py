@@ -13,6 +13,7 @@ import torch
 
 from hybridvq._version import __version__
 from hybridvq.data import Images
+from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.evaluation import evaluating
 from hybridvq.quantizers import Tokens, TokenSpace
@@ -101,7 +102,7 @@ class Manifest:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> bytes:
-        return (json.dumps(asdict(self), indent=1) + "\n").encode()
+        return to_json(asdict(self))
 
 
 def describe(tokenizer: Tokenizer, folder: Path, images: Images, shard_images: int) -> Manifest:
@@ -123,7 +124,7 @@ def describe(tokenizer: Tokenizer, folder: Path, images: Images, shard_images: i
     quantizer = tokenizer.quantizer
     side = images.size // tokenizer.downsampling
     return Manifest(
-        model={"sha256": weight_hash(folder), "config": json.loads((folder / CONFIG).read_text())},
+        model={"sha256": weight_hash(folder), "config": read_json(folder / CONFIG)},
         data={
             "name": images.name,
             "fingerprint": images.fingerprint,
@@ -161,7 +162,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}; this version reads {FORMAT}")
         columns = {name: Column(c["dtype"], tuple(c["shape"])) for name, c in content["columns"].items()}

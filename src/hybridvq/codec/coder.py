@@ -14,13 +14,23 @@ import numpy as np
 from constriction import stream as streaming
 
 from hybridvq.codec.integers import SCALE
-from hybridvq.codec.tables import CONTEXTUAL, MARGIN, NEIGHBOURS, Tables, counts_of_kept, kept_levels
+from hybridvq.codec.tables import (
+    CONTEXTUAL,
+    MARGIN,
+    NEIGHBOURS,
+    STATIC,
+    Tables,
+    check_symbols,
+    counts_of_kept,
+    kept_levels,
+)
 from hybridvq.errors import CodecError
 
 Positions = tuple[np.ndarray, np.ndarray]
 """(y, x) of some positions, (N,) each."""
 
 WORD_BYTES = 4
+FLUSH_BYTES = 8  # what the coder may add at the end of a stream, or leave out
 COUNTS = 2**20  # of a piece, positions whose levels and then codes are coded together; part of the format
 ROWS = streaming.model.Categorical(perfect=False)
 
@@ -99,7 +109,7 @@ class TokenCoder:
     """
 
     def __init__(self, tables: Tables, mode: int = CONTEXTUAL, gain_step: int = 0) -> None:
-        self.tables, self.mode = tables, mode
+        self.tables, self.mode, self.gain_step = tables, mode, gain_step
         self.kept = kept_levels(tables.levels or 1, gain_step)
 
     def encode(self, codes: np.ndarray, levels: np.ndarray | None) -> list[bytes]:
@@ -121,10 +131,15 @@ class TokenCoder:
         Streams carry no checksum: any bytes decode to some tokens, so verify them first, as `read` does.
 
         Raises:
-            CodecError: there are more streams than stages, or they are seen not to be of these tables.
+            CodecError: there are more streams than stages, or they are seen not to be of these tables; also, before
+                anything is allocated, those too short for static tables to have coded so many positions.
         """
         if not 1 <= len(streams) <= self.tables.stages:
             raise CodecError(f"there are {len(streams)} streams, and the model has {self.tables.stages} stages")
+        for s, stream in enumerate(streams if self.mode == STATIC else ()):
+            least = grid[0] * grid[1] * self.tables.static_bits(s, self.gain_step).min() / 8
+            if len(stream) + FLUSH_BYTES < least:
+                raise foreign_stream()
         readers = [Reader(stream) for stream in streams]
         tokens = self._walk(readers, grid, None, None)
         for reader in readers:
@@ -183,12 +198,8 @@ class TokenCoder:
                 f"the model has {most or 'no'} gain levels; levels must have codes' shape where it has any"
             )
         for name, values, size in (("codes", codes, k), ("levels", levels, most)):
-            if values is None or size is None:
-                continue
-            if not np.issubdtype(values.dtype, np.integer):
-                raise CodecError(f"{name} are {values.dtype} numbers; only integers can be compressed")
-            if values.min() < 0 or values.max() >= size:
-                raise CodecError(f"{name} lie outside 0 to {size - 1}; these are tokens of another model")
+            if values is not None and size is not None:
+                check_symbols(name, values, size)
         if levels is not None and not np.isin(levels, self.kept).all():
             raise CodecError(f"there are levels other than {', '.join(map(str, self.kept))}, which the gain step keeps")
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from hybridvq.codec.image import Codec
 from hybridvq.data import open_image
-from hybridvq.errors import ConfigError
-from hybridvq.files import files_in, image_files, save, save_png, targets
+from hybridvq.files import files_in, image_files, places, save, save_png
 from hybridvq.settings import CodecSettings
 
 ENDING, DECOMPRESSED = ".hvq", ".png"
@@ -51,17 +50,6 @@ def to_decompress(sources: Sequence[str | Path], out: Path) -> dict[Path, Path]:
         ConfigError: two would be written to one file, or one over a file that is read.
     """
     return places(files_in(sources, {ENDING}, ENDING), out, DECOMPRESSED)
-
-
-def places(files: list[Path], out: Path, ending: str) -> dict[Path, Path]:
-    """Where each file's other form is written: to `out` itself if that has the ending, else into the folder `out`."""
-    if out.suffix.lower() != ending:
-        return targets(files, out, ending)
-    if len(files) > 1:
-        raise ConfigError(f"{out} is one file, and there are {len(files)} to write; give a folder as --out")
-    if out.resolve() == files[0].resolve():
-        raise ConfigError(f"{out} is the file that is read; choose another --out")
-    return {files[0]: out}
 
 
 def compress_file(codec: Codec, source: Path, written: Path, settings: CodecSettings) -> CompressedFile:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybridvq.codec.format import MAX_CODES, MAX_LEVELS, MAX_STAGES
 from hybridvq.codec.integers import LIMIT, UNIT_LOG2, WEIGHT_LOG2
-from hybridvq.codec.tables import MARGIN, NEIGHBOURS, StageTables, Tables, described
+from hybridvq.codec.tables import MARGIN, NEIGHBOURS, StageTables, Tables, check_symbols, described
 from hybridvq.errors import CodecError
 from hybridvq.quantizers import Quantizer, TokenSpace
 from hybridvq.tokenizer import Tokenizer
@@ -50,7 +51,7 @@ def fit_tables(
         seed: of the first weights and of the positions drawn.
 
     Raises:
-        CodecError: the model's tokens hold floats, or there are no tokens.
+        CodecError: the model's tokens hold floats, or there are no tokens, or they are of another model.
     """
     check_codable(tokenizer.quantizer)
     space = tokenizer.quantizer.space()
@@ -60,7 +61,7 @@ def fit_tables(
 
 
 def check_codable(quantizer: Quantizer) -> None:
-    """Raise CodecError unless the quantizer's tokens are integers alone."""
+    """Raise CodecError unless the quantizer's tokens are integers alone, of which a file can hold as many."""
     space = quantizer.space()
     if space.coefficients:
         raise CodecError(f"tokens of {type(quantizer).__name__} hold coefficients, which .hvq files cannot hold yet")
@@ -71,6 +72,9 @@ def check_codable(quantizer: Quantizer) -> None:
         )
     if space.obstacle:
         raise CodecError(f"tokens of {type(quantizer).__name__} hold {space.obstacle}, which .hvq files cannot hold")
+    for key, most in (("codebook_size", MAX_CODES), ("levels", MAX_LEVELS), ("stages", MAX_STAGES)):
+        if (getattr(space, key) or 0) > most:
+            raise CodecError(f"{key} of the model is {getattr(space, key)}, and a file holds up to {most}")
 
 
 @dataclass(frozen=True)
@@ -95,9 +99,12 @@ class Pool:
 
 
 def pooled(batches: Iterable[Batch], codebook_size: int, rows: int) -> Pool:
-    """All tokens of `batches`; raises CodecError where there are none."""
+    """All tokens of `batches`; raises CodecError where there are none, or not of 0..K-1 and `rows` levels."""
     pairs, at, stride, offset = [], [], [], 0
     for codes, levels in batches:
+        for what, values, size in (("codes", codes, codebook_size), ("levels", levels, rows)):
+            if values is not None:
+                check_symbols(what, np.asarray(values), size)
         pair = np.asarray(codes, np.int64) + (0 if levels is None else np.asarray(levels, np.int64) * codebook_size)
         margins = ((0, 0), (0, 0), (MARGIN, 0), (MARGIN, MARGIN))
         padded = np.pad(pair, margins, constant_values=rows * codebook_size).swapaxes(0, 1)
@@ -107,7 +114,7 @@ def pooled(batches: Iterable[Batch], codebook_size: int, rows: int) -> Pool:
         stride.append(np.full(len(at[-1]), padded.shape[-1]))
         pairs.append(padded.reshape(len(padded), -1))
         offset += inside.size
-    if not at:
+    if not sum(map(len, at)):
         raise CodecError("there are no tokens to fit tables to; give at least one image")
     return Pool(*(torch.from_numpy(np.concatenate(parts, -1)) for parts in (pairs, at, stride)))
 

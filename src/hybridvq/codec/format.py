@@ -10,8 +10,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hybridvq.codec.tables import CONTEXTUAL, Tables
+from hybridvq.codec.coder import FLUSH_BYTES
+from hybridvq.codec.integers import least_bits
+from hybridvq.codec.tables import CONTEXTUAL, Tables, kept_levels
 from hybridvq.errors import CodecError
+from hybridvq.ranges import Range
 
 MAGIC = b"HVQ"
 VERSION = 1
@@ -23,8 +26,7 @@ MAX_CODES, MAX_LEVELS, MAX_STAGES = 2**16, 2**8, 2**8
 MAX_FACTOR_LOG2 = 15
 NIBBLE = 15
 SYMBOL_BYTES = 3  # the coder's probabilities are multiples of 2^-24, so that no symbol costs more
-FLUSH_BYTES = 8  # what the coder may add at the end of a stream, or leave out
-POSITIONS_PER_BYTE = 3000  # no symbol of two or more costs less than 1 / 355 bits, see `integers.to_counts`
+FREE_WAVES, WAVE_PIXELS = 2**14, 2**12  # wavefronts of any image, and pixels that allow one more
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,12 @@ class Header:
     def grid(self) -> tuple[int, int]:
         """(h, w): the positions that cover the image."""
         return -(-self.height // self.factor), -(-self.width // self.factor)
+
+    @property
+    def waves(self) -> int:
+        """How many wavefronts contextual tables code the grid in, one after the other; 0 for static ones."""
+        h, w = self.grid
+        return w + min(w, 2) * (h - 1) if self.mode == CONTEXTUAL else 0
 
 
 def header_of(
@@ -130,10 +138,13 @@ def read(data: bytes, name: str = "this file", max_pixels: int = MAX_PIXELS) -> 
         data: the whole file.
         name: what errors call it.
         max_pixels: the largest image that is believed; memory and time of decoding are in proportion to its pixels.
+            With contextual tables time is also in proportion to the wavefronts; `most_waves` are believed.
 
     Raises:
         CodecError: it is no `.hvq` file, of a newer format, cut short, damaged, contradicts itself, or is too large.
+        ConfigError: `max_pixels` is no whole number of at least 1.
     """
+    Range(1, MAX_SIDE**2).check("max_pixels", max_pixels)
     header, sizes, start = parse(data, name)
     end = start + sum(sizes)
     if len(data) < end + CHECKSUM_BYTES:
@@ -255,11 +266,22 @@ def check_fields(header: Header, sizes: Sequence[int], max_pixels: int, name: st
             "trust it, raise max_pixels"
         )
     h, w = header.grid
-    symbols = (header.codebook_size > 1) + (levels is not None)
-    most = symbols * SYMBOL_BYTES * h * w + FLUSH_BYTES
+    if header.waves > most_waves(max_pixels):
+        raise CodecError(
+            f"{name} claims a long and thin image of {header.waves} wavefronts, more than the {most_waves(max_pixels)} "
+            "that are allowed; if you trust it, raise max_pixels"
+        )
+    symbols = [n for n in (header.codebook_size, len(kept_levels(levels or 1, header.gain_step))) if n > 1]
+    least = h * w * sum(map(least_bits, symbols)) / 8 - FLUSH_BYTES
+    most = h * w * len(symbols) * SYMBOL_BYTES + FLUSH_BYTES
     for size in sizes:
-        if size > most or (symbols and h * w > POSITIONS_PER_BYTE * (size + FLUSH_BYTES)):
+        if not least <= size <= most:
             raise CodecError(f"{name} has a stream of {size} bytes for {h}x{w} positions, which no image needs")
+
+
+def most_waves(max_pixels: int) -> int:
+    """The wavefronts that are believed, 2^14 + max_pixels / 2^12: enough for all but long and thin images."""
+    return FREE_WAVES + max_pixels // WAVE_PIXELS
 
 
 def checksum(body: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """Images to `.hvq` files and back."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ from PIL import Image
 from hybridvq.codec import format, tiles
 from hybridvq.codec.choose import Chooser
 from hybridvq.codec.coder import TokenCoder
-from hybridvq.codec.tables import Tables, load_tables
+from hybridvq.codec.fit import check_codable
+from hybridvq.codec.tables import FILE, Tables, load_tables
 from hybridvq.codec.targets import Attempt, Target, meet
 from hybridvq.data import to_rgb
 from hybridvq.errors import CodecError, ConfigError, ShapeError
@@ -35,10 +37,23 @@ class Codec:
     Attributes:
         tokenizer: its tokens are codes, and gains on levels or none.
         tables: the probabilities of these tokens.
+
+    Raises:
+        CodecError: the model's tokens hold floats, or the tables are of another K, L or S.
     """
 
     tokenizer: Tokenizer
     tables: Tables
+
+    def __post_init__(self) -> None:
+        check_codable(self.tokenizer.quantizer)
+        for key in ("codebook_size", "levels", "stages"):
+            own, others = getattr(self.tokenizer.quantizer, key), getattr(self.tables, key)
+            if own != others:
+                raise CodecError(
+                    f"the tables ({FILE}) are of a model whose {key} is {others}, and this one's is {own}; run "
+                    "`hybridvq fit-codec` again"
+                )
 
     @classmethod
     def load(cls, model: str | Path, device: str | torch.device | None = None) -> "Codec":
@@ -46,7 +61,7 @@ class Codec:
 
         Raises:
             ModelError: there is no such model.
-            CodecError: the model has no tables; `hybridvq fit-codec` makes them.
+            CodecError: the model has no tables, or those of another; `hybridvq fit-codec` makes them.
         """
         folder = model_folder(model)
         tokenizer = load_tokenizer(folder).to(device or default_device())
@@ -58,32 +73,39 @@ class Codec:
         Args:
             image: (H, W, 3) uint8, or a Pillow image of any mode, which becomes RGB as `hybridvq.data.decode` says. One
                 whose channels are all equal is grey, and comes back grey.
-            settings: how; all stages and levels, chosen as the model was trained to, if not given.
+            settings: how; all stages and levels, chosen as the model was trained to, if not given. No `rate_weight`
+                gives a larger file than 0 does: where the tokens it chooses take more bytes, the model's own stand.
 
         Raises:
             ShapeError: the array has another shape or type.
             DataError: the Pillow image has pixels of unknown range.
-            ConfigError: the model has no such setting, or a target is out of reach.
+            ConfigError: the model has no such setting, a target is out of reach, `gain_step` makes the file larger, or
+                the image is too long and thin for contextual tables.
         """
-        image, settings = as_rgb(image), settings or CodecSettings()
+        image, settings = as_rgb(image), replace(settings or CodecSettings())  # checked again: fields can be set
         stages = settings.stages or self.tables.stages
         if stages > self.tables.stages:
             raise ConfigError(f"stages is {stages}, and the model has {self.tables.stages}; use no more than that")
         if settings.gain_step and not self.tables.levels:
             raise ConfigError(f"gain_step is {settings.gain_step}, and the model has no gain levels; leave it out")
-        grey = is_grey(image)
+        header = self._header(image, settings)
 
         def attempt(stages: int, rate_weight: float) -> Attempt:
             tokens = self._tokens(image, stages, settings.gain_step, rate_weight)
-            data = self._file(image, tokens, settings, grey)
-            height, width = tiles.size_of(image)
-            return Attempt(data, 8 * len(data) / (height * width), lambda: self._psnr_db(image, tokens, grey))
+            data, psnr = self._file(tokens, header), partial(self._psnr_db, image, tokens, header.colour == GREY)
+            return Attempt(data, 8 * len(data) / (header.height * header.width), cache(psnr))
 
         value = settings.target_bpp or settings.target_psnr
-        if value is None:
-            return attempt(stages, settings.rate_weight).data
-        unit = Chooser(self.tokenizer.quantizer, self.tables, 1, settings.gain_step, 0.0).power()
-        return meet(Target(value, settings.target_bpp is not None), attempt, stages, unit).data
+        if value is not None:
+            unit = Chooser(self.tokenizer.quantizer, self.tables, 1, 0, 0.0).power()
+            return meet(Target(value, settings.target_bpp is not None), attempt, stages, unit).data
+        data = min((attempt(stages, weight).data for weight in sorted({0.0, settings.rate_weight})), key=len)
+        if settings.gain_step and len(data) > (most := len(self.compress(image, replace(settings, gain_step=0)))):
+            raise ConfigError(
+                f"gain_step {settings.gain_step} makes a file of {len(data)} bytes, and all levels make one of {most}; "
+                "leave it out, and use rate_weight for smaller files"
+            )
+        return data
 
     def decompress(self, data: bytes, name: str = "this file", max_pixels: int | None = None) -> Image.Image:
         """The image of a file, as a Pillow image of mode RGB, or L if it was grey.
@@ -97,9 +119,10 @@ class Codec:
             max_pixels: the largest image that is believed; 2^28 if not given.
 
         Raises:
-            CodecError: this is no whole file of this model and these tables.
+            CodecError: this is no whole file of this model and these tables, or larger than is believed.
+            ConfigError: `max_pixels` is no whole number of at least 1.
         """
-        header, streams = format.read(data, name, max_pixels or format.MAX_PIXELS)
+        header, streams = format.read(data, name, format.MAX_PIXELS if max_pixels is None else max_pixels)
         format.check_model(header, self.tables, name)
         if header.factor != self.tokenizer.downsampling or header.colour not in (COLOUR, GREY):
             raise CodecError(f"{name} says what this version cannot follow of its model's images; update hybridvq")
@@ -123,15 +146,21 @@ class Codec:
             return tiles.encode(self.tokenizer, image, chooser)
         return tiles.encode(self.tokenizer, image).stages(stages)
 
-    def _file(self, image: tiles.Pixels, tokens: Tokens, settings: CodecSettings, grey: bool) -> bytes:
+    def _header(self, image: tiles.Pixels, settings: CodecSettings) -> format.Header:
+        """Raises ConfigError where `decompress` would not believe the wavefronts."""
+        (height, width), f = tiles.size_of(image), self.tokenizer.downsampling
+        mode, colour = format.MODES.index(settings.mode), GREY if is_grey(image) else COLOUR
+        header = format.header_of(self.tables, height, width, f, mode=mode, colour=colour, gain_step=settings.gain_step)
+        if header.waves > format.most_waves(max(format.MAX_PIXELS, height * width)):
+            raise ConfigError(
+                f"an image of {height}x{width} pixels is too long and thin for contextual; use mode static"
+            )
+        return header
+
+    def _file(self, tokens: Tokens, header: format.Header) -> bytes:
         assert tokens.codes is not None
-        mode, gain_step = format.MODES.index(settings.mode), settings.gain_step
         gains = None if tokens.gains is None else tokens.gains[0].numpy()
-        streams = TokenCoder(self.tables, mode, gain_step).encode(tokens.codes[0].numpy(), gains)
-        height, width = tiles.size_of(image)
-        colour = GREY if grey else COLOUR
-        f = self.tokenizer.downsampling
-        header = format.header_of(self.tables, height, width, f, mode=mode, colour=colour, gain_step=gain_step)
+        streams = TokenCoder(self.tables, header.mode, header.gain_step).encode(tokens.codes[0].numpy(), gains)
         return format.write(header, streams)
 
     def _psnr_db(self, image: tiles.Pixels, tokens: Tokens, grey: bool) -> float:
@@ -159,16 +188,18 @@ def as_rgb(image: tiles.Pixels) -> tiles.Pixels:
     """An RGB image of a Pillow image; an array as it is.
 
     Raises:
-        ShapeError: the array is not (H, W, 3) uint8, or has no pixel.
-        DataError: the Pillow image has pixels of unknown range.
+        ShapeError: this is neither a Pillow image nor an array (H, W, 3) uint8 with pixels.
+        DataError: the Pillow image has no pixel, or pixels of unknown range.
     """
     if isinstance(image, Image.Image):
         return to_rgb(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+    array = image if isinstance(image, np.ndarray) else None
+    if array is None or array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+        kind = type(image).__name__ if array is None else f"{array.dtype} of shape {array.shape}"
         raise ShapeError(
-            f"the image is {image.dtype} of shape {image.shape}; give (height, width, 3) uint8, or a Pillow image"
+            f"the image is {kind}; give (height, width, 3) uint8 with at least one pixel, or a Pillow image"
         )
-    return image
+    return array
 
 
 def is_grey(image: tiles.Pixels) -> bool:

@@ -4,7 +4,7 @@ A probability that differed in its last digit between two machines would turn a 
 as a machine likes.
 """
 
-from math import isqrt
+from math import isqrt, log2
 
 import numpy as np
 
@@ -46,6 +46,12 @@ def to_counts(weights: np.ndarray) -> np.ndarray:
     rows = np.arange(len(counts))
     counts[rows, weights.argmax(1)] += SCALE - n - counts.sum(1)
     return counts
+
+
+def least_bits(n: int) -> float:
+    """The fewest bits that one of n symbols takes, whatever the weights: those of the largest count of `to_counts`."""
+    floor = (SCALE >> FLOOR_LOG2) // n
+    return log2(SCALE / (SCALE - n - (n - 1) * floor + 1))
 
 
 def softmax_counts(logits: np.ndarray) -> np.ndarray:

@@ -11,10 +11,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from hybridvq.codec.integers import LIMIT, SCALE, UNIT_LOG2, layer, relu, softmax_counts, to_counts
+from hybridvq.documents import mapping, parse_json
 from hybridvq.errors import CodecError
 from hybridvq.writing import write_whole
 
@@ -111,6 +112,14 @@ def counts_of_kept(counts: np.ndarray, kept: np.ndarray) -> np.ndarray:
     return counts if len(kept) == counts.shape[1] else to_counts(counts[:, kept] + 1)
 
 
+def check_symbols(name: str, values: np.ndarray, size: int) -> None:
+    """Raise CodecError unless these are integers from 0 to size - 1."""
+    if not np.issubdtype(values.dtype, np.integer):
+        raise CodecError(f"{name} are {values.dtype} numbers; only integers can be compressed")
+    if values.size and (values.min() < 0 or values.max() >= size):
+        raise CodecError(f"{name} lie outside 0 to {size - 1}; these are tokens of another model")
+
+
 def described(vectors: np.ndarray, gains: np.ndarray, codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """What is known of positions by their codes and levels (N,), as their neighbours see it: (N, F) int16."""
     vector, one = vectors[codes].astype(np.int32), 1 << UNIT_LOG2
@@ -200,10 +209,10 @@ def load_tables(folder: Path, model: str | None = None) -> Tables:
         raise CodecError(f"{folder} holds no {FILE}, without which nothing can be compressed; run `hybridvq fit-codec`")
     try:
         with safe_open(path, "np") as file:
-            described = json.loads(file.metadata()["codec"])
+            described = mapping(parse_json(file.metadata()["codec"]))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         tables = to_tables(described, arrays)
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+    except Exception as error:  # the JSON and safetensors readers and numpy each raise their own
         reason = " ".join(str(error).split())[:200]
         raise CodecError(f"{path} cannot be used ({reason}); run `hybridvq fit-codec` again") from error
     if model not in (None, tables.model):

@@ -32,6 +32,12 @@ class Target:
     def is_met(self, attempt: Attempt) -> bool:
         return self.of(attempt) <= self.value if self.is_rate else self.of(attempt) >= self.value
 
+    def best(self, met: list[Attempt]) -> Attempt:
+        """The one with the most quality if this is a rate, with the fewest bytes if not; the first of equals."""
+        if len(met) == 1:
+            return met[0]
+        return max(met, key=lambda a: a.psnr_db()) if self.is_rate else min(met, key=lambda a: len(a.data))
+
 
 def meet(target: Target, attempt: Callable[[int, float], Attempt], stages: int, unit: float) -> Attempt:
     """The best attempt that meets the target: with the most quality if it is a rate, with the fewest bits if not.
@@ -48,16 +54,16 @@ def meet(target: Target, attempt: Callable[[int, float], Attempt], stages: int, 
     Raises:
         ConfigError: no setting meets it.
     """
-    met: Attempt | None = None
+    met: list[Attempt] = []
     for s in range(1, stages + 1):
         nearest = attempt(s, 0.0)
         if target.is_met(nearest):
-            met = nearest
+            met.append(nearest)
         if target.is_met(nearest) != target.is_rate:
-            met = raise_weight(target, partial(attempt, s), unit) or met
+            met += raise_weight(target, partial(attempt, s), unit)
             break
-    if met is not None:
-        return met
+    if met:
+        return target.best(met)
     ends = sorted(target.of(a) for a in (attempt(1, unit * 2 ** LOG2_WEIGHTS[1]), attempt(stages, 0.0)))
     name, what = ("target_bpp", "bits a pixel") if target.is_rate else ("target_psnr", "dB")
     raise ConfigError(
@@ -66,19 +72,19 @@ def meet(target: Target, attempt: Callable[[int, float], Attempt], stages: int, 
     )
 
 
-def raise_weight(target: Target, attempt: Callable[[float], Attempt], unit: float) -> Attempt | None:
-    """The attempt with the lambda that just meets the target, by bisection; None where none does."""
+def raise_weight(target: Target, attempt: Callable[[float], Attempt], unit: float) -> list[Attempt]:
+    """The attempt with the lambda that just meets the target, by bisection; none where none does."""
     low, high = LOG2_WEIGHTS
-    best = None
+    best: list[Attempt] = []
     if target.is_rate:
-        best = attempt(unit * 2**high)
-        if not target.is_met(best):
-            return None
+        best = [attempt(unit * 2**high)]
+        if not target.is_met(best[0]):
+            return []
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         tried = attempt(unit * 2**middle)
         if target.is_met(tried):
-            best = tried
+            best = [tried]
         if target.is_met(tried) == target.is_rate:
             high = middle
         else:

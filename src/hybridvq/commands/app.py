@@ -2,18 +2,20 @@
 
 import importlib.util
 import os
-import tempfile
+import signal
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.errors import ConfigError
 from hybridvq.extras import lacking
+from hybridvq.printing import say
 
 SUMMARY = "Show models in a web page."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ENDINGS = ("SIGTERM", "SIGHUP")  # how a service manager and a closing terminal end a program
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
@@ -22,6 +24,9 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("--prior", type=str, default="photos-f8-prior", help="what draws new pictures")
     parser.add_argument("--host", type=str, default="127.0.0.1", help="0.0.0.0 lets other machines in")
     parser.add_argument("--port", type=int, default=7860, help="of the page's address")
+    parser.add_argument(
+        "--allowed_hosts", type=str, nargs="+", default=[], help="names other than its own that the page is reached by"
+    )
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -29,16 +34,34 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         raise ConfigError(f"--port is {arguments.port}; it must lie between 1 and 65535")
     if importlib.util.find_spec("gradio") is None:
         raise lacking("gradio")
-    with tempfile.TemporaryDirectory(prefix="hybridvq-app-") as uploads:
-        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
-        from hybridvq.app.models import load_models
-        from hybridvq.app.page import build_page, start
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from hybridvq.app.door import hosts_of
+    from hybridvq.app.models import load_models
+    from hybridvq.app.page import build_page, build_site, serve
+    from hybridvq.app.uploads import Uploads, run_folder
 
-        page = build_page(load_models(arguments.model, arguments.baseline, arguments.prior))
-        address = start(page, arguments.host, arguments.port)
-        with suppress(KeyboardInterrupt):
-            print(f"{address} shows the page; Ctrl-C stops it", flush=True)
+    hosts = hosts_of(arguments.host, arguments.allowed_hosts)
+    with ended_as_by_ctrl_c(), run_folder() as folder:
+        uploads = Uploads(folder)
+        page = build_page(load_models(arguments.model, arguments.baseline, arguments.prior), uploads)
+        site = build_site(page, uploads, arguments.host, arguments.allowed_hosts)
+        with serve(site, arguments.host, arguments.port) as address, suppress(KeyboardInterrupt):
+            say(f"{address} shows the page; Ctrl-C stops it")
             if arguments.host not in LOOPBACK:
-                print(f"everybody who reaches port {arguments.port} of this machine can use it", flush=True)
+                say(
+                    f"everybody who reaches port {arguments.port} of this machine can use it, as {', '.join(hosts)}; "
+                    "--allowed-hosts adds names"
+                )
             threading.Event().wait()
-        page.close(verbose=False)
+
+
+@contextmanager
+def ended_as_by_ctrl_c() -> Iterator[None]:
+    """What ends the program leaves nothing behind either."""
+    numbers = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

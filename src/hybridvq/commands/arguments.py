@@ -1,7 +1,7 @@
 """Arguments that several commands share, and how their values are read."""
 
 import argparse
-import json
+import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import fields
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from hybridvq.errors import ConfigError
+from hybridvq.printing import say
+from hybridvq.ranges import COUNT
 from hybridvq.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 EVAL_BATCH = 64
+FILE_ENDINGS = {".csv", ".hvq", ".html", ".json", ".onnx", ".parquet", ".safetensors", ".tar", ".yaml", ".yml", ".zip"}
 FLAGS = {
     "skip_unreadable": "leave out images that cannot be read, and list them, instead of stopping",
     "stream": "read a hub id, parquet or tar files shard by shard, for sets that fit neither in memory nor on disk",
@@ -54,6 +57,25 @@ def add_codec_argument(parser: ArgumentParser) -> None:
     )
 
 
+def checked_out(out: str, ending: str = "") -> Path:
+    """--out of a command that writes a folder, or, with an `ending`, one file of that ending.
+
+    Raises:
+        ConfigError: it is a file, or is not there and would be a folder with the name of a file.
+    """
+    from hybridvq.data.decode import image_extensions
+
+    path = Path(out)
+    if os.path.isdir(path) or (ending and path.suffix.lower() == ending):
+        return path
+    wanted = f"a folder, or one {ending} file" if ending else "a folder"
+    if os.path.exists(path):
+        raise ConfigError(f"--out is {out}, which is a file; give {wanted}")
+    if path.suffix.lower() in image_extensions() | FILE_ENDINGS:
+        raise ConfigError(f"--out is {out}, the name of a file; give {wanted}")
+    return path
+
+
 def add_data_arguments(parser: ArgumentParser) -> None:
     parser.add_class_arguments(DataSettings, skip=set(FLAGS))
     add_flags(parser, FLAGS)
@@ -66,7 +88,7 @@ def add_data_and_size_arguments(parser: ArgumentParser, flags: Iterable[str]) ->
         "--size",
         type=int | None,
         default=None,
-        help="side of the square crops, in pixels; if not given, the one of the training, or 32 where no run tells it",
+        help="side of the square crops, in pixels; if not given, the one of the training, or 32 where no model says it",
     )
     add_flags(parser, flags)
 
@@ -101,8 +123,7 @@ def add_run_arguments(parser: ArgumentParser, out: str, seed_of: str) -> None:
 
 def check_eval_images(arguments: Namespace) -> None:
     """Raise ConfigError unless some held-out images are measured."""
-    if arguments.eval_images < 1:
-        raise ConfigError(f"--eval-images is {arguments.eval_images}; it must be at least 1")
+    COUNT.check("--eval-images", arguments.eval_images)
 
 
 def settings_of(kind: type[T], arguments: Namespace) -> T:
@@ -119,7 +140,7 @@ def data_settings(arguments: Namespace) -> DataSettings:
 def data_of_the_model(arguments: Namespace) -> DataSettings:
     """As `data_settings`, at the size that `model` was trained on if none is given."""
     if arguments.size is None:
-        arguments.size = trained_size(Path(arguments.model))
+        arguments.size = trained_size(arguments.model)
     return data_settings(arguments)
 
 
@@ -168,12 +189,22 @@ def progress(files: Collection[T], doing: str) -> Iterator[T]:
 
 def list_skipped(skipped: Sequence[str]) -> None:
     if skipped:
-        print(f"left out {len(skipped)} unreadable images:", *skipped, sep="\n  ", file=sys.stderr)
+        say(f"left out {len(skipped)} unreadable images:", error=True)
+    for line in skipped:
+        say(f"  {line}", error=True)
 
 
-def trained_size(folder: Path) -> int:
-    """The size of the images a run was trained on, as its recipe.json tells; the default size without one."""
+def trained_size(model: str) -> int:
+    """The size of the images a model was trained on, as its folder or its run's says; the default size without that."""
+    from hybridvq.documents import read_json
+    from hybridvq.tokenizer import CONFIG, model_folder
+
+    folder = model_folder(model)
     try:
-        return int(json.loads((folder / "recipe.json").read_text())["data"]["size"])
+        size = read_json(folder / CONFIG).get("size")
+        size = size or read_json(folder.parent / "recipe.json")["data"]["size"]  # of older models
+        return DataSettings(size=size).size
     except (OSError, ValueError, KeyError, TypeError):
-        return DataSettings().size
+        default = DataSettings().size
+        print(f"{model} does not say at what size it was trained; {default} is used, or give --size", file=sys.stderr)
+        return default

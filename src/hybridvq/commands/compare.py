@@ -2,21 +2,22 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import pairwise
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_data_arguments, data_settings, list_skipped, settings_of
+from hybridvq.commands.arguments import add_data_arguments, checked_out, data_settings, list_skipped, settings_of
 from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
-from hybridvq.recipe import recipe_names
+from hybridvq.printing import say
+from hybridvq.recipe import YamlFile, recipe_names
 from hybridvq.settings import Plan
 
 SUMMARY = "Train recipes on the same images and report the difference."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--config", action=YamlFile, help="YAML file with any of the options below")
     add_data_arguments(parser)
     names = ", ".join(recipe_names())
     parser.add_argument(
@@ -31,15 +32,26 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
+    arguments.overrides |= single_overrides(words)
     plan = settings_of(Plan, arguments)
     if find_processes().world_size > 1:
         raise ConfigError("compare trains on one device; start it without torchrun or srun, and --jobs runs at a time")
+    out = checked_out(arguments.out)
     from hybridvq.comparison import compare
     from hybridvq.report import print_table, write_report
 
-    out = Path(arguments.out)
     result = compare(plan, data_settings(arguments), out, shlex.join(["hybridvq", *words]))
     list_skipped(result["skipped"])
     page = write_report(out)
     print_table(result)
-    print(f"report: {page}")
+    say(f"report: {page}")
+
+
+def single_overrides(words: Sequence[str]) -> dict[str, str]:
+    """The recipe keys of `--overrides.KEY VALUE`, of which jsonargparse keeps one in each nested mapping."""
+    found = {}
+    for word, following in pairwise([*words, ""]):
+        if word.startswith("--overrides."):
+            key, equals, value = word.removeprefix("--overrides.").partition("=")
+            found[key] = value if equals else following
+    return found

@@ -1,12 +1,12 @@
 """`hybridvq compress`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_codec_argument, add_flags, list_skipped, progress, settings_of
+from hybridvq.commands.arguments import add_codec_argument, add_flags, checked_out, list_skipped, progress, settings_of
 from hybridvq.errors import DataError
+from hybridvq.printing import say
 from hybridvq.settings import CodecSettings
 
 SUMMARY = "Compress images to .hvq files."
@@ -21,11 +21,11 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
-    settings = settings_of(CodecSettings, arguments)
+    settings, out = settings_of(CodecSettings, arguments), checked_out(arguments.out, ".hvq")
     from hybridvq.codec import Codec
     from hybridvq.codec.files import compress_file, to_compress
 
-    files = to_compress(arguments.images, Path(arguments.out))
+    files = to_compress(arguments.images, out)
     codec = Codec.load(arguments.model)
     skipped: list[str] = []
     for source, written in progress(files.items(), "compressing"):
@@ -36,5 +36,5 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
                 raise
             skipped.append(str(error))
             continue
-        print(f"{source}: {file.size:,} bytes, {file.rate_bpp:.3f} bits a pixel -> {written}")
+        say(f"{source}: {file.size:,} bytes, {file.rate_bpp:.3f} bits a pixel -> {written}")
     list_skipped(skipped)

@@ -1,12 +1,11 @@
 """`hybridvq decompress`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_codec_argument, progress
-from hybridvq.errors import ConfigError
+from hybridvq.commands.arguments import add_codec_argument, checked_out, progress
+from hybridvq.printing import say
 
 SUMMARY = "Turn .hvq files back into images."
 
@@ -24,13 +23,12 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
-    if arguments.max_pixels is not None and arguments.max_pixels < 1:
-        raise ConfigError(f"--max-pixels is {arguments.max_pixels}; it must be at least 1")
+    out = checked_out(arguments.out, ".png")
     from hybridvq.codec import Codec
     from hybridvq.codec.files import decompress_file, to_decompress
 
-    files = to_decompress(arguments.files, Path(arguments.out))
+    files = to_decompress(arguments.files, out)
     codec = Codec.load(arguments.model)
     for source, written in progress(files.items(), "decompressing"):
         file = decompress_file(codec, source, written, arguments.max_pixels)
-        print(f"{source}: {file.height}x{file.width} pixels -> {written}")
+        say(f"{source}: {file.height}x{file.width} pixels -> {written}")

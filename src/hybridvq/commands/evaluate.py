@@ -1,6 +1,5 @@
 """`hybridvq evaluate`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,9 @@ from hybridvq.commands.arguments import (
     list_skipped,
     open_test_side,
 )
+from hybridvq.documents import to_json
 from hybridvq.errors import ConfigError
+from hybridvq.ranges import COUNT
 from hybridvq.writing import write_whole
 
 CURVE = ("rate_bpp", "test_mse", "test_psnr_db", "test_ssim")
@@ -40,12 +41,16 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
+    if arguments.json and Path(arguments.json).is_dir():
+        raise ConfigError(f"--json is {arguments.json}, which is a folder; give a file")
     from rich import print_json
 
     from hybridvq.data import EvalBatches
     from hybridvq.evaluation import default_device, evaluate
     from hybridvq.tokenizer import load_tokenizer
 
+    if arguments.limit is not None:
+        COUNT.check("--limit", arguments.limit)
     tokenizer = load_tokenizer(arguments.model).to(default_device())
     data = data_of_the_model(arguments)
     tokenizer.check_size(data.size)
@@ -60,6 +65,6 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         result["steps"] = [{"step": step} | {key: found[key] for key in CURVE} for step, found in curve]
     result |= {"model": arguments.model, "data": images.name, "fingerprint": images.fingerprint, "images": len(images)}
     result["size"] = data.size
-    print_json(data={key: value for key, value in result.items() if key != "usage"})
+    print_json(to_json({key: value for key, value in result.items() if key != "usage"}).decode(), ensure_ascii=True)
     if arguments.json:
-        write_whole(Path(arguments.json), (json.dumps(result, indent=1) + "\n").encode())
+        write_whole(Path(arguments.json), to_json(result))

@@ -5,7 +5,8 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_model_argument
+from hybridvq.commands.arguments import add_model_argument, checked_out
+from hybridvq.printing import say
 
 SUMMARY = "Write a trained model as files that run without hybridvq, or in half precision."
 
@@ -23,19 +24,20 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
+    out = checked_out(arguments.out)
     if arguments.format == "half":
         from hybridvq.half import save_half
 
-        weights = save_half(arguments.model, arguments.out)
-        print(f"{weights}: {weights.stat().st_size / 1e6:.2f} MB")
+        weights = save_half(arguments.model, out)
+        say(f"{weights}: {weights.stat().st_size / 1e6:.2f} MB")
         return
     from hybridvq.export import export_onnx
 
-    about = export_onnx(arguments.model, arguments.out)
+    about = export_onnx(arguments.model, out)
     for name, ends in about["files"].items():
         inputs, outputs = (", ".join(map(written, ends[side])) for side in ("inputs", "outputs"))
-        print(f"{name}: {inputs} -> {outputs}")
-    print(f"export: {arguments.out}")
+        say(f"{name}: {inputs} -> {outputs}")
+    say(f"export: {arguments.out}")
 
 
 def written(end: dict) -> str:

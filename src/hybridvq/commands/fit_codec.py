@@ -1,6 +1,8 @@
 """`hybridvq fit-codec`."""
 
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
@@ -12,9 +14,10 @@ from hybridvq.commands.arguments import (
     list_skipped,
 )
 from hybridvq.errors import ConfigError
+from hybridvq.printing import say
 
 if TYPE_CHECKING:
-    from hybridvq.codec import TokenCoder
+    from hybridvq.codec import Tables, TokenCoder
     from hybridvq.codec.fit import Batch
     from hybridvq.data import Images
     from hybridvq.tokenizer import Tokenizer
@@ -30,6 +33,15 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("--images", type=int, default=2048, help="how many training images are read, at most")
     parser.add_argument("--steps", type=int, default=2000, help="of gradient descent on the contextual tables")
     parser.add_argument("--seed", type=int, default=0, help="of their first weights")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        default=None,
+        help="new model folder to write, with a copy of the model; if not given, the tables go beside its own weights",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace tables that are there, whose files will not open any more"
+    )
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -40,9 +52,17 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.codec.fit import check_codable
     from hybridvq.codec.tables import FILE
     from hybridvq.data import open_images
+    from hybridvq.export import check_new
     from hybridvq.tokenizer import load_tokenizer, model_folder, weight_hash
+    from hybridvq.writing import sole_writer
 
     folder = model_folder(arguments.model)
+    out = folder if arguments.out is None else Path(arguments.out)
+    if out is folder:
+        check_own(folder, arguments.model)
+        check_replaceable(folder / FILE, arguments.overwrite)
+    else:
+        check_new(out)
     tokenizer = load_tokenizer(folder)
     check_codable(tokenizer.quantizer)
     data = data_of_the_model(arguments)
@@ -58,11 +78,58 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         steps=arguments.steps,
         seed=arguments.seed,
     )
-    tables.save(folder)
+    if out is folder:
+        with sole_writer(folder):
+            tables.save(folder)
+    else:
+        save_copy(tables, folder, out)
     held_out = list(batches_of_tokens(tokenizer, test))
     for name, mode in (("static", STATIC), ("contextual", CONTEXTUAL)):
-        print(f"{name} tables: {bits_a_position(TokenCoder(tables, mode), held_out):.2f} bits a position")
-    print(f"measured on {len(test)} held-out images; tables: {folder / FILE}")
+        say(f"{name} tables: {bits_a_position(TokenCoder(tables, mode), held_out):.2f} bits a position")
+    say(f"measured on {len(test)} held-out images; tables: {out / FILE}")
+
+
+def check_own(folder: Path, model: str) -> None:
+    """Raise ConfigError where a model folder is not the user's: in the package, or in the hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    import hybridvq
+
+    shared = (Path(hybridvq.__file__).parent.resolve(), Path(HF_HUB_CACHE).resolve())
+    if not Path(model).is_dir() or any(folder.resolve().is_relative_to(place) for place in shared):
+        raise ConfigError(f"{model} has tables that others read too; give a new folder as --out for tables of your own")
+
+
+def check_replaceable(path: Path, overwrite: bool) -> None:
+    """Raise ConfigError where there are tables, unless they may be replaced; on a terminal, ask."""
+    if overwrite or not path.exists():
+        return
+    known = f"{path} exists already, and files made with it will not open with other tables"
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        print(f"{known}. Replace it? [y/N] ", end="", file=sys.stderr, flush=True)
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return
+    raise ConfigError(f"{known}; choose a new folder as --out, or add --overwrite")
+
+
+def save_copy(tables: "Tables", folder: Path, out: Path) -> None:
+    """Write `out`, a copy of a model folder with these tables, whole or not at all.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    import shutil
+
+    from hybridvq.tokenizer import CONFIG, WEIGHTS
+    from hybridvq.writing import whole_folder
+
+    try:
+        with whole_folder(out) as whole:
+            tables.save(whole)
+            for name in (CONFIG, WEIGHTS):
+                shutil.copyfile(folder / name, whole / name)
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
 
 
 def batches_of_tokens(tokenizer: "Tokenizer", images: "Images") -> "Iterator[Batch]":

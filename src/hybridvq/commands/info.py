@@ -5,6 +5,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from hybridvq.printing import say
+
 SUMMARY = "Say what an .hvq file holds, byte by byte."
 
 
@@ -20,4 +22,4 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     rows = [*((part.name, part.size, part.value) for part in parts), ("file", len(data), "")]
     name_width, size_width = (max(len(f"{row[i]:,}" if i else str(row[i])) for row in rows) for i in (0, 1))
     for name, size, value in rows:
-        print(f"{name:{name_width}}  {size:{size_width},} bytes  {value}".rstrip())
+        say(f"{name:{name_width}}  {size:{size_width},} bytes  {value}".rstrip())

@@ -1,11 +1,11 @@
 """`hybridvq reconstruct`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_flags, add_model_argument, list_skipped
+from hybridvq.commands.arguments import add_flags, add_model_argument, checked_out, list_skipped
+from hybridvq.printing import say
 
 SUMMARY = "Send images through tokens and back."
 
@@ -13,7 +13,9 @@ SUMMARY = "Send images through tokens and back."
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
     parser.add_argument("images", type=str, nargs="+", help="image files, folders of them, or photos")
-    parser.add_argument("--out", type=str, default="reconstructions", help="folder to write PNG files to")
+    parser.add_argument(
+        "--out", type=str, default="reconstructions", help="folder to write PNG files to, or one .png file"
+    )
     parser.add_argument(
         "--quality",
         type=float | None,
@@ -24,6 +26,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
+    out = checked_out(arguments.out, ".png")
     from hybridvq.evaluation import default_device
     from hybridvq.files import reconstruct_files
     from hybridvq.quantizers import step_of_quality
@@ -32,9 +35,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     step = None if arguments.quality is None else step_of_quality(arguments.quality)
     tokenizer = load_tokenizer(arguments.model).to(default_device())
     skipped: list[str] = []
-    done = reconstruct_files(
-        tokenizer, arguments.images, Path(arguments.out), skipped if arguments.skip_unreadable else None, step
-    )
+    done = reconstruct_files(tokenizer, arguments.images, out, skipped if arguments.skip_unreadable else None, step)
     for file in done:
-        print(f"{file.source}: {file.psnr_db:.2f} dB at {file.rate_bpp:.3f} bits a pixel -> {file.written}")
+        say(f"{file.source}: {file.psnr_db:.2f} dB at {file.rate_bpp:.3f} bits a pixel -> {file.written}")
     list_skipped(skipped)

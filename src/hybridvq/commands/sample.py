@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import settings_of
+from hybridvq.commands.arguments import checked_out, settings_of
 from hybridvq.errors import ConfigError
+from hybridvq.printing import say
 from hybridvq.settings import SamplingSettings
 
 SUMMARY = "Make new images with a prior, or continue a given one."
@@ -41,6 +41,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         raise ConfigError(f"--count is {arguments.count}; it must be at least 1")
     if not 0 <= arguments.seed < 2**63:
         raise ConfigError(f"--seed is {arguments.seed}; it must lie between 0 and {2**63 - 1}")
+    out = checked_out(arguments.out)
     import torch
 
     from hybridvq.evaluation import default_device
@@ -56,7 +57,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.priors import load_prior, tokenizer_of_prior
     from hybridvq.tokenizer import load_tokenizer
 
-    device, count, out = default_device(), arguments.count, Path(arguments.out)
+    device, count = default_device(), arguments.count
     model = arguments.model or tokenizer_of_prior(arguments.prior)
     prior, tokenizer = load_prior(arguments.prior, model).to(device), load_tokenizer(model).to(device)
     h, w = arguments.shape or prior.shape
@@ -69,4 +70,4 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     shown = torch.cat([show_kept(given, tokenizer), images]) if given else images
     columns = count if len(classes) > 1 else math.ceil(math.sqrt(len(shown)))
     write_images(images, file_names(labels, count), picture_grid(shown, columns), out)
-    print(f"{len(images)} images, seed {arguments.seed}: {out / 'grid.png'}")
+    say(f"{len(images)} images, seed {arguments.seed}: {out / 'grid.png'}")

@@ -10,10 +10,12 @@ from hybridvq.commands.arguments import (
     EVAL_BATCH,
     add_data_and_size_arguments,
     add_model_argument,
+    checked_out,
     data_of_the_model,
     list_skipped,
 )
 from hybridvq.errors import ConfigError
+from hybridvq.printing import say
 
 SUMMARY = "Write the tokens of a data set to parquet files."
 
@@ -50,6 +52,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     if arguments.address and arguments.engine != "ray":
         raise ConfigError("--address is of a Ray cluster; add --engine ray")
+    out = checked_out(arguments.out)
     from hybridvq.bulk import tokenize
     from hybridvq.data import open_images
     from hybridvq.tokenizer import model_folder
@@ -61,9 +64,9 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     images = open_images(source, arguments.split, size=data.size, skip_unreadable=data.skip_unreadable)
     list_skipped(images.skipped)
     options = {key: arguments[key] for key in ("workers", "shard_images", "batch_size", "engine", "address")}
-    done = tokenize(arguments.model, images, arguments.out, **options)
-    print(
+    done = tokenize(arguments.model, images, out, **options)
+    say(
         f"{done.images} images in {done.shards} shards, {done.made} of them made now, "
         f"{done.bytes / done.images:.0f} bytes an image"
     )
-    print(f"tokens: {arguments.out}")
+    say(f"tokens: {arguments.out}")

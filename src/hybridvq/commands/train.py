@@ -14,12 +14,14 @@ from hybridvq.commands.arguments import (
     add_data_arguments,
     add_run_arguments,
     check_eval_images,
+    checked_out,
     data_settings,
     list_skipped,
     open_test_side,
     open_train_side,
 )
 from hybridvq.launch import find_processes
+from hybridvq.printing import say
 from hybridvq.recipe import add_recipe_arguments, load_recipe, recipe_names
 from hybridvq.settings import Recipe
 
@@ -61,7 +63,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         print(yaml.safe_dump(recipe_keys(recipe), sort_keys=False, allow_unicode=True), end="")
         return
     check_eval_images(arguments)
-    data = data_settings(arguments)
+    data, folder = data_settings(arguments), checked_out(arguments.out)
     from hybridvq.data import EvalBatches
     from hybridvq.training import train
 
@@ -70,7 +72,6 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     held_out = open_test_side(data, arguments.eval_images if data.stream else None)
     if first:
         list_skipped(images.skipped + held_out.skipped)
-    folder = Path(arguments.out)
     test_batches = EvalBatches(held_out, EVAL_BATCH, arguments.eval_images)
     _, history = train(
         recipe,
@@ -88,7 +89,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     if not first:
         return
     speed = history.images_per_second(recipe.training.batch_size)
-    print(
+    say(
         f"test MSE {history.tests[-1]['test_mse']:.4f} after {recipe.training.steps} steps, {speed:.0f} images a second"
     )
-    print(f"model: {folder / 'model'}")
+    say(f"model: {folder / 'model'}")

@@ -11,12 +11,14 @@ from hybridvq.commands.arguments import (
     add_model_argument,
     add_run_arguments,
     check_eval_images,
+    checked_out,
     data_of_the_model,
     list_skipped,
     settings_of,
 )
 from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
+from hybridvq.printing import say
 from hybridvq.settings import PriorSettings
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     check_eval_images(arguments)
-    settings = settings_of(PriorSettings, arguments)
+    settings, out = settings_of(PriorSettings, arguments), checked_out(arguments.out)
     processes = find_processes(arguments.devices, arguments.num_nodes)
     if processes.world_size > 1 and not arguments.tokens:
         raise ConfigError(
@@ -59,7 +61,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         arguments.model,
         train_tokens,
         test_tokens,
-        Path(arguments.out),
+        out,
         arguments.seed,
         arguments.resume,
         eval_images=arguments.eval_images,
@@ -69,8 +71,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     if processes.rank == 0:
         best = min(history.tests, key=lambda test: test["bits"])
         early = ", where it stopped improving" if history.stopped else ""
-        print(f"{best['bits']:.3f} held-out bits a position after {best['step']} steps{early}")
-        print(f"prior: {Path(arguments.out) / 'model'}")
+        say(f"{best['bits']:.3f} held-out bits a position after {best['step']} steps{early}")
+        say(f"prior: {out / 'model'}")
 
 
 def read_tokens(arguments: Namespace) -> tuple["TokenSet", "TokenSet"]:

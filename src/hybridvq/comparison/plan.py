@@ -29,6 +29,7 @@ from hybridvq.evaluation import default_device
 from hybridvq.recipe import load_recipe
 from hybridvq.settings import DataSettings, Plan, Recipe
 from hybridvq.tokenizer import Tokenizer
+from hybridvq.writing import remove_partial, sole_writer
 
 SCHEMA = 1
 
@@ -39,7 +40,8 @@ def compare(
     """Train and measure every recipe of `plan`; write `out`/result.json and return it.
 
     Raises:
-        ConfigError: a recipe is wrong, the data are to be streamed, or `out` holds runs made with other settings.
+        ConfigError: a recipe is wrong, the data are to be streamed, `out` holds runs made with other settings, or
+            another process writes there.
         DataError: the images cannot be read.
         TrainingError: a run had to stop; finished runs stay, and the same call goes on from there.
     """
@@ -48,34 +50,33 @@ def compare(
     runs = load_runs(plan)
     train_images, test_images = open_both(data)
     described = describe_data(data, train_images, test_images)
-    todo = []
-    for recipe, seed in runs:
-        if finished(recipe, seed, described, out):
-            say(f"{recipe.title}, seed {seed}: done before")
-        else:
-            check_recipe(recipe, data.size)
-            todo.append((recipe, seed))
-    try:
+    with sole_writer(out):
+        remove_partial(out)
+        todo = []
+        for recipe, seed in runs:
+            if finished(recipe, seed, described, out):
+                say(f"{recipe.title}, seed {seed}: done before")
+            else:
+                check_recipe(recipe, data.size)
+                todo.append((recipe, seed))
         save_array(out / "originals.npy", EvalBatches(test_images, SHOWN_IMAGES, SHOWN_IMAGES)[0])
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
-    try:
-        if plan.jobs == 1:
-            for number, (recipe, seed) in enumerate(todo, start=1):
-                say(f"[{number}/{len(todo)}] {recipe.title}, seed {seed}: {plan.steps} steps")
-                run_one(recipe, seed, plan, described, train_images, test_images, out)
-        elif todo:
-            run_parallel(todo, plan, data, described, out, say)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on from the checkpoints") from None
-    result = describe_comparison(plan, command) | {
-        "data": described,
-        "skipped": train_images.skipped + test_images.skipped,
-        "runs": [read_run(run_folder(out, recipe, seed)) | label(recipe) for recipe, seed in runs],
-        "originals": "originals.npy",
-    }
-    write_json(out / "result.json", result)
-    return result
+        try:
+            if plan.jobs == 1:
+                for number, (recipe, seed) in enumerate(todo, start=1):
+                    say(f"[{number}/{len(todo)}] {recipe.title}, seed {seed}: {plan.steps} steps")
+                    run_one(recipe, seed, plan, described, train_images, test_images, out)
+            elif todo:
+                run_parallel(todo, plan, data, described, out, say)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt("interrupted; the same command goes on from the checkpoints") from None
+        result = describe_comparison(plan, command) | {
+            "data": described,
+            "skipped": train_images.skipped + test_images.skipped,
+            "runs": [read_run(run_folder(out, recipe, seed)) | label(recipe) for recipe, seed in runs],
+            "originals": "originals.npy",
+        }
+        write_json(out / "result.json", result)
+        return result
 
 
 def describe_comparison(plan: Plan, command: str) -> dict[str, Any]:
@@ -147,7 +148,7 @@ def hardware() -> dict[str, Any]:
 def processor_name() -> str:
     """The processor's marketing name where the system tells it."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     except OSError:

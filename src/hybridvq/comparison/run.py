@@ -1,7 +1,6 @@
 """One run of a comparison: a recipe with a seed, trained, measured and written down."""
 
 import io
-import json
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from hybridvq.data import EvalBatches, Images, open_images
+from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, TrainingError
 from hybridvq.evaluation import default_device, evaluate, gain_range, reconstruct, to_pixels
 from hybridvq.metrics import max_loss_spike, worst_batches
@@ -125,7 +125,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         ConfigError: run.json is not readable.
     """
     try:
-        run: dict[str, Any] = json.loads((folder / "run.json").read_text())
+        run: dict[str, Any] = read_json(folder / "run.json")
         run["identity"], run["test_mse"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / 'run.json'} cannot be read ({error}); delete it to make the run again") from error
@@ -133,11 +133,26 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
+    save(path, to_json(content))
 
 
 def save_array(path: Path, x: torch.Tensor) -> None:
     """Images (B, 3, H, W) in [-1, 1] as a numpy file of (B, H, W, 3) uint8."""
     content = io.BytesIO()
     np.save(content, to_pixels(x).numpy())
-    write_whole(path, content.getbuffer())
+    save(path, content.getbuffer())
+
+
+def save(path: Path, content: bytes | memoryview) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        TrainingError: it cannot be written.
+    """
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        raise TrainingError(
+            f"{path} cannot be written ({error.strerror or error}); make room there, and the same command goes on from "
+            "the checkpoints"
+        ) from error

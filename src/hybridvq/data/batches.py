@@ -163,7 +163,7 @@ def _check_at_least(least: int, **values: int) -> None:
             raise ConfigError(f"{name} {value} must be at least {least}")
 
 
-def to_tensor(crops: np.ndarray) -> torch.Tensor:
+def to_tensor(crops: np.ndarray | torch.Tensor) -> torch.Tensor:
     """Map (N, H, W, 3) uint8 in [0, 255] to (N, 3, H, W) float32 in [-1, 1]."""
-    channels_first = torch.from_numpy(crops).permute(0, 3, 1, 2)
+    channels_first = torch.as_tensor(crops).permute(0, 3, 1, 2)
     return channels_first.to(torch.float32, memory_format=torch.contiguous_format).div_(127.5).sub_(1.0)

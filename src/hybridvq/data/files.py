@@ -1,7 +1,6 @@
 """Folders of image files, and the mini-ImageNet layout of one folder and a table for each split."""
 
 import csv
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
@@ -9,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hybridvq.data.decode import image_extensions
 from hybridvq.data.images import Split
 from hybridvq.data.labels import LABEL_COLUMN, Labels, numbered
-from hybridvq.data.splits import TEST_NAMES, TRAIN_NAME, hold_out, named_sides, other_split
+from hybridvq.data.splits import hold_out, named_sides, other_split, split_files
 from hybridvq.errors import DataError
 
 
@@ -44,39 +42,50 @@ class FileRecords:
                 raise DataError(f"{path} is listed but cannot be found; restore it or remove its entry") from None
 
 
-def open_folder(folder: Path, split: Split) -> tuple[FileRecords, np.ndarray]:
-    """Find the images below a folder, in class folders or not, and the numbers of those in a split.
+def open_folder(folder: Path, found: list[Path], split: Split) -> tuple[FileRecords, np.ndarray]:
+    """Describe the images `found` below a folder, in class folders or not, and the numbers of those in a split.
 
-    Subfolders 'train' and 'test' (or 'val', 'valid', 'validation') are the split if both are there; otherwise
-    10% of the images are held out by a hash of their relative paths.
+    The split is that of `split_files`, or else 10% of the images are held out by a hash of their relative paths.
 
     Raises:
         DataError: there is no image, or too few to hold one out.
     """
-    subfolders = {child.name.lower(): child for child in folder.iterdir() if child.is_dir()}
-    sides = named_sides({name: subfolders[name] for name in (TRAIN_NAME, *TEST_NAMES) if name in subfolders})
-    within = folder if sides is None else sides[split]
-    files = _image_files(folder, within)
-    if not files:
-        raise DataError(f"{within} has no image files; give a folder of images (.jpg, .png, ...) or of .parquet files")
-    selected = np.arange(len(files)) if sides else hold_out(files, split, str(folder))
-    labels = partial(class_folders, folder, files, sides[other_split(split)] if sides else None)
-    return FileRecords(_short_name(folder), folder, files, labels), selected
+    files = [file.relative_to(folder).as_posix() for file in found]
+    sides = split_files(files, str(folder), shards=False)
+    if sides is None:
+        _check_folders(folder, files)
+        labels = partial(class_folders, files, [], None)
+        return FileRecords(_short_name(folder), folder, files, labels), hold_out(files, split, str(folder))
+    own, others = sides.files[split], sides.files[other_split(split)]
+    labels = partial(class_folders, own, others, sides.at)
+    return FileRecords(_short_name(folder), folder, own, labels), np.arange(len(own))
 
 
-def class_folders(folder: Path, files: list[str], other: Path | None) -> Labels | None:
+def _check_folders(folder: Path, files: list[str]) -> None:
+    children = {child.name: child for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")}
+    sides = named_sides(children) or {}
+    empty = [side for side in sides.values() if not any(file.startswith(f"{side.name}/") for file in files)]
+    if empty or not files:
+        where = empty[0] if empty else folder
+        raise DataError(f"{where} has no image files; give a folder of images (.jpg, .png, ...) or of .parquet files")
+
+
+def class_folders(files: list[str], others: list[str], split_at: int | None) -> Labels | None:
     """Take the folder of each image for its class, if there are at least two and all images lie right in one.
 
     Args:
-        folder: the data set.
-        files: the images of one split, relative to it, or all images if it has no folder for each split.
-        other: the folder of the other split, if there is one.
+        files: the images of one split, relative to the data set, or all images if it names no split.
+        others: the images of the other split.
+        split_at: which of their folders, 0 or 1, names the split.
     """
-    others = _image_files(folder, other) if other else []
-    depth = 2 if other else 1  # "train/cat/1.png" or "cat/1.png"
-    if any(file.count("/") != depth for file in chain(files, others)):
+    folders = [[name for at, name in enumerate(f.split("/")[:-1]) if at != split_at] for f in chain(files, others)]
+    # A set that lies one level down, as in "unpacked/train/cat/1.png".
+    if split_at == 1 and len({names[0] for names in folders}) == 1 and any(len(names) > 1 for names in folders):
+        folders = [names[1:] for names in folders]
+    if any(len(names) != 1 for names in folders):
         return None
-    labels = numbered([file.split("/")[-2] for file in files], (file.split("/")[-2] for file in others))
+    classes = [names[0] for names in folders]
+    labels = numbered(classes[: len(files)], classes[len(files) :])
     return labels if len(labels.classes) > 1 else None
 
 
@@ -132,23 +141,3 @@ def read_table(table: Path) -> dict[str, str]:
 
 def _short_name(folder: Path) -> str:
     return f"{folder.resolve().name} (folder)"
-
-
-def _image_files(folder: Path, within: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in _images_below(within))
-
-
-def _images_below(folder: Path) -> Iterator[Path]:
-    extensions = image_extensions()
-    seen: set[str] = set()
-    # Class folders are often links into a larger set; remembering where each leads ends any circle.
-    for parent, children, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            children.clear()
-            continue
-        seen.add(real)
-        children[:] = sorted(child for child in children if not child.startswith("."))
-        for file in files:
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in extensions:
-                yield Path(parent, file)

@@ -1,8 +1,7 @@
 """Data sets of the Hugging Face hub, by id."""
 
 import re
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,9 +11,12 @@ import numpy as np
 from hybridvq.data.decode import UnreadableError
 from hybridvq.data.images import Split
 from hybridvq.data.labels import LABEL_COLUMN, Column, Labels, from_columns, is_label, read_column
-from hybridvq.data.parquet import IMAGE_COLUMNS
+from hybridvq.data.listing import note
+from hybridvq.data.machine import machine_fault
+from hybridvq.data.parquet import find_image_column
 from hybridvq.data.splits import hold_out, named_sides, other_split
 from hybridvq.errors import DataError
+from hybridvq.printing import say
 
 Loaded = TypeVar("Loaded")
 
@@ -58,22 +60,36 @@ def looks_like_hub_id(data: str) -> bool:
 def open_hub(data: str, split: Split) -> tuple[HubRecords, np.ndarray]:
     """Load a hub data set, from the network or the cache of `datasets`, and find the rows of a split.
 
-    Its 'train' and 'test' (or 'val', 'valid', 'validation') are the split if both are there; otherwise 10% of
-    the rows of 'train', or of its only part, are held out by a hash of the row number.
+    The split is that of `chosen_part`, or else 10% of the rows are held out by a hash of the row number.
 
     Raises:
         DataError: it cannot be loaded, or has no column of images.
     """
     parts = _load(data)
-    sides = named_sides(parts)
-    part = sides[split] if sides else parts.get("train", next(iter(parts.values())))
-    labels = partial(part_labels, data, _labels(part), _labels(sides[other_split(split)]) if sides else None)
-    records = HubRecords(data, *encoded_column(data, part, IMAGE_COLUMNS), labels)
-    if sides is None:
+    part, other = chosen_part(data, parts, split)
+    labels = partial(part_labels, data, _labels(parts[part]), None if other is None else _labels(parts[other]))
+    records = HubRecords(data, *encoded_column(data, parts[part]), labels)
+    if other is None:
         return records, hold_out(map(str, range(len(records))), split, data)
     if not len(records):
         raise DataError(f"{data} has no rows in its {split} split; give another data set")
     return records, np.arange(len(records))
+
+
+def chosen_part(data: str, parts: Iterable[str], split: Split) -> tuple[str, str | None]:
+    """Return the name of the part that is a split, and that of the other split.
+
+    The latter is None where the parts do not name both, by the words of `split_files`: then the first is 'train', or
+    the first there is, of which some is to be held out. Of several it is told on stderr.
+    """
+    names = list(parts)
+    sides = named_sides({name: name for name in names})
+    if sides:
+        return sides[split], sides[other_split(split)]
+    part = "train" if "train" in names else names[0]
+    if len(names) > 1:
+        note(f"{data} does not name both a train and a test split; of {', '.join(names)} only {part} is read")
+    return part, None
 
 
 def _load(data: str) -> dict[str, Any]:
@@ -88,13 +104,13 @@ def loaded(data: str, load: Callable[[], Loaded]) -> Loaded:
     Raises:
         DataError: it raised whatever it did.
     """
-    print(f"there is no folder {data} here; looking for it on the hub", file=sys.stderr)
+    say(f"there is no folder {data} here; looking for it on the hub", error=True)
     try:
         return load()
     # Whatever the network, the hub client or a builder raises; the user can only check the name and the net.
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0].rstrip(". ") or type(error).__name__
-        raise DataError(
+        raise machine_fault(error) or DataError(
             f"'{data}' is no path here, and as a hub data set it cannot be loaded ({reason}); check its name "
             "and the network, or give a folder or .parquet file"
         ) from None
@@ -117,18 +133,15 @@ def _read_labels(data: str, part: Any) -> Column | None:
     return read_column(values, tuple(names) if names else None, data)
 
 
-def encoded_column(data: str, part: Any, names: tuple[str, ...]) -> tuple[Any, str]:
+def encoded_column(data: str, part: Any) -> tuple[Any, str]:
     """Return a `datasets` part reduced to its column of images, which stay encoded, and the column's name.
 
     Raises:
-        DataError: it has no column of one of these names, or one that holds no images.
+        DataError: it has no column called like images, or that column holds none.
     """
     import datasets
 
-    columns = part.column_names or []
-    column = next((name for name in names if name in columns), None)
-    if column is None:
-        raise DataError(f"{data} has the columns {columns}; it needs one of images, 'image' or 'img'")
+    column = find_image_column(part.column_names or [], data)
     part = part.select_columns([column])
     feature = part.features[column]
     if isinstance(feature, datasets.Image):

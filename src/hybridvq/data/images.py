@@ -13,7 +13,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -22,6 +22,7 @@ from PIL import Image
 
 from hybridvq.data.decode import UnreadableError, decode, fit, without_warnings
 from hybridvq.data.labels import Labels
+from hybridvq.data.memory import PixelMemory, Room, expected_bytes
 from hybridvq.errors import DataError
 
 Split = Literal["train", "test"]
@@ -29,7 +30,6 @@ Split = Literal["train", "test"]
 MEMORY_BUDGET = 1 << 30
 """Bytes of decoded pixels up to which a set is kept in memory; larger sets decode on access."""
 
-_ASPECT_ALLOWANCE = 1.5  # photographs are seldom longer than 3:2, and only the short side is `size`
 _CHUNK = 512  # images decoded, and stored, together
 
 
@@ -152,9 +152,9 @@ class RecordImages(Images):
         self._records = records
         self._selected = selected
         self._memory: PixelMemory | None = None
-        fits = len(selected) * 3 * (short_side or size) ** 2 * _ASPECT_ALLOWANCE <= MEMORY_BUDGET
+        fits = expected_bytes(len(selected), short_side or size) <= MEMORY_BUDGET
         if fits or skip_unreadable:
-            self._decode_all(keep=fits, skip_unreadable=skip_unreadable)
+            self._decode_all(Room(MEMORY_BUDGET if fits else 0), skip_unreadable)
         sides = [f"short side {short_side}"] if short_side else []
         self.fingerprint = fingerprint([split, *sides, *records.identity(self._selected)])
 
@@ -184,44 +184,50 @@ class RecordImages(Images):
             except UnreadableError as error:
                 raise self._error(record, error) from None
 
-    def _decode_all(self, *, keep: bool, skip_unreadable: bool) -> None:
-        memory = PixelMemory() if keep else None
+    def _decode_all(self, room: Room, skip_unreadable: bool) -> None:
+        memory = PixelMemory()
         good: list[int] = []
-        for records, results in self._decoded_chunks():
-            pictures: list[np.ndarray] = []
+        for records, results in self._decoded_chunks(room):
             for record, result in zip(records, results, strict=True):
                 if not isinstance(result, UnreadableError):
                     good.append(record)
-                    pictures.append(result)
                 elif skip_unreadable:
                     self.skipped.append(f"{self._records.name_of(record)}: {result}")
                 else:
                     raise self._error(record, result)
-            if memory is not None:
-                memory.extend(pictures)
+            if not room.full:
+                memory.extend([result for result in results if isinstance(result, np.ndarray)])
+            elif skip_unreadable:
+                memory = PixelMemory()
+            else:
+                return
         if not good:
             raise DataError(
                 f"{self._records.location} has no readable image in its {self.split} split "
                 f"({len(self.skipped)} skipped, the first is {self.skipped[0]}); give another data set"
             )
         self._selected = np.array(good, dtype=np.int64)
-        self._memory = memory
+        self._memory = None if room.full else memory
 
-    def _decoded_chunks(self) -> Iterator[tuple[list[int], list[np.ndarray | UnreadableError]]]:
+    def _decoded_chunks(self, room: Room) -> Iterator[tuple[list[int], list[np.ndarray | UnreadableError | None]]]:
         # Reading stays on this thread, for records remember what they read last; decoding releases the GIL.
         with without_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for start in range(0, len(self._selected), _CHUNK):
                 records = self._selected[start : start + _CHUNK].tolist()
                 sources = [_read_or_error(self._records, record) for record in records]
                 slices = [sources[at : at + 32] for at in range(0, len(sources), 32)]
-                done = pool.map(self._decode_slice, slices)
+                done = pool.map(partial(self._decode_slice, room=room), slices)
                 yield records, [result for results in done for result in results]
 
-    def _decode_slice(self, sources: list[bytes | Path | UnreadableError]) -> list[np.ndarray | UnreadableError]:
-        results: list[np.ndarray | UnreadableError] = []
+    def _decode_slice(
+        self, sources: list[bytes | Path | UnreadableError], room: Room
+    ) -> list[np.ndarray | UnreadableError | None]:
+        """The picture of each source, or why there is none; None for one that has been decoded and finds no room."""
+        results: list[np.ndarray | UnreadableError | None] = []
         for source in sources:
             try:
-                results.append(source if isinstance(source, UnreadableError) else self._decode(source))
+                picture = source if isinstance(source, UnreadableError) else self._decode(source)
+                results.append(picture if isinstance(picture, UnreadableError) or room.take(picture.nbytes) else None)
             except UnreadableError as error:
                 results.append(error)
         return results
@@ -232,35 +238,6 @@ class RecordImages(Images):
     def _error(self, record: int, reason: UnreadableError) -> DataError:
         where = f"{self._records.location}/{self._records.name_of(record)}"
         return DataError(f"{where} cannot be read as an image ({reason}); remove it or pass --skip-unreadable")
-
-
-class PixelMemory:
-    """Pictures of any shape in few large arrays.
-
-    Thousands of small arrays would each be copied into every data loader process, as Python writes to an
-    object's reference count whenever it is looked at.
-    """
-
-    def __init__(self) -> None:
-        self._chunks: list[np.ndarray] = []
-        self._places: list[np.ndarray] = []  # of each picture: chunk, offset in it, height, width
-        self._table = np.zeros((0, 4), dtype=np.int64)
-
-    def extend(self, pictures: list[np.ndarray]) -> None:
-        """Append pictures, each (H, W, 3) uint8."""
-        if not pictures:
-            return
-        offsets = np.cumsum([0] + [picture.size for picture in pictures])
-        places = [
-            (len(self._chunks), offset, *picture.shape[:2]) for offset, picture in zip(offsets, pictures, strict=False)
-        ]
-        self._chunks.append(np.concatenate([picture.reshape(-1) for picture in pictures]))
-        self._places.append(np.array(places, dtype=np.int64))
-        self._table = np.concatenate(self._places)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        chunk, offset, height, width = self._table[index].tolist()
-        return self._chunks[chunk][offset : offset + height * width * 3].reshape(height, width, 3)
 
 
 def random_crop(picture: np.ndarray, size: int, draw: np.ndarray) -> np.ndarray:

@@ -8,23 +8,26 @@ import functools
 import hashlib
 import itertools
 import os
-import posixpath
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hybridvq.data.hub import encoded_column, loaded
+from hybridvq.data.decode import UnreadableError
+from hybridvq.data.hub import chosen_part, encoded_column, loaded
 from hybridvq.data.images import Split
-from hybridvq.data.parquet import IMAGE_COLUMNS, by_role, first_line, image_column, read_footer
-from hybridvq.data.splits import named_sides
+from hybridvq.data.parquet import (
+    common_folder,
+    encoded_image,
+    first_line,
+    image_column,
+    read_footer,
+    relative,
+    shard_sides,
+)
+from hybridvq.data.tar import check_tar, tar_images
 from hybridvq.errors import DataError
-
-TAR_MEMBERS = (".jpg", ".jpeg", ".png", ".webp")
-"""Endings of the members of a tar file that are images, in any case."""
 
 _PIECES = 256  # into which a set of few large parquet files is cut, so that it can be shuffled and shared out
 _ROWS = 64  # read from a parquet file at once
@@ -35,11 +38,14 @@ Row = dict[str, Any]
 
 
 class Encoded(NamedTuple):
-    """An image before it is decoded: its name, the key that its side is drawn from, and the file or None."""
+    """An image before it is decoded: its name, the key that its side is drawn from, and its content.
+
+    The content is the bytes of an image file, or such a file, or why there is none.
+    """
 
     name: str
     key: str
-    content: bytes | None
+    content: bytes | Path | UnreadableError
 
 
 @dataclass(frozen=True)
@@ -66,49 +72,45 @@ class Shards:
 def parquet_shards(path: Path, files: list[Path], split: Split) -> Shards:
     """Describe parquet files as shards, and parts of them where they are few; all footers are read.
 
-    The test split is that of `open_images`: by file name, or else the same rows by a hash of the row number.
+    The test split is that of `open_images`: by name, or else the same rows by a hash of the row number.
 
     Raises:
         DataError: a file is damaged or has no column of images, or there are no rows.
     """
-    sides = named_sides(by_role(files))
+    sides, folder = shard_sides(path, files), common_folder(files)
     chosen = sides[split] if sides else files
     spans, identity, before = [], [], 0
     for file in chosen:
-        footer = read_footer(file)
-        spans += _spans(file, footer, -(-_PIECES // len(chosen)), before)
-        identity.append(f"{file.name}\t{file.stat().st_size}\t{footer.num_rows}")
+        footer, name = read_footer(file), relative(file, folder)
+        spans += _spans(file, name, footer, -(-_PIECES // len(chosen)), before)
+        identity.append(f"{name}\t{file.stat().st_size}\t{footer.num_rows}")
         before += footer.num_rows
     if not before:
         raise DataError(f"{chosen[0]} has no rows; give a file with images")
     dataset = _generated(_parquet_rows, spans)
-    return Shards(f"{_stem(path)} (parquet)", str(chosen[0].parent), dataset, identity, sides is None, _read_row)
+    return Shards(f"{_stem(path)} (parquet)", str(folder), dataset, identity, sides is None, _read_row)
 
 
 def tar_shards(path: Path, files: list[Path], split: Split) -> Shards:
     """Describe tar files as shards; the beginning of each is read.
 
-    The test split is by file name, or else by a hash of 'file/member'.
+    The test split is by name, or else by a hash of 'file/member'.
 
     Raises:
         DataError: a file is damaged, or the first has no member that is an image.
     """
-    sides = named_sides(by_role(files))
+    sides, folder = shard_sides(path, files), common_folder(files)
     chosen = sides[split] if sides else files
-    for file in chosen:
-        with _opened_tar(file):
-            pass
-    if next(_tar_rows([str(chosen[0])]), None) is None:
-        raise DataError(f"{chosen[0]} has no member that ends in {', '.join(TAR_MEMBERS)}; give tar files of images")
-    identity = [f"{file.name}\t{file.stat().st_size}" for file in chosen]
-    dataset = _generated(_tar_rows, [str(file) for file in chosen])
-    return Shards(f"{_stem(path)} (tar)", str(chosen[0].parent), dataset, identity, sides is None, _read_row)
+    check_tar(chosen)
+    identity = [f"{relative(file, folder)}\t{file.stat().st_size}" for file in chosen]
+    dataset = _generated(_tar_rows, [(str(file), relative(file, folder)) for file in chosen])
+    return Shards(f"{_stem(path)} (tar)", str(folder), dataset, identity, sides is None, _read_row)
 
 
 def hub_shards(data: str, split: Split) -> Shards:
     """Describe the shards of a hub data set; nothing but its description is read.
 
-    The test split is its 'test' (or 'val', 'valid', 'validation'), or else by a hash of each encoded image.
+    The test split is that of `chosen_part`, or else by a hash of each encoded image.
 
     Raises:
         DataError: it cannot be loaded, or has no column of images.
@@ -123,13 +125,10 @@ def hub_shards(data: str, split: Split) -> Shards:
         return parts, addresses
 
     parts, addresses = loaded(data, load)
-    sides = named_sides(parts)
-    name = split if sides else "train" if "train" in parts else next(iter(parts))
-    part = sides[split] if sides else parts[name]
-    names = (*IMAGE_COLUMNS, *(ending.removeprefix(".") for ending in TAR_MEMBERS))
-    dataset, column = encoded_column(data, part, names)
-    identity = [f"{data}\t{name}", *addresses]
-    return Shards(data, data, dataset, identity, sides is None, functools.partial(_read_hub_row, column=column))
+    part, other = chosen_part(data, parts, split)
+    dataset, column = encoded_column(data, parts[part])
+    identity = [f"{data}\t{part if other is None else split}", *addresses]
+    return Shards(data, data, dataset, identity, other is None, functools.partial(_read_hub_row, column=column))
 
 
 def _encoded_shards(part: Any) -> Any:
@@ -140,11 +139,28 @@ def _encoded_shards(part: Any) -> Any:
 
 def _generated(rows: Callable[[list[Any]], Iterator[Row]], shards: list[Any]) -> Any:
     import datasets
+    from datasets.iterable_dataset import ExamplesIterable
 
-    features = datasets.Features(
-        {"name": datasets.Value("string"), "key": datasets.Value("string"), "bytes": datasets.Value("large_binary")}
-    )
-    return datasets.IterableDataset.from_generator(rows, features=features, gen_kwargs={"shards": shards})
+    text = datasets.Value("string")
+    features = {"name": text, "key": text, "bytes": datasets.Value("large_binary"), "path": text, "problem": text}
+    # Not IterableDataset.from_generator, which makes a folder in the cache for what needs none.
+    examples = ExamplesIterable(functools.partial(_keyed, rows), {"shards": shards})
+    return datasets.IterableDataset(examples, datasets.DatasetInfo(features=datasets.Features(features)))
+
+
+def _keyed(rows: Callable[[list[Any]], Iterator[Row]], shards: list[Any]) -> Iterator[tuple[int, Row]]:
+    return enumerate(rows(shards))
+
+
+def _row(name: str, key: str, read: Callable[[], bytes | Path]) -> Row:
+    row: Row = {"name": name, "key": key, "bytes": None, "path": None, "problem": None}
+    try:
+        content = read()
+    except UnreadableError as error:
+        return row | {"problem": str(error)}
+    return row | {
+        "bytes" if isinstance(content, bytes) else "path": content if isinstance(content, bytes) else str(content)
+    }
 
 
 def _stem(path: Path) -> str:
@@ -155,6 +171,7 @@ class _Span(NamedTuple):
     """Row groups [first, last) of a parquet file; `start` of its rows and `before` rows of others precede them."""
 
     file: str
+    name: str
     column: str
     first: int
     last: int
@@ -162,28 +179,27 @@ class _Span(NamedTuple):
     before: int
 
 
-def _spans(file: Path, footer: Any, most: int, before: int) -> list[_Span]:
+def _spans(file: Path, name: str, footer: Any, most: int, before: int) -> list[_Span]:
     """Cut a file into at most so many spans."""
     column = image_column(file, footer)
     groups = [footer.row_group(group).num_rows for group in range(footer.num_row_groups)]
     pieces = min(len(groups), most)
     edges = [len(groups) * piece // pieces for piece in range(pieces + 1)] if pieces else []
-    return [_Span(str(file), column, a, b, sum(groups[:a]), before) for a, b in itertools.pairwise(edges)]
+    return [_Span(str(file), name, column, a, b, sum(groups[:a]), before) for a, b in itertools.pairwise(edges)]
 
 
 def _parquet_rows(shards: list[_Span]) -> Iterator[Row]:
-    for file, column, first, last, start, before in shards:
+    for file, name, column, first, last, start, before in shards:
         # No path is made for each row: pathlib interns its parts, and Python's table of interned strings, made anew
         # every so often, would leave holes in memory.
-        name, row, groups = Path(file).name, start, list(range(first, last))
+        folder, row, groups = Path(file).parent, start, list(range(first, last))
         opened = _opened_parquet(file)
         try:
             with opened:
                 for batch in opened.iter_batches(_ROWS, row_groups=groups, columns=[column], use_threads=False):
-                    for value in batch.column(0):
-                        content = value.as_py()
-                        content = content["bytes"] if isinstance(content, dict) else content
-                        yield {"name": f"{name} row {row}", "key": str(before + row), "bytes": content}
+                    for value in batch.column(column):
+                        read = functools.partial(encoded_image, value.as_py(), folder)
+                        yield _row(f"{name} row {row}", str(before + row), read)
                         row += 1
         # Damaged pages surface as ArrowInvalid, OSError or MemoryError, depending on the byte.
         except Exception as error:
@@ -212,52 +228,15 @@ def _footer_thread(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(1)
 
 
-def _tar_rows(shards: list[str]) -> Iterator[Row]:
-    for file in shards:
-        path = Path(file)
-        with _opened_tar(path) as archive:
-            while (member := _next_image(archive)) is not None:
-                name = f"{path.name}/{member.name}"
-                try:
-                    content = archive.extractfile(member)
-                    data = content.read() if content else b""
-                except _TAR_ERRORS as error:
-                    raise _tar_error(file, error) from None
-                yield {"name": name, "key": name, "bytes": data}
-
-
-_TAR_ERRORS = (OSError, EOFError, tarfile.TarError, zlib.error)
-
-
-def _opened_tar(file: Path) -> tarfile.TarFile:
-    try:
-        return tarfile.open(file)
-    # Its own words list every compression that was tried.
-    except tarfile.ReadError:
-        raise _tar_error(file, ValueError("not a tar file")) from None
-    except _TAR_ERRORS as error:
-        raise _tar_error(file, error) from None
-
-
-def _next_image(archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    try:
-        while (member := archive.next()) is not None:
-            # Otherwise a description of every member stays in memory.
-            archive.members = []  # type: ignore[attr-defined]
-            hidden = posixpath.basename(member.name).startswith(".")
-            if member.isfile() and not hidden and member.name.lower().endswith(TAR_MEMBERS):
-                return member
-    except _TAR_ERRORS as error:
-        raise _tar_error(archive.name, error) from None
-    return None
-
-
-def _tar_error(file: Any, error: Exception) -> DataError:
-    return DataError(f"{file} cannot be read as a tar file ({first_line(error)}); download or write it again")
+def _tar_rows(shards: list[tuple[str, str]]) -> Iterator[Row]:
+    for file, name in shards:
+        for member, read in tar_images(Path(file)):
+            yield _row(f"{name}/{member}", f"{name}/{member}", read)
 
 
 def _read_row(row: Row) -> Encoded:
-    return Encoded(row["name"], row["key"], row["bytes"])
+    content = row["bytes"] if row["bytes"] is not None else row["path"] and Path(row["path"])
+    return Encoded(row["name"], row["key"], UnreadableError(row["problem"]) if content is None else content)
 
 
 def _read_hub_row(row: Row, column: str) -> Encoded:
@@ -270,4 +249,5 @@ def _read_hub_row(row: Row, column: str) -> Encoded:
         with fsspec.open(path, "rb") as file:
             content = file.read()
     key = hashlib.sha256(content or b"").hexdigest()
-    return Encoded(path or f"image with SHA-256 {key[:16]}", key, content)
+    name = path or f"image with SHA-256 {key[:16]}"
+    return Encoded(name, key, UnreadableError("no bytes") if content is None else content)

@@ -8,7 +8,8 @@ import numpy as np
 from hybridvq.data.files import is_mini_imagenet, open_folder, open_mini_imagenet
 from hybridvq.data.hub import looks_like_hub_id, open_hub
 from hybridvq.data.images import Images, RecordImages, Records, Split
-from hybridvq.data.parquet import open_parquet, shard_files
+from hybridvq.data.listing import list_folder, note_left_out
+from hybridvq.data.parquet import image_shards, open_parquet
 from hybridvq.data.photos import PhotoTiles
 from hybridvq.errors import ConfigError, DataError
 
@@ -89,10 +90,17 @@ def _open_records(data: str, split: Split) -> tuple[Records, np.ndarray]:
 def _open_folder(folder: Path, split: Split) -> tuple[Records, np.ndarray]:
     if is_mini_imagenet(folder):
         return open_mini_imagenet(folder, split)
-    files = shard_files(folder, ".parquet")
-    if not files and shard_files(folder, ".tar"):
+    found = list_folder(folder)
+    shards = image_shards(found.parquet)
+    if shards:
+        note_left_out(folder, "parquet", found.tar + found.images)
+        return open_parquet(folder, shards, split)
+    if found.tar and not found.images:
         raise DataError(f"{folder} holds tar files, which can only be read as a stream; add --stream")
-    return open_parquet(folder, files, split) if files else open_folder(folder, split)
+    if found.parquet and not found.images:
+        return open_parquet(folder, found.parquet, split)
+    note_left_out(folder, "image", found.tar)
+    return open_folder(folder, found.images, split)
 
 
 def _open_file(file: Path, split: Split) -> tuple[Records, np.ndarray]:

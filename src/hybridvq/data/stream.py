@@ -16,8 +16,11 @@ import numpy as np
 from hybridvq.data.decode import UnreadableError, decode, fit, without_warnings
 from hybridvq.data.files import is_mini_imagenet
 from hybridvq.data.hub import looks_like_hub_id
-from hybridvq.data.images import Images, PixelMemory, Split, fingerprint
-from hybridvq.data.parquet import first_line, shard_files
+from hybridvq.data.images import MEMORY_BUDGET, Images, Split, fingerprint
+from hybridvq.data.listing import list_folder, note_left_out
+from hybridvq.data.machine import machine_fault
+from hybridvq.data.memory import PixelMemory, expected_bytes
+from hybridvq.data.parquet import first_line, image_shards
 from hybridvq.data.shards import Encoded, Shards, hub_shards, parquet_shards, tar_shards
 from hybridvq.data.sources import check_choice
 from hybridvq.data.splits import is_held_out
@@ -65,11 +68,15 @@ class Stream:
 
         dataset = self._shards.dataset
         strategy = "shards" if dataset.num_shards >= world_size else "examples"
-        # Made anew for each epoch: workers share the memory in which a data set keeps its epoch.
-        dataset = dataset.shuffle(seed=seed, buffer_size=self.shuffle_buffer)
-        dataset = split_dataset_by_node(dataset, rank, world_size, strategy)
-        dataset.set_epoch(epoch)
-        return self._guarded(iter(dataset))
+
+        def shuffled() -> Iterator[dict[str, Any]]:
+            # Made anew for each epoch: workers share the memory in which a data set keeps its epoch.
+            order = dataset.shuffle(seed=seed, buffer_size=self.shuffle_buffer)
+            order = split_dataset_by_node(order, rank, world_size, strategy)
+            order.set_epoch(epoch)
+            yield from order
+
+        return self._guarded(shuffled())
 
     def picture(self, example: dict[str, Any]) -> np.ndarray | str | None:
         """Decode an example: (H, W, 3) uint8 with min(H, W) == size.
@@ -85,8 +92,8 @@ class Stream:
         if self._shards.hashed and is_held_out(encoded.key) != (self.split == "test"):
             return None
         try:
-            if encoded.content is None:
-                raise UnreadableError("no bytes")
+            if isinstance(encoded.content, UnreadableError):
+                raise encoded.content
             with without_warnings():
                 return fit(decode(encoded.content), self.size)
         except UnreadableError as error:
@@ -135,7 +142,7 @@ class Stream:
 
     def _broken(self, error: Exception) -> DataError:
         reason = first_line(error).rstrip(". ")
-        return DataError(
+        return machine_fault(error) or DataError(
             f"{self.location} cannot be read any further ({reason}); check the network and its shards, then resume"
         )
 
@@ -147,14 +154,20 @@ class StreamedImages(Images):
         """Keep all of `pictures`, each (H, W, 3) uint8.
 
         Raises:
-            DataError: there is none.
+            DataError: there is none, or they take over 1 GiB and twice what as many photographs do.
         """
         self.name, self.split, self.size = stream.name, stream.split, stream.size
         self._memory = PixelMemory()
-        self._count = 0
-        while chunk := list(itertools.islice(pictures, 512)):
+        self._count = taken = 0
+        while chunk := list(itertools.islice(pictures, 32)):
             self._memory.extend(chunk)
             self._count += len(chunk)
+            taken += sum(picture.nbytes for picture in chunk)
+            if taken > max(MEMORY_BUDGET, 2 * expected_bytes(self._count, self.size)):
+                raise DataError(
+                    f"the first {self._count} images of {stream.location}, much longer than wide, take "
+                    f"{taken / 2**30:.1f} GiB of memory; give a smaller limit or size"
+                )
         if not self._count:
             raise DataError(f"{stream.location} has no readable image in its {self.split} split; give another data set")
         self.skipped = stream.skipped
@@ -200,6 +213,8 @@ def open_stream(
         shards = _open_path(path, split) if data and path.exists() else None
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its name and permissions") from None
+    except RuntimeError as error:
+        raise machine_fault(error) or error from None
     if shards is None:
         if not looks_like_hub_id(data):
             raise ConfigError(
@@ -212,7 +227,12 @@ def open_stream(
 
 def _open_path(path: Path, split: Split) -> Shards:
     if path.is_dir() and not is_mini_imagenet(path):
-        parquet, tar = shard_files(path, ".parquet"), shard_files(path, ".tar")
+        found = list_folder(path)
+        parquet, tar, images = image_shards(found.parquet), found.tar, found.images
+        if parquet or tar:
+            note_left_out(path, "parquet" if parquet else "tar", (tar if parquet else []) + images)
+        elif found.parquet and not images:
+            parquet = found.parquet
     else:
         parquet, tar = ([path] if path.suffix.lower() == end else [] for end in (".parquet", ".tar"))
     if parquet:

@@ -1,22 +1,26 @@
 """Priors on disk: config.json and model.safetensors in one folder, like a tokenizer's."""
 
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 
+from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, ModelError
 from hybridvq.pretrained import pretrained_folder, pretrained_names
 from hybridvq.priors.base import Prior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.quantizers import TokenSpace
+from hybridvq.ranges import Range
 from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder, weight_hash
+from hybridvq.weights import build_with_weights
+from hybridvq.writing import whole_folder
 
 FORMAT = 1
+SIDE = Range(1, 2**12)  # positions of a grid
 TOKENIZER = "tokenizer"  # the folder, within a prior's, of a copy of the tokenizer whose tokens it models
 
 
@@ -76,18 +80,10 @@ def save_prior(
     names = ("codebook_size", "stages", "gain", "levels", "dim", "has_own_vectors")
     parts = {name: getattr(space, name) for name in names}
     config = PriorConfig(name, prior.options, prior.shape, prior.classes, parts, tokenizer_sha256, class_names)
-    folder = Path(folder)
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir(parents=True)
-        (partial / CONFIG).write_text(json.dumps(asdict(config), indent=1) + "\n")
+    with whole_folder(Path(folder)) as partial:
+        (partial / CONFIG).write_bytes(to_json(asdict(config)))
         (partial / WEIGHTS).write_bytes(save({key: value.contiguous() for key, value in prior.state_dict().items()}))
         shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior:
@@ -107,8 +103,7 @@ def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior
             f"{tokenizer}; give that tokenizer, or train a prior on the tokens of this one"
         )
     try:
-        prior = config.build()
-        prior.load_state_dict(load_file(folder / WEIGHTS))
+        prior = build_with_weights(config.build, asdict(config), folder / WEIGHTS)
     except Exception as error:  # the safetensors reader, the constructor and torch each raise their own
         raise unusable(folder, error) from error
     return prior.eval()
@@ -149,12 +144,14 @@ def read_prior_config(folder: Path) -> PriorConfig:
         if not (folder / name).is_file():
             raise ModelError(f"{folder} holds no {name}; give a folder that `hybridvq train-prior` wrote")
     try:
-        content = json.loads((folder / CONFIG).read_text())
+        content = read_json(folder / CONFIG)
         if "prior" not in content:
             raise ValueError("its config.json names no prior")
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}; this version reads {FORMAT}")
         height, width = content["shape"]
+        for side in (height, width):
+            SIDE.check("shape", side)
         names = content["class_names"]
         return PriorConfig(**content | {"shape": (height, width), "class_names": names and tuple(names)})
     except Exception as error:  # what JSON and Python say of a file that could hold anything
@@ -163,7 +160,7 @@ def read_prior_config(folder: Path) -> PriorConfig:
 
 def unusable(folder: Path, error: Exception) -> ModelError:
     """The error that says what is wrong with a folder."""
-    reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:300]
     return ModelError(
         f"{folder} does not hold a prior that this version can load ({reason}); give a folder that "
         "`hybridvq train-prior` wrote"

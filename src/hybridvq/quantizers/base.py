@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybridvq.errors import ConfigError, ShapeError
+from hybridvq.errors import ConfigError, DataError, ShapeError
 from hybridvq.quantizers.normalize import UnitPower
 from hybridvq.quantizers.space import TokenSpace
 from hybridvq.quantizers.tokens import Quantized, Tokens
@@ -61,10 +61,13 @@ class Quantizer(nn.Module, ABC):
         Raises:
             ConfigError: a `step` is given, and this quantizer does not round to one.
             ShapeError: z has another shape.
+            DataError: z holds NaN or infinity; not looked for in training mode, where the loss shows it.
         """
         self.check_shape(z)
         if step is not None:
             raise ConfigError(f"step is {step}, but {type(self).__name__} has no step to round to; leave it out")
+        if not self.training and not torch.compiler.is_compiling() and not z.isfinite().all():
+            raise DataError("z holds NaN or infinity, which have no nearest code; check the encoder and its images")
         with torch.autocast(z.device.type, enabled=False):
             z = self.in_code_space(z)
             inner = self.quantize(z)

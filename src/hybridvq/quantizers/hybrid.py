@@ -16,6 +16,7 @@ from hybridvq.quantizers.logistic import LogisticMixture, logistic_bits
 from hybridvq.quantizers.space import TokenSpace
 from hybridvq.quantizers.structure import COARSER, Guess, Structure
 from hybridvq.quantizers.tokens import Quantized, Rate, Tokens
+from hybridvq.ranges import LARGEST_STEP, check_count, check_weight
 
 COARSEST, FINEST = 4.0, 0.2  # the steps of quality 1 and 100
 
@@ -99,12 +100,11 @@ class HybridQuantizer(Quantizer):
         decay: float = 0.99,
     ) -> None:
         super().__init__(dim)
-        for name, value, least in (("groups", groups, 0), ("code_dim", code_dim, 1), ("width", width, 1)):
-            if value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}")
-        for name, number in (("beta", beta), ("aside_steps", aside_steps), ("distortion", distortion)):
-            if not 0 <= number < math.inf:
-                raise ConfigError(f"{name} is {number}; it cannot be negative")
+        for name, count, least in (("groups", groups, 0), ("code_dim", code_dim, 1), ("width", width, 1)):
+            check_count(name, count, least)
+        check_count("aside_steps", aside_steps, 0, LARGEST_STEP)
+        for name, weight in (("beta", beta), ("distortion", distortion), ("balance", balance)):
+            check_weight(name, weight)
         if len(step_range) != 2 or not 0 < step_range[0] <= step_range[1] < math.inf:
             raise ConfigError(f"step_range is {list(step_range)}; give the smallest step and the largest, above 0")
         if not step > 0:
@@ -176,9 +176,8 @@ class HybridQuantizer(Quantizer):
 
     def read(self, tokens: Tokens) -> Tensor:
         codes, coefficients, step = tokens.codes, tokens.coefficients, tokens.step
-        if coefficients is None:
+        if coefficients is None or step is None:
             return self.predict(tokens)[0]
-        assert step is not None
         mean = torch.zeros((), device=coefficients.device) if codes is None else self.predict(tokens)[0]
         return add(mean, coefficients.to(mean.dtype), step[:, None, None, None])
 

@@ -116,9 +116,12 @@ class TokenSpace:
         codes, gains = tokens.codes, tokens.gains
         if codes is not None:
             check_indices("codes", codes, self.codebook_size)
-        for name in ("vectors", "step"):
-            if name in tokens.parts and not tokens.parts[name].is_floating_point():
-                raise ConfigError(f"the {name} are {tokens.parts[name].dtype}; they must be floats")
+        for name, kind in (("vectors", "floats"), ("step", "floats"), ("coefficients", "whole numbers")):
+            part = tokens.parts.get(name)
+            if part is not None and part.is_floating_point() != (kind == "floats"):
+                raise ConfigError(f"the {name} are {part.dtype}; they must be {kind}")
+        if tokens.step is not None and not (tokens.step > 0).all():
+            raise ConfigError(f"step is {tokens.step.tolist()}; it must be all positive")
         if tokens.passed is not None and tokens.passed.dtype != torch.bool:
             raise ConfigError(f"passed is {tokens.passed.dtype}; it says yes or no of each position, as bool")
         if gains is None or codes is None:

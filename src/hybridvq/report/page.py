@@ -11,11 +11,12 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from hybridvq.printing import printable
 from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.montage import montage_png
 from hybridvq.report.pictures import Pictures, Reconstructions, colour_bar, load_pictures, psnr_db, psnr_text, to_png
 from hybridvq.report.rate import operating_points, rate_figure
-from hybridvq.report.result import REFERENCE, Recipe, Stat, as_number, by_group, gather, read_result
+from hybridvq.report.result import REFERENCE, Recipe, Stat, as_number, by_group, drawing, gather, read_result
 from hybridvq.report.style import MISSING, bits_text, looks, significant, significant_decimals
 from hybridvq.report.summary import summary
 from hybridvq.report.table import COLUMNS, cells, format_stat
@@ -43,8 +44,11 @@ def write_report(folder: Path) -> Path:
     result = read_result(folder)
     recipes = gather(result)
     source = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    html = environment.from_string(source).render(_context(folder, result, recipes))
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
+    )
+    with drawing(folder / "result.json"):
+        html = environment.from_string(source).render(_context(folder, result, recipes))
     return save(folder / "report.html", html.encode("utf-8"))
 
 
@@ -61,6 +65,11 @@ def write_figures(folder: Path, out: Path, pictures: bool = True) -> list[Path]:
     result = read_result(folder)
     recipes = gather(result)
     out.mkdir(parents=True, exist_ok=True)
+    with drawing(folder / "result.json"):
+        return draw_figures(folder, out, result, recipes, pictures)
+
+
+def draw_figures(folder: Path, out: Path, result: dict[str, Any], recipes: list[Recipe], pictures: bool) -> list[Path]:
     written = [save(out / "curves.svg", to_svg(curves_figure(recipes)))]
     if any(map(operating_points, recipes)):
         written.append(save(out / "rate.svg", to_svg(rate_figure(recipes))))
@@ -71,6 +80,11 @@ def write_figures(folder: Path, out: Path, pictures: bool = True) -> list[Path]:
     if isinstance(shown, Pictures):
         written.append(save(out / "pictures.png", montage_png(shown)))
     return written
+
+
+def _shown(value: Any) -> Any:
+    """A text as the page shows it; markup and numbers as they are."""
+    return printable(" ".join(value.split())) if type(value) is str else value
 
 
 def save(path: Path, content: bytes) -> Path:

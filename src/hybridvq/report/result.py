@@ -1,14 +1,17 @@
 """Read result.json and gather the runs of one recipe, which differ only in their seed."""
 
-import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hybridvq.errors import ConfigError
+from hybridvq.documents import read_json
+from hybridvq.errors import ConfigError, HybridVQError
+from hybridvq.printing import printable
 
 SCHEMA = 1
 REFERENCE = "continuous reference"
@@ -89,13 +92,30 @@ def read_result(folder: Path) -> dict[str, Any]:
     """
     path = Path(folder) / "result.json"
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_json(path)
     except FileNotFoundError:
         raise ConfigError(f"{path} does not exist; run `hybridvq compare` first.") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read ({error}); run `hybridvq compare` again.") from error
     gather(result, str(path))
     return result
+
+
+@contextmanager
+def drawing(source: Path | str) -> Iterator[None]:
+    """Turn whatever breaks while a result is drawn into a sentence: its values may be of any type.
+
+    Raises:
+        ConfigError: the result of `source` cannot be drawn.
+    """
+    try:
+        yield
+    except (HybridVQError, OSError):
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"{source} is not a result that can be drawn ({type(error).__name__}); run `hybridvq compare` again"
+        ) from error
 
 
 def gather(result: dict[str, Any], source: str = "the result") -> list[Recipe]:
@@ -117,7 +137,7 @@ def gather(result: dict[str, Any], source: str = "the result") -> list[Recipe]:
             raise ConfigError(f"{source} has a run without {', '.join(missing)}; {again}")
         together.setdefault(run["recipe"], []).append(run)
     return [
-        Recipe(name, same[0]["title"], same[0]["group"], same[0]["description"], tuple(same))
+        Recipe(printable(name), printable(same[0]["title"]), same[0]["group"], same[0]["description"], tuple(same))
         for name, same in together.items()
     ]
 

@@ -1,7 +1,7 @@
 """What happens between the steps of a run: measurements, checkpoints, the progress bar."""
 
 import io
-import sys
+import json
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -17,7 +17,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hybridvq.data import EvalBatches
 from hybridvq.errors import TrainingError
 from hybridvq.evaluation import evaluate
+from hybridvq.printing import say
 from hybridvq.settings import Schedule
+from hybridvq.training.folder import RUN
 from hybridvq.training.history import History, PriorHistory
 from hybridvq.training.module import TokenizerTraining, Training, advice
 from hybridvq.training.watch import Watch
@@ -113,7 +115,7 @@ class TokenizerRecorder(Recorder):
             if self.stop:
                 raise TrainingError(f"stopped at {text}; --watch warn goes on")
             if first:
-                print(f"{self.title}: warning: {text}", file=sys.stderr)
+                say(f"{self.title}: warning: {text}", error=True)
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The first process measures; the others wait for the result."""
@@ -161,15 +163,19 @@ class ProgressBar(Callback):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are moved into place when they are complete.
+    """Checkpoints that say which run they are of, and are moved into place when they are complete.
 
     Lightning's own are assembled in the system's temporary folder; moved from there to another file system they are
     copied, and a kill leaves half of one.
     """
 
+    def __init__(self, described: dict[str, Any]) -> None:
+        super().__init__()
+        self.described = described
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         content = io.BytesIO()
-        torch.save(checkpoint, content)
+        torch.save(checkpoint | {RUN: json.dumps(self.described)}, content)
         try:
             write_whole(Path(path), content.getbuffer())
         except OSError as error:

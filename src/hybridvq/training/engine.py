@@ -2,9 +2,9 @@
 
 import json
 import logging
-import shutil
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -43,10 +43,11 @@ def run(
 ) -> None:
     """Train `module` from its start, or the last checkpoint in `folder`, to the end, and let `save` write its model.
 
+    The folder is to be this run's own, see `hybridvq.training.folder.own`.
+
     Raises: as `train`.
     """
     first, path = processes.rank == 0, folder / CHECKPOINT
-    fresh = first and not folder.exists()
     checkpoint = begin(described, folder, resume, first)
     callbacks: list[Callback] = [recorder]
     if processes.world_size > 1:
@@ -55,26 +56,22 @@ def run(
     if progress and first and sys.stderr.isatty():
         callbacks.append(ProgressBar(module.settings.steps))
     finished = checkpoint is not None and recorder.finished(checkpoint)
-    try:
-        with nullcontext() if finished else joined(processes, path):
-            if finished:
-                assert checkpoint is not None
-                module.load_state_dict(checkpoint["state_dict"])
-                recorder.load_state_dict(checkpoint["callbacks"][recorder.state_key])
-            else:
-                fit(module, folder, checkpoint, callbacks, processes)
-            recorder.conclude(module.eval())
-            if first:
-                write_model(save, folder)
-    except BaseException:
-        if fresh and not path.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+    with nullcontext() if finished else joined(processes, path):
+        if finished:
+            assert checkpoint is not None
+            module.load_state_dict(checkpoint["state_dict"])
+            recorder.load_state_dict(checkpoint["callbacks"][recorder.state_key])
+        else:
+            fit(module, folder, described, checkpoint, callbacks, processes)
+        recorder.conclude(module.eval())
+        if first:
+            write_model(save, folder)
 
 
 def fit(
     module: Training,
     folder: Path,
+    described: dict[str, Any],
     checkpoint: dict[str, Any] | None,
     callbacks: list[Callback],
     processes: Processes,
@@ -84,6 +81,7 @@ def fit(
     Raises: as `train`.
     """
     first, path = checkpoint["global_step"] if checkpoint else 0, folder / CHECKPOINT
+    interrupt = signal.getsignal(signal.SIGINT)
     with quiet_lightning():
         trainer = L.Trainer(
             max_steps=module.settings.steps,
@@ -91,7 +89,7 @@ def fit(
             # Of steps that a killed run logged after its last checkpoint, TensorBoard shows those of the second time.
             logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first),
             callbacks=callbacks,
-            plugins=[WholeCheckpoints(), environment(processes)],
+            plugins=[WholeCheckpoints(described), environment(processes)],
             strategy="ddp" if processes.world_size > 1 else "auto",
             devices=processes.devices,
             num_nodes=processes.num_nodes,
@@ -106,7 +104,7 @@ def fit(
             trainer.fit(module, ckpt_path=path if checkpoint else None, weights_only=True)
         # Lightning makes a SystemExit of Ctrl-C, after turning the signal off.
         except (SystemExit, KeyboardInterrupt) as stop:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, interrupt)
             advice = (
                 "add --resume to go on from the last checkpoint" if path.exists() else "no checkpoint was written yet"
             )
@@ -141,16 +139,20 @@ def resolve_precision(precision: str) -> Any:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Silence Lightning's hints while inside: they are about its own options, which a user here does not set."""
+    """Silence Lightning's hints while inside, which are about its own options, and the last words of threads."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
+    show = threading.excepthook
+    # What stops TensorBoard's thread, its next call raises here.
+    threading.excepthook = lambda stop: None if isinstance(stop.exc_value, OSError) else show(stop)
     with warnings.catch_warnings():
         for text in QUIET:
             warnings.filterwarnings("ignore", message=f".*{text}")
         try:
             yield
         finally:
+            threading.excepthook = show
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)

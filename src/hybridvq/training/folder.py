@@ -1,19 +1,45 @@
 """The folder of a run: what it was begun with, its checkpoint, its model."""
 
-import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
+from hybridvq.documents import parse_json, to_json
 from hybridvq.errors import ConfigError, ModelError, TrainingError
-from hybridvq.writing import write_whole
+from hybridvq.writing import remove_partial, sole_writer, whole_folder, write_whole
 
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 RECIPE = "recipe.json"
+RUN = "hybridvq_run"  # in a checkpoint, what its run was begun with
+
+
+@contextmanager
+def own(folder: Path, first: bool) -> Iterator[None]:
+    """Inside, the folder is this run's alone; a new one goes if the run fails before its first checkpoint.
+
+    Only the `first` process of several writes, and so only it sees to that.
+
+    Raises:
+        ConfigError: another run is writing there, or the folder cannot be written.
+    """
+    if not first:
+        yield
+        return
+    fresh, path = not folder.exists(), folder / CHECKPOINT
+    with sole_writer(folder):
+        for place in (folder, path.parent):
+            remove_partial(place)
+        try:
+            yield
+        except BaseException:
+            if fresh and not path.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) -> dict[str, Any] | None:
@@ -26,7 +52,7 @@ def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) ->
     written, path = folder / RECIPE, folder / CHECKPOINT
     try:
         if resume and written.is_file():
-            check_same(written, described)
+            check_same(written, written.read_bytes(), described)
         has_checkpoint, has_model = path.is_file(), (folder / "model").exists()
         if has_checkpoint and not resume:
             raise ConfigError(
@@ -35,24 +61,27 @@ def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) ->
         if has_model and not has_checkpoint:
             raise ConfigError(f"{folder} holds a model already; choose another --out, or delete it")
         if has_checkpoint:
-            return read_checkpoint(path)
+            checkpoint = read_checkpoint(path)
+            if RUN in checkpoint:  # an earlier version did not say
+                check_same(path, checkpoint[RUN], described)
+            return checkpoint
         if first:
-            write_whole(written, (json.dumps(described, indent=2) + "\n").encode())
+            write_whole(written, to_json(described, indent=2))
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written ({error.strerror or error}); choose another --out") from error
     return None
 
 
-def check_same(written: Path, described: dict[str, Any]) -> None:
-    """Raise ModelError unless a run was begun with what is described."""
+def check_same(path: Path, begun: str | bytes, described: dict[str, Any]) -> None:
+    """Raise ModelError unless the run that a file belongs to was begun, as that file says, with what is described."""
     try:
-        keys = differing(json.loads(written.read_bytes()), json.loads(json.dumps(described)))
+        keys = differing(parse_json(begun), parse_json(to_json(described)))
     except ValueError as error:
-        raise ModelError(f"{written} cannot be read ({error}); use another folder") from error
+        raise ModelError(f"{path} cannot be read ({error}); use another folder") from error
     if keys:
         raise ModelError(
-            f"{written.parent} was begun with another recipe, seed or images (see {', '.join(keys)} of {written.name} "
-            "there); use the same, or another folder"
+            f"the run of {path} was begun with another recipe, seed or images (see {', '.join(keys)} there); use the "
+            "same, or another folder"
         )
 
 
@@ -88,14 +117,12 @@ def write_model(save: Callable[[Path], object], folder: Path) -> None:
     Raises:
         TrainingError: it cannot be written.
     """
-    partial, final = folder / "model.partial", folder / "model"
-    shutil.rmtree(partial, ignore_errors=True)
+    final = folder / "model"
     try:
-        save(partial)
-        shutil.rmtree(final, ignore_errors=True)
-        partial.replace(final)
+        with whole_folder(final) as partial:
+            save(partial)
+            shutil.rmtree(final, ignore_errors=True)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
         raise TrainingError(
             f"{final} cannot be written ({error}); make room there and resume, which trains nothing again"
         ) from error

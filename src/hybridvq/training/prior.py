@@ -21,7 +21,7 @@ from hybridvq.settings import PriorSettings, PriorTrainingSettings
 from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
 from hybridvq.training.callbacks import Recorder
 from hybridvq.training.engine import run, seed_everything
-from hybridvq.training.folder import CHECKPOINT, begin, write_model
+from hybridvq.training.folder import CHECKPOINT, begin, own, write_model
 from hybridvq.training.history import PriorHistory
 from hybridvq.training.module import StepSampler, Training, advice
 from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
@@ -73,19 +73,22 @@ def train_prior(
             shutil.copyfile(source / name, partial / TOKENIZER / name)
 
     history, processes = PriorHistory(), find_processes(devices, num_nodes)
+    first = processes.rank == 0
     if isinstance(prior, StaticPrior):
-        begin(described, folder, resume, processes.rank == 0)
-        prior.fit(split(batch)[0] for batch in learned.in_order(EVAL_BATCH))
-        history.tests.append({"step": 0} | measure(prior, held_out))
-        if processes.rank == 0:
-            write_model(save, folder)
+        with own(folder, first):
+            begin(described, folder, resume, first)
+            prior.fit(split(batch)[0] for batch in learned.in_order(EVAL_BATCH))
+            history.tests.append({"step": 0} | measure(prior, held_out))
+            if first:
+                write_model(save, folder)
         return prior.eval(), history
     gains = learned.batch(slice(None)).get("gains")
     if gains is not None:
         prior.fit_scale(gains)
     module = PriorTraining(prior, settings.training, learned, seed)
     recorder = PriorRecorder(settings.training, history, folder / CHECKPOINT, prior, held_out)
-    run(module, recorder, described, folder, processes, save, resume, progress)
+    with own(folder, first):
+        run(module, recorder, described, folder, processes, save, resume, progress)
     return prior.eval(), history
 
 

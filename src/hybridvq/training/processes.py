@@ -4,31 +4,30 @@ import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
-    SLURMEnvironment,
     TorchElasticEnvironment,
 )
 from lightning.pytorch.callbacks import Callback
 
 from hybridvq import distributed
 from hybridvq.errors import ConfigError, LostProcessError
-from hybridvq.launch import LOST, Processes, together
+from hybridvq.launch import LOST, Processes, adopt_step, together
+
+PATIENCE = timedelta(minutes=5)  # with processes that do not come
 
 
 def environment(processes: Processes) -> ClusterEnvironment:
     """Where Lightning reads ranks; never left to it, for it counts any job of SLURM as several processes."""
-    if processes.world_size == 1:
-        return LightningEnvironment()
-    if processes.launcher == "slurm":
-        return SLURMEnvironment(auto_requeue=False)
-    return TorchElasticEnvironment()
+    return LightningEnvironment() if processes.world_size == 1 else TorchElasticEnvironment()
 
 
 class OneOfSeveral(Callback):
@@ -38,7 +37,7 @@ class OneOfSeveral(Callback):
     """
 
     def __init__(self, run: str) -> None:
-        self.run = run
+        self.run, self.answer = run, signal.getsignal(signal.SIGTERM)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if not distributed.agreed(self.run):
@@ -48,7 +47,7 @@ class OneOfSeveral(Callback):
             )
 
     def on_train_start(self, *_: Any) -> None:
-        signal.signal(signal.SIGTERM, terminate)
+        signal.signal(signal.SIGTERM, self.answer if callable(self.answer) else terminate)
 
 
 def terminate(*_: Any) -> None:
@@ -60,23 +59,42 @@ def joined(processes: Processes, checkpoint: Path) -> Iterator[None]:
     """All processes of a run from its first step to its model; afterwards each is on its own again.
 
     Raises:
-        LostProcessError: another one stopped.
+        LostProcessError: another one stopped, or does not come.
     """
     with together(processes):
         try:
+            meet(processes)
             yield
             distributed.wait()
         except RuntimeError as error:
             if not of_connection(error):
                 raise
-            if not dist.is_initialized():
-                raise ConfigError(
-                    f"the processes cannot connect ({reason(error)}); check MASTER_ADDR and MASTER_PORT"
-                ) from error
             advice = "go on with --resume" if checkpoint.exists() else "no checkpoint was written yet, so start again"
             raise LostProcessError(f"{LOST}; see what it says, and {advice}") from error
         finally:
             distributed.leave()
+
+
+def meet(processes: Processes) -> None:
+    """Connect with the other processes, for which Lightning would wait half an hour without a word.
+
+    Raises:
+        LostProcessError: they do not come.
+    """
+    if processes.world_size == 1:
+        return
+    if processes.launcher == "slurm":
+        adopt_step()
+    try:
+        store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
+        store.set_timeout(dist.default_pg_timeout)  # what is waited for later may be a measurement of the first
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    except (RuntimeError, ValueError) as error:
+        raise LostProcessError(
+            f"the {processes.world_size} processes of this run did not meet within {PATIENCE.seconds} seconds "
+            f"({reason(error)}); start all of them, and check MASTER_ADDR and MASTER_PORT"
+        ) from error
 
 
 def of_connection(error: RuntimeError) -> bool:

@@ -12,7 +12,7 @@ from hybridvq.settings import Recipe
 from hybridvq.tokenizer import Tokenizer
 from hybridvq.training.callbacks import TokenizerRecorder
 from hybridvq.training.engine import run, seed_everything
-from hybridvq.training.folder import CHECKPOINT
+from hybridvq.training.folder import CHECKPOINT, own
 from hybridvq.training.history import History
 from hybridvq.training.module import TokenizerTraining
 from hybridvq.training.watch import Watch
@@ -36,7 +36,8 @@ def train(
     Writes into `folder`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/ (safetensors).
     With `resume`, continues from the checkpoint there, to the very weights an uninterrupted run would have; a run that
     is finished is returned as it is. A `watch` says on stderr when codes collapse, a gain runs away or the loss spikes,
-    and may stop the run. A run that fails before its first checkpoint leaves no new folder behind.
+    and may stop the run. A run that fails before its first checkpoint leaves no new folder behind, and while one writes
+    into `folder`, another is refused.
 
     With several `devices` (auto: all GPUs) or `num_nodes`, as many processes share each batch and come to the weights
     of one, to rounding. torchrun and SLURM start them and tell their number, which need not be repeated; otherwise the
@@ -46,7 +47,8 @@ def train(
     A `tokenizer`, such as one with modules of your own, is trained in place of the one that the recipe describes.
 
     Raises:
-        ConfigError: the recipe does not fit the images or the devices, or `folder` holds a run and `resume` is not set.
+        ConfigError: the recipe does not fit the images or the devices, `folder` holds a run and `resume` is not set, or
+            another run is writing there.
         ModelError: `resume` finds a run of another recipe, seed or images, or a checkpoint that cannot be read.
         TrainingError: a loss is not finite, the watch stopped the run, the disk cannot be written, or another process
             stopped (LostProcessError).
@@ -55,7 +57,7 @@ def train(
     processes = find_processes(devices, num_nodes)
     described = describe(recipe, seed, train_images)
     if tokenizer is None:
-        tokenizer = build_tokenizer(recipe, seed)
+        tokenizer = build_tokenizer(recipe, seed, train_images.size)
     else:
         described["model"] = tokenizer.config
     tokenizer.check_size(train_images.size)
@@ -65,18 +67,19 @@ def train(
     recorder = TokenizerRecorder(
         recipe.training, history, folder / CHECKPOINT, test_batches, watching, watch == "stop", recipe.title
     )
-    run(module, recorder, described, folder, processes, tokenizer.save_pretrained, resume, progress)
+    with own(folder, processes.rank == 0):
+        run(module, recorder, described, folder, processes, tokenizer.save_pretrained, resume, progress)
     return tokenizer, history
 
 
-def build_tokenizer(recipe: Recipe, seed: int) -> Tokenizer:
-    """The untrained tokenizer, whose weights follow from the seed.
+def build_tokenizer(recipe: Recipe, seed: int, size: int | None = None) -> Tokenizer:
+    """The untrained tokenizer, whose weights follow from the seed, for images of `size` pixels a side.
 
     Raises:
         ConfigError: the recipe describes none, or the seed is out of range.
     """
     seed_everything(seed)
-    tokenizer = Tokenizer(**asdict(recipe.model))
+    tokenizer = Tokenizer(**asdict(recipe.model), size=size)
     tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return tokenizer
 
