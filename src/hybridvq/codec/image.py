@@ -27,7 +27,7 @@ COLOUR, GREY = 0, 1  # the header's `colour`
 STRIP = 256  # rows that are looked at together for colours
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Codec:
     """A tokenizer and what its tokens are coded with.
 
@@ -54,6 +54,10 @@ class Codec:
                     f"the tables ({FILE}) are of a model whose {key} is {others}, and this one's is {own}; run "
                     "`hybridvq fit-codec` again"
                 )
+
+    def __repr__(self) -> str:
+        factor, model = self.tokenizer.downsampling, self.tables.model
+        return f"Codec({self.tokenizer.quantizer}, downsampling={factor}, model={model[:12]})"
 
     @classmethod
     def load(cls, model: str | Path, device: str | torch.device | None = None) -> "Codec":
