@@ -26,47 +26,52 @@ ALLOWED = {
     "extras": {"errors"},
     "settings": {"errors", "ranges"},
     "recipe": {"documents", "errors", "settings"},
+    "threads": {"errors", "ranges"},
+    "devices": {"errors"},
     "distributed": set(),
     "launch": {"errors"},
     "quantizers": {"errors", "distributed", "ranges"},
     "networks": {"errors", "distributed"},
     "metrics": set(),
     "writing": {"errors"},
-    "data": {"documents", "errors", "printing"},
+    "data": {"documents", "errors", "printing", "threads"},
+    "pixels": {"data", "errors"},
+    "tiles": {"devices", "errors", "networks", "pixels", "quantizers"},
     "pretrained": set(),
     "tokenizer": {
-        "documents", "errors", "networks", "pretrained", "quantizers", "ranges", "settings", "weights"
+        "devices", "documents", "errors", "networks", "pixels", "pretrained", "quantizers", "ranges", "settings",
+        "tiles", "weights",
     },
-    "export": {"_version", "documents", "errors", "extras", "quantizers", "tokenizer", "writing"},
+    "export": {"_version", "devices", "documents", "errors", "extras", "quantizers", "tokenizer", "writing"},
     "half": {"errors", "tokenizer", "writing"},
-    "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
+    "evaluation": {"devices", "errors", "metrics", "quantizers", "tokenizer"},
     "priors": {
-        "documents", "errors", "evaluation", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights",
+        "devices", "documents", "errors", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights",
         "writing"
     },
-    "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
+    "files": {"errors", "data", "metrics", "evaluation", "quantizers", "tiles", "tokenizer", "writing"},
     "bulk": {
-        "_version", "documents", "errors", "extras", "data", "evaluation", "quantizers", "tokenizer", "writing"
+        "_version", "devices", "documents", "errors", "extras", "data", "quantizers", "tokenizer", "writing"
     },
     "generation": {
-        "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
+        "errors", "settings", "data", "files", "pixels", "priors", "quantizers", "tokenizer", "writing"
     },
     "codec": {
-        "documents", "errors", "settings", "metrics", "data", "networks", "quantizers", "ranges", "tokenizer",
-        "evaluation", "files", "writing",
+        "devices", "documents", "errors", "settings", "metrics", "data", "networks", "pixels", "quantizers", "ranges",
+        "tiles", "tokenizer", "evaluation", "files", "writing",
     },
     "training": {
-        "documents",
+        "devices", "documents",
         "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
         "evaluation", "printing", "writing",
     },
     "comparison": {
-        "documents",
+        "devices", "documents", "pixels",
         "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
     },
     "report": {"documents", "errors", "metrics", "printing", "writing"},
     "app": {
-        "documents",
+        "devices", "documents", "pixels", "tiles",
         "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
         "generation", "printing", "report",
     },
@@ -76,7 +81,7 @@ ALLOWED = {
         "report", "app", "printing", "ranges", "writing"
     },
     "__main__": {"cli"},
-    "cli": {"_version", "commands", "errors", "extras", "launch", "printing", "recipe", "__main__"},
+    "cli": {"_version", "commands", "errors", "extras", "launch", "printing", "recipe", "threads", "__main__"},
 }  # fmt: skip
 
 

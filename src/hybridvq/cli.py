@@ -24,12 +24,13 @@ from hybridvq.commands import (
     train,
     train_prior,
 )
-from hybridvq.commands.arguments import new_parser, underscored
+from hybridvq.commands.arguments import add_threads_argument, new_parser, underscored
 from hybridvq.errors import DataError, HybridVQError, LostProcessError
 from hybridvq.extras import missing
 from hybridvq.launch import is_first
 from hybridvq.printing import say
 from hybridvq.recipe import plain
+from hybridvq.threads import threads_limited
 
 EXAMPLES = """examples:
   hybridvq compare --recipes vector projected --steps 500      compare two quantizers on sample photographs
@@ -85,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         arguments = parser.instantiate(parser.parse_args(words))
         command = arguments.subcommand
-        COMMANDS[command].run(arguments[command], words)
+        with threads_limited(arguments[command].threads):
+            COMMANDS[command].run(arguments[command], words)
     except ArgumentError as error:
         help_of = " ".join(["hybridvq", *words[:1]]) if words[0] in COMMANDS else "hybridvq"
         return complain(f"{plain(error)}; see `{help_of} --help`")
@@ -126,6 +128,7 @@ def build_parser(words: Sequence[str]) -> ArgumentParser:
         own = new_parser(description=command.SUMMARY)
         if words[:1] == [name]:
             command.add_arguments(own, words)
+            add_threads_argument(own)
         commands.add_subcommand(name, own, help=command.SUMMARY)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser

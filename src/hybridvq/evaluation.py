@@ -1,17 +1,15 @@
 """Measure a tokenizer on held-out images."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from hybridvq import metrics
+from hybridvq.devices import evaluating
 from hybridvq.errors import ShapeError
 from hybridvq.quantizers import Quantized, Tokens
 from hybridvq.quantizers.base import FLOAT_BITS
@@ -256,27 +254,3 @@ def raw_bits(tokenizer: Tokenizer, tokens: Tokens) -> float:
     if levels and tokens.gains is not None:
         bits += tokens.gains.shape[1] * math.log2(levels)
     return bits
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """Evaluation mode while inside, and after it each part in the mode it was in before; gives the model's device."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield next(chain(model.parameters(), model.buffers())).device
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-def to_pixels(x: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1] to (B, H, W, 3) uint8."""
-    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(1, -1).cpu()
-
-
-def default_device() -> torch.device:
-    """The first of CUDA, Apple's Metal and the CPU that this machine has."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -19,8 +19,8 @@ from hybridvq.data import open_image, to_rgb
 from hybridvq.data.batches import to_tensor
 from hybridvq.data.decode import UnreadableError, fit
 from hybridvq.errors import ConfigError, DataError
-from hybridvq.evaluation import to_pixels
 from hybridvq.files import save_png
+from hybridvq.pixels import to_pixels
 from hybridvq.priors import Prior, prior_folder, read_prior_config
 from hybridvq.quantizers import Tokens
 from hybridvq.settings import SamplingSettings

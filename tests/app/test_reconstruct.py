@@ -12,7 +12,7 @@ from hybridvq.app import reconstruct
 from hybridvq.app.models import load_model
 from hybridvq.app.picture import Picture
 from hybridvq.evaluation import reconstruct as through
-from hybridvq.evaluation import to_pixels
+from hybridvq.pixels import to_pixels
 
 
 @pytest.fixture

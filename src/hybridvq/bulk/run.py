@@ -14,6 +14,7 @@ from hybridvq.bulk.local import default_workers, make_shards
 from hybridvq.bulk.schema import MANIFEST, Manifest, describe, read_manifest
 from hybridvq.bulk.shards import Job, read_footer, without_memory
 from hybridvq.data import Images
+from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.tokenizer import load_tokenizer, model_folder
 from hybridvq.writing import remove_partial, sole_writer, write_whole
@@ -37,6 +38,7 @@ def tokenize(
     images: Images,
     out: str | Path,
     *,
+    device: Device = "auto",
     workers: int | None = None,
     shard_images: int = SHARD_IMAGES,
     batch_size: int = BATCH,
@@ -52,7 +54,8 @@ def tokenize(
         model: a run, a model folder or a hub id.
         images: one split of a data set, see `hybridvq.data.open_images`.
         out: the folder; one model, data set and setting each.
-        workers: how many make shards at a time; if None, one for each core, or for each accelerator where there is one.
+        device: where they are computed; auto and cuda mean every GPU there is, and on a cluster its own.
+        workers: how many make shards at a time; if None, one for each thread of torch, or for each accelerator.
         shard_images: n.
         batch_size: images encoded together.
         engine: worker processes of this machine, or the actors of a Ray cluster.
@@ -68,6 +71,7 @@ def tokenize(
     for name, value in (("workers", workers), ("shard_images", shard_images), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
+    place = find_device(device)
     folder, out = model_folder(model).absolute(), Path(out).absolute()
     manifest = describe(load_tokenizer(folder), folder, images, shard_images)
     with sole_writer(out):
@@ -80,7 +84,7 @@ def tokenize(
 
             follow(cluster.make_shards(job, todo, workers, address), manifest, todo)
         elif todo:
-            follow(make_shards(job, todo, min(workers or default_workers(), len(todo))), manifest, todo)
+            follow(make_shards(job, todo, min(workers or default_workers(place), len(todo)), place), manifest, todo)
     size = sum((out / manifest.file(shard)).stat().st_size for shard in range(manifest.shards))
     return Summary(manifest.shards, len(todo), manifest.images, size)
 

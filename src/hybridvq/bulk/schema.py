@@ -13,9 +13,9 @@ import torch
 
 from hybridvq._version import __version__
 from hybridvq.data import Images
+from hybridvq.devices import evaluating
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, DataError
-from hybridvq.evaluation import evaluating
 from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import CONFIG, Tokenizer, weight_hash
 

@@ -57,6 +57,25 @@ def add_codec_argument(parser: ArgumentParser) -> None:
     )
 
 
+def add_device_argument(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        type=str,
+        default="auto",
+        help="where to compute: cpu, cuda, cuda:1, mps; auto takes the first of CUDA, Apple's Metal and the CPU",
+    )
+
+
+def add_threads_argument(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads",
+        type=int | None,
+        default=None,
+        help="processor threads to compute on; if not given, as many as OMP_NUM_THREADS says, or as the cores that "
+        "this process may use",
+    )
+
+
 def checked_out(out: str, ending: str = "") -> Path:
     """--out of a command that writes a folder, or, with an `ending`, one file of that ending.
 
@@ -118,6 +137,7 @@ def add_run_arguments(parser: ArgumentParser, out: str, seed_of: str) -> None:
         default=None,
         help="machines that train together; if not given, as many as torchrun or SLURM use, or 1",
     )
+    add_device_argument(parser)
     parser.add_argument("--eval_images", type=int, default=2048, help="held-out images measured during the training")
 
 

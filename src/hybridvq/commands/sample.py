@@ -6,7 +6,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import checked_out, settings_of
+from hybridvq.commands.arguments import add_device_argument, checked_out, settings_of
 from hybridvq.errors import ConfigError
 from hybridvq.printing import say
 from hybridvq.settings import SamplingSettings
@@ -34,6 +34,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument(
         "--model", type=str | None, default=None, help="a tokenizer to decode with, instead of the prior's own copy"
     )
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -44,7 +45,6 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     out = checked_out(arguments.out)
     import torch
 
-    from hybridvq.evaluation import default_device
     from hybridvq.generation import (
         continue_picture,
         file_names,
@@ -57,9 +57,9 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.priors import load_prior, tokenizer_of_prior
     from hybridvq.tokenizer import load_tokenizer
 
-    device, count = default_device(), arguments.count
+    device, count = arguments.device, arguments.count
     model = arguments.model or tokenizer_of_prior(arguments.prior)
-    prior, tokenizer = load_prior(arguments.prior, model).to(device), load_tokenizer(model).to(device)
+    prior, tokenizer = load_prior(arguments.prior, model, device=device), load_tokenizer(model, device=device)
     h, w = arguments.shape or prior.shape
     prior.check_shape((h, w))
     classes: list[int | None] = [*label_numbers(arguments.labels, arguments.prior)] or [None]

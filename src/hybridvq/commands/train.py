@@ -83,6 +83,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         watch=arguments.watch,
         devices=arguments.devices,
         num_nodes=arguments.num_nodes,
+        device=arguments.device,
     )
     if data.stream:
         list_skipped(images.skipped)

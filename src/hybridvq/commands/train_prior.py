@@ -67,6 +67,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         eval_images=arguments.eval_images,
         devices=arguments.devices,
         num_nodes=arguments.num_nodes,
+        device=arguments.device,
     )
     if processes.rank == 0:
         best = min(history.tests, key=lambda test: test["bits"])
@@ -95,7 +96,7 @@ def make_tokens(arguments: Namespace) -> tuple["TokenSet", "TokenSet"]:
         images = open_images(data.data, split, size=data.size, skip_unreadable=data.skip_unreadable)
         list_skipped(images.skipped)
         folder = Path(arguments.out) / "tokens" / split
-        tokenize(arguments.model, images, folder)
+        tokenize(arguments.model, images, folder, device=arguments.device)
         return load_tokens(folder)
 
     return make("train"), make("test")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save
 
+from hybridvq.devices import Device, find_device
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, ModelError
 from hybridvq.pretrained import pretrained_folder, pretrained_names
@@ -83,15 +84,18 @@ def save_prior(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior:
-    """The prior saved in a folder, or in the `model` folder of a training run, or one that comes along; in eval mode.
+def load_prior(folder: str | Path, tokenizer: str | Path | None = None, *, device: Device = "cpu") -> Prior:
+    """The prior saved in a folder, or in the `model` folder of a training run, or a bundled one; in eval mode.
 
     Args:
         tokenizer: folder, run or hub id of the tokenizer it is to be used with, which is then checked.
+        device: as of `load_tokenizer`.
 
     Raises:
         ModelError: there is none, its files cannot be used, or it models the tokens of another tokenizer.
+        ConfigError: there is no such device.
     """
+    place = find_device(device)
     folder = prior_folder(folder)
     config = read_prior_config(folder)
     if tokenizer is not None and weight_hash(model_folder(tokenizer)) != config.tokenizer:
@@ -103,7 +107,7 @@ def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior
         prior = build_with_weights(config.build, asdict(config), folder / WEIGHTS)
     except Exception as error:  # the safetensors reader, the constructor and torch each raise their own
         raise unusable(folder, error) from error
-    return prior.eval()
+    return prior.to(place).eval()
 
 
 def prior_folder(prior: str | Path) -> Path:

@@ -112,6 +112,7 @@ class Quantizer(nn.Module, ABC):
     codebook_size: int | None = None  # K
     levels: int | None = None  # L, where gains are quantized
     stages: int = 1  # S
+    per_position: bool = True  # whether the tokens of a position follow from its vector alone, and z_hat from them
     counts_bits: bool = False  # whether results have a `rate`, which the loss then must use
     __call__: Callable[..., Quantized]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from hybridvq.bulk import TokenSet
+from hybridvq.devices import Device, find_device
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.launch import find_processes
@@ -42,6 +43,7 @@ def train_prior(
     eval_images: int = 2048,
     devices: int | Literal["auto"] | None = None,
     num_nodes: int | None = None,
+    device: Device = "auto",
 ) -> tuple[Prior, PriorHistory]:
     """Train a prior over the tokens of `model`, measuring the first `eval_images` of `test_tokens` on the way.
 
@@ -55,6 +57,7 @@ def train_prior(
         DataError: there are no tokens.
         TrainingError: as in `train`.
     """
+    find_device(device)
     source = model_folder(model)
     for tokens in (train_tokens, test_tokens):
         tokens.check(source)
@@ -88,7 +91,7 @@ def train_prior(
     module = PriorTraining(prior, settings.training, learned, seed)
     recorder = PriorRecorder(settings.training, history, folder / CHECKPOINT, prior, held_out)
     with own(folder, first):
-        run(module, recorder, described, folder, processes, save, resume, progress)
+        run(module, recorder, described, folder, processes, save, resume, progress, device)
     return prior.eval(), history
 
 

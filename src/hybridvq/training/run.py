@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from hybridvq.data import EvalBatches, Images, Stream
+from hybridvq.devices import Device, find_device
 from hybridvq.launch import find_processes
 from hybridvq.settings import Recipe
 from hybridvq.tokenizer import Tokenizer
@@ -29,6 +30,7 @@ def train(
     watch: Literal["off", "warn", "stop"] = "warn",
     devices: int | Literal["auto"] | None = None,
     num_nodes: int | None = None,
+    device: Device = "auto",
     tokenizer: Tokenizer | None = None,
 ) -> tuple[Tokenizer, History]:
     """Train `recipe` on `train_images`, or a stream of them, measuring `test_batches` on the way and at the end.
@@ -44,6 +46,8 @@ def train(
     first one starts the others of its machine, by running the command of this process again. All return the same; only
     the first writes.
 
+    `device` is the kind of device, such as cpu or cuda, or for one process also which, such as cuda:1.
+
     A `tokenizer`, such as one with modules of your own, is trained in place of the one that the recipe describes.
 
     Raises:
@@ -54,6 +58,7 @@ def train(
             stopped (LostProcessError).
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
+    find_device(device)
     processes = find_processes(devices, num_nodes)
     described = describe(recipe, seed, train_images)
     if tokenizer is None:
@@ -68,7 +73,7 @@ def train(
         recipe.training, history, folder / CHECKPOINT, test_batches, watching, watch == "stop", recipe.title
     )
     with own(folder, processes.rank == 0):
-        run(module, recorder, described, folder, processes, tokenizer.save_pretrained, resume, progress)
+        run(module, recorder, described, folder, processes, tokenizer.save_pretrained, resume, progress, device)
     return tokenizer, history
 
 
