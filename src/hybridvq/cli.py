@@ -18,6 +18,8 @@ from hybridvq.commands import (
     export,
     fit_codec,
     info,
+    models,
+    recipes,
     reconstruct,
     sample,
     tokenize,
@@ -68,6 +70,8 @@ COMMANDS: dict[str, Command] = {
     "compress": compress,
     "decompress": decompress,
     "info": info,
+    "models": models,
+    "recipes": recipes,
     "compare": compare,
     "app": app,
 }

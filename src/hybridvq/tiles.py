@@ -167,13 +167,13 @@ def batches(images: Sequence[Pixels]) -> Iterator[list[Pixels]]:
         yield batch
 
 
-def tiling(tokenizer: Parts, network: nn.Module, grid: tuple[int, int], tile_pixels: int) -> tuple[int, int]:
+def tiling(tokenizer: Parts, network: nn.Module, grid: tuple[int, int], tile_pixels: int | None) -> tuple[int, int]:
     """The side of a tile and how far beyond it `network` sees, in its outputs.
 
     The whole grid is one tile where it is small, where the network has a layer of unknown reach, and where a position's
     tokens follow from more than its own vector.
     """
-    tile, whole = max(1, tile_pixels // tokenizer.downsampling), (max(grid), 0)
+    tile, whole = max(1, (tile_pixels or TILE_PIXELS) // tokenizer.downsampling), (max(grid), 0)
     if max(grid) <= tile or not tokenizer.quantizer.per_position:
         return whole
     try:
@@ -187,7 +187,7 @@ def encode(
     tokenizer: Parts,
     images: Sequence[Pixels],
     choose: Callable[[Tensor], Tokens] | None = None,
-    tile_pixels: int = TILE_PIXELS,
+    tile_pixels: int | None = None,
 ) -> Tokens:
     """The tokens of images of one size, whatever it is: (B, S, h, w), with h and w the sides over f, rounded up.
 
@@ -195,7 +195,7 @@ def encode(
 
     Args:
         choose: the tokens of encoder outputs (B, D, h, w); the quantizer's own if not given.
-        tile_pixels: about how many pixels a side are computed at once.
+        tile_pixels: about how many pixels a side are computed at once; TILE_PIXELS if not given.
     """
     f = tokenizer.downsampling
     rows, columns = (reflected(side, f) for side in size_of(images[0]))
@@ -220,7 +220,7 @@ def encode(
 
 @torch.no_grad()
 def decode(
-    tokenizer: Parts, tokens: Tokens, height: int, width: int, tile_pixels: int = TILE_PIXELS
+    tokenizer: Parts, tokens: Tokens, height: int, width: int, tile_pixels: int | None = None
 ) -> Iterator[tuple[int, int, Tensor]]:
     """The images of tokens (B, S, h, w) in pieces: the top, the left, and x_hat (B, 3, ., .) in [-1, 1] of each.
 

@@ -3,13 +3,14 @@
 import argparse
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from hybridvq.documents import to_json
 from hybridvq.errors import ConfigError
 from hybridvq.printing import say
 from hybridvq.ranges import COUNT
@@ -205,6 +206,16 @@ def progress(files: Collection[T], doing: str) -> Iterator[T]:
 
     console = Console(stderr=True)
     yield from track(files, doing, console=console, disable=not console.is_terminal)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], sizes: Sequence[str], as_json: bool) -> None:
+    """Print what there is, a name, a size and a summary a line, or all as JSON."""
+    if as_json:
+        print(to_json(rows).decode())
+        return
+    widths = max(len(row["name"]) for row in rows), max(map(len, sizes))
+    for row, size in zip(rows, sizes, strict=True):
+        say(f"{row['name']:{widths[0]}}  {size:>{widths[1]}}  {row['summary']}")
 
 
 def list_skipped(skipped: Sequence[str]) -> None:
