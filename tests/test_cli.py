@@ -111,6 +111,8 @@ def test_help(command, capsys):
         ],
         "decompress": ["files", "--model", "--out", "--max_pixels", "default: decompressed"],
         "info": ["file"],
+        "models": ["--json", "--threads"],
+        "recipes": ["--json", "--threads"],
         "compare": [
             "--config", "--print_config", "--data", "--size", "--skip_unreadable", "--recipes", "--seeds",
             "--first_seed_only", "--steps", "--batch_size", "--eval_images", "--eval_every", "--overrides", "--jobs",

@@ -44,17 +44,18 @@ ALLOWED = {
     },
     "export": {"_version", "devices", "documents", "errors", "extras", "quantizers", "tokenizer", "writing"},
     "half": {"errors", "tokenizer", "writing"},
-    "evaluation": {"devices", "errors", "metrics", "quantizers", "tokenizer"},
+    "evaluation": {"data", "devices", "errors", "settings", "metrics", "quantizers", "tokenizer"},
     "priors": {
         "devices", "documents", "errors", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights",
         "writing"
     },
     "files": {"errors", "data", "metrics", "evaluation", "quantizers", "tiles", "tokenizer", "writing"},
     "bulk": {
-        "_version", "devices", "documents", "errors", "extras", "data", "quantizers", "tokenizer", "writing"
+        "_version", "devices", "documents", "errors", "extras", "data", "quantizers", "settings", "tokenizer", "writing"
     },
     "generation": {
-        "errors", "settings", "data", "files", "pixels", "priors", "quantizers", "tokenizer", "writing"
+        "devices", "errors", "settings", "data", "files", "pixels", "priors", "quantizers", "ranges", "tokenizer",
+        "writing",
     },
     "codec": {
         "devices", "documents", "errors", "settings", "metrics", "data", "networks", "pixels", "quantizers", "ranges",
@@ -62,8 +63,8 @@ ALLOWED = {
     },
     "training": {
         "devices", "documents",
-        "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
-        "evaluation", "printing", "writing",
+        "errors", "distributed", "launch", "recipe", "settings", "data", "metrics", "priors", "bulk", "quantizers",
+        "tokenizer", "evaluation", "printing", "writing",
     },
     "comparison": {
         "devices", "documents", "pixels",
@@ -184,7 +185,7 @@ def test_public_names():
         "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens",
         "TrainingError", "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer",
         "compare", "compress", "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer",
-        "load_tokens", "open_images", "tokenize", "train", "write_report",
+        "load_tokens", "open_images", "sample", "tokenize", "train", "train_prior", "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
         kind = getattr(hybridvq, name)

@@ -66,7 +66,7 @@ def test_a_name_is_enough(name):
 @pytest.mark.parametrize(
     "keywords",
     [
-        {"map_location": "cpu"},
+        {"device": "cpu"},
         {"revision": "main", "token": False},
         {"cache_dir": "x", "local_files_only": True, "force_download": True},
     ],

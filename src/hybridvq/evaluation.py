@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -9,12 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hybridvq import metrics
-from hybridvq.devices import evaluating
+from hybridvq.data import EvalBatches, open_images
+from hybridvq.devices import Device, evaluating
 from hybridvq.errors import ShapeError
 from hybridvq.quantizers import Quantized, Tokens
 from hybridvq.quantizers.base import FLOAT_BITS
-from hybridvq.tokenizer import Tokenizer
+from hybridvq.settings import DataSettings
+from hybridvq.tokenizer import Tokenizer, load_tokenizer
 
+BATCH = 64
 GAIN_BITS = (8, 6, 4)
 GAIN_QUANTILES = (0.002, 0.998)
 SMALLEST_SIDE = 6  # pixels: SSIM mirrors 5 at each border
@@ -209,9 +213,19 @@ def gain_range(tokenizer: Tokenizer, batches: Batches) -> GainRange | None:
 
 @torch.inference_mode()
 def evaluate(
-    tokenizer: Tokenizer, batches: Batches, gain_range: GainRange | None = None, step: float | None = None
+    tokenizer: Tokenizer | str | Path,
+    batches: Batches | str | Path = "photos",
+    gain_range: GainRange | None = None,
+    step: float | None = None,
+    *,
+    size: int | None = None,
+    limit: int | None = None,
+    device: Device = "auto",
 ) -> dict[str, Any]:
     """Every number of a table row, on batches (B, 3, H, W) in [-1, 1], in float32 and from tokens alone.
+
+    A tokenizer that is only named is loaded on the `device`. For `batches`, what `hybridvq train --data` takes stands
+    for its held-out images, all or `limit` of them, at the `size` of the training if no other is given.
 
     Bits: log2 K a code, log2 L a gain on L levels, 32 a float coefficient, 32 D a passed-through vector;
     the entropy rates count a code and its level at their joint entropy. With `gain_range`, also the error once
@@ -221,11 +235,18 @@ def evaluate(
     Raises:
         ConfigError: a step is given, and the quantizer has none.
         ShapeError: the images are too small to measure.
+        ModelError, DataError: the model or the images cannot be read.
     """
-    with evaluating(tokenizer) as device:
+    if isinstance(tokenizer, str | Path):
+        tokenizer = load_tokenizer(tokenizer, device=device)
+    if isinstance(batches, str | Path):
+        data = DataSettings.of(batches, size or tokenizer.size)
+        tokenizer.check_size(data.size)
+        batches = EvalBatches(open_images(data.data, "test", size=data.size, limit=limit), BATCH)
+    with evaluating(tokenizer) as place:
         measurement = Measurement(tokenizer, gain_range, step)
         for i in range(len(batches)):
-            measurement.add(batches[i].to(device))
+            measurement.add(batches[i].to(place))
     return measurement.result()
 
 

@@ -1,10 +1,13 @@
 """Everything a user can set, as plain dataclasses; free of torch, so that the command line starts at once."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from hybridvq.errors import ConfigError
 from hybridvq.ranges import COUNT, SEED, SHARE, SIZE, Range, check_numbers, number
+
+T = TypeVar("T")
 
 NORM_STEPS = 300  # frozen after 60 steps of 600, with 32 photographs a step, a VQ-VAE ends a fifth worse
 
@@ -218,6 +221,12 @@ class DataSettings:
         if self.short_side is not None and self.short_side < self.size:
             raise ConfigError(f"short_side is {self.short_side}; it must be at least the size, {self.size}")
 
+    @classmethod
+    def of(cls, data: "DataSettings | str | Path", size: int | None = None) -> "DataSettings":
+        """The settings of a data string, at that size or the default one; settings as they are, but for the size."""
+        settings = data if isinstance(data, DataSettings) else cls(str(data))
+        return replace(settings, size=settings.size if size is None else size)
+
 
 @dataclass
 class Plan:
@@ -268,6 +277,11 @@ class Plan:
             "training.eval_every": self.eval_every or max(1, self.steps // 20),
         }
         return common | dotted(self.overrides)
+
+
+def changed(settings: T, **values: Any) -> T:
+    """The settings with the values that are not None in place of their own."""
+    return replace(settings, **{name: value for name, value in values.items() if value is not None})  # type: ignore[type-var]
 
 
 def dotted(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hybridvq.bulk.local import default_workers, make_shards
 from hybridvq.bulk.schema import MANIFEST, Manifest, describe, read_manifest
 from hybridvq.bulk.shards import Job, read_footer, without_memory
-from hybridvq.data import Images
+from hybridvq.data import Images, Split, open_images
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, DataError
+from hybridvq.settings import DataSettings
 from hybridvq.tokenizer import load_tokenizer, model_folder
 from hybridvq.writing import remove_partial, sole_writer, write_whole
 
@@ -35,9 +36,11 @@ class Summary:
 
 def tokenize(
     model: str | Path,
-    images: Images,
-    out: str | Path,
+    images: Images | str | Path = "photos",
+    out: str | Path = "tokens",
     *,
+    size: int | None = None,
+    split: Split = "train",
     device: Device = "auto",
     workers: int | None = None,
     shard_images: int = SHARD_IMAGES,
@@ -52,7 +55,9 @@ def tokenize(
 
     Args:
         model: a run, a model folder or a hub id.
-        images: one split of a data set, see `hybridvq.data.open_images`.
+        images: one split of a data set, see `hybridvq.data.open_images`, or what `hybridvq train --data` takes.
+        size, split: of the images where they are only named: the side of the crops, that of the training if None, and
+            train or test.
         out: the folder; one model, data set and setting each.
         device: where they are computed; auto and cuda mean every GPU there is, and on a cluster its own.
         workers: how many make shards at a time; if None, one for each thread of torch, or for each accelerator.
@@ -73,7 +78,12 @@ def tokenize(
             raise ConfigError(f"{name} is {value}; it must be at least 1")
     place = find_device(device)
     folder, out = model_folder(model).absolute(), Path(out).absolute()
-    manifest = describe(load_tokenizer(folder), folder, images, shard_images)
+    tokenizer = load_tokenizer(folder)
+    if isinstance(images, str | Path):
+        data = DataSettings.of(images, size or tokenizer.size)
+        source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data  # for workers elsewhere
+        images = open_images(source, split, size=data.size)
+    manifest = describe(tokenizer, folder, images, shard_images)
     with sole_writer(out):
         remove_partial(out)
         begin(out, manifest)

@@ -1,6 +1,7 @@
 """`hybridvq models`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -16,7 +17,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.pretrained import pretrained_folder, pretrained_names, pretrained_summary
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in pretrained_names():
         folder = pretrained_folder(name)
         assert folder is not None

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -18,7 +19,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.tokenizer import Tokenizer
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for recipe in map(load_recipe, recipe_names()):
         parameters = sum(value.numel() for value in Tokenizer(**asdict(recipe.model)).parameters())
         summary, path = recipe.description or recipe.title, str(recipe_path(recipe.name))

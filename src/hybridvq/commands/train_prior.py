@@ -53,10 +53,10 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
             "several processes cannot make the tokens at once; make them with `hybridvq tokenize`, one folder for each "
             "split, and give --tokens"
         )
-    from hybridvq.training import train_prior
+    from hybridvq.training import fit_prior
 
     train_tokens, test_tokens = read_tokens(arguments) if arguments.tokens else make_tokens(arguments)
-    _, history = train_prior(
+    _, history = fit_prior(
         settings,
         arguments.model,
         train_tokens,

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,7 +27,7 @@ from hybridvq.data import EvalBatches, Images
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.recipe import load_recipe
-from hybridvq.settings import DataSettings, Plan, Recipe
+from hybridvq.settings import DataSettings, Plan, Recipe, changed
 from hybridvq.tokenizer import Tokenizer
 from hybridvq.writing import remove_partial, sole_writer
 
@@ -35,14 +35,21 @@ SCHEMA = 1
 
 
 def compare(
-    plan: Plan,
-    data: DataSettings,
-    out: Path,
+    plan: Plan | Sequence[str],
+    data: DataSettings | str | Path = "photos",
+    out: str | Path = "runs/compare",
     command: str = "",
     say: Callable[[str], None] = print,
     device: Device = "auto",
+    *,
+    size: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
 ) -> dict[str, Any]:
     """Train and measure every recipe of `plan`; write `out`/result.json and return it.
+
+    Names or files of recipes do for a plan, and what `hybridvq train --data` takes for the data, with crops of `size`
+    pixels. `steps` and `batch_size` replace those of the plan.
 
     Raises:
         ConfigError: a recipe is wrong, there is no such device, the data are to be streamed, `out` holds runs made with
@@ -50,6 +57,9 @@ def compare(
         DataError: the images cannot be read.
         TrainingError: a run had to stop; finished runs stay, and the same call goes on from there.
     """
+    plan = plan if isinstance(plan, Plan) else Plan([*map(str, plan)])
+    plan = changed(plan, steps=steps, batch_size=batch_size)
+    data, out = DataSettings.of(data, size), Path(out)
     if data.stream:
         raise ConfigError("compare shows every recipe the same images and cannot stream them; leave out --stream")
     find_device(device)

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from hybridvq.bulk import TokenSet
+from hybridvq.bulk import TokenSet, load_tokens, tokenize
 from hybridvq.devices import Device, find_device
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.launch import find_processes
 from hybridvq.priors import TOKENIZER, Prior, StaticPrior, TokenSpace, bits_per_position, build_prior, save_prior
-from hybridvq.settings import PriorSettings, PriorTrainingSettings
+from hybridvq.settings import PriorSettings, PriorTrainingSettings, changed
 from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
 from hybridvq.training.callbacks import Recorder
 from hybridvq.training.engine import run, seed_everything
@@ -32,6 +32,48 @@ _DROPOUT = 2  # keeps these random numbers apart from others of the same seed, s
 
 
 def train_prior(
+    model: str | Path,
+    data: str | Path = "photos",
+    out: str | Path = "runs/prior",
+    *,
+    prior: str | PriorSettings = "transformer",
+    options: dict[str, Any] | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+    eval_images: int = 2048,
+    device: Device = "auto",
+) -> tuple[Prior, PriorHistory]:
+    """Make the tokens of images and fit a prior to them, as `hybridvq train-prior` does.
+
+    Args:
+        model: a run, a model folder, a bundled tokenizer or a hub id.
+        data: what `hybridvq train --data` takes.
+        out: the folder to write, which keeps the tokens too.
+        prior: a name of `hybridvq.priors.PRIORS`, or all settings.
+        options, steps, batch_size: in place of those of the prior's settings.
+        size: side of the crops, in pixels; if None, as the model was trained.
+        seed, resume, progress, eval_images, device: as of `fit_prior`.
+
+    Raises:
+        ConfigError, ModelError, DataError, TrainingError: as `fit_prior` and `hybridvq.tokenize`.
+    """
+    settings = prior if isinstance(prior, PriorSettings) else PriorSettings(prior)
+    training = changed(settings.training, steps=steps, batch_size=batch_size)
+    settings = changed(settings, options=options, training=training)
+    folders = [Path(out) / "tokens" / split for split in ("train", "test")]
+    for folder in folders:
+        tokenize(model, data, folder, size=size, split=folder.name, device=device)  # type: ignore[arg-type]
+    train_tokens, test_tokens = map(load_tokens, folders)
+    return fit_prior(
+        settings, model, train_tokens, test_tokens, Path(out), seed, resume, progress, eval_images, device=device
+    )
+
+
+def fit_prior(
     settings: PriorSettings,
     model: str | Path,
     train_tokens: TokenSet,
