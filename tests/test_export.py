@@ -93,7 +93,10 @@ def test_files_say_what_they_are(exported):
     f, quantizer, options = MODELS[exported.name]
     content = (exported.model / "model.safetensors").read_bytes()
     assert about["model"]["sha256"] == hashlib.sha256(content).hexdigest()
-    assert about["model"]["config"] == {"dim": 8, "downsampling": f, "quantizer": quantizer, "options": options}
+    asked = {"dim": 8, "downsampling": f, "quantizer": quantizer, "options": options}
+    assert about["model"]["config"] == asked | {"network": "published"} | dict.fromkeys(
+        ("network_options", "encoder", "decoder", "size")
+    )
     assert [about[key] for key in ("downsampling", "codebook_size", "levels", "stages")] == [
         f, options.get("codebook_size"), options.get("levels"), options.get("stages", 1)
     ]  # fmt: skip
@@ -141,7 +144,7 @@ def test_frequency_models_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["onnx", "onnxscript"])
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=rf"^export needs {name}, which .*; pip install 'hybridvq\[export\]'$"):
+    with pytest.raises(ConfigError, match=rf"^this needs {name}, which .*; pip install 'hybridvq\[export\]'$"):
         export_onnx("model", tmp_path / "out")
 
 

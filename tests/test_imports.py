@@ -31,7 +31,7 @@ ALLOWED = {
     "distributed": set(),
     "launch": {"errors"},
     "quantizers": {"errors", "distributed", "ranges"},
-    "networks": {"errors", "distributed"},
+    "networks": {"errors", "distributed", "ranges"},
     "metrics": set(),
     "writing": {"errors"},
     "data": {"documents", "errors", "printing", "threads"},

@@ -19,12 +19,13 @@ def as_pixels(image: Picture) -> Pixels:
     """An RGB image of a file or a Pillow image, under the policy of `hybridvq.data.decode`; an array as it is.
 
     Raises:
-        ShapeError: this is no image, or one without pixels.
-        DataError: the file cannot be read, the Pillow image has pixels of unknown range, or floats lie outside [-1, 1].
+        ShapeError: this is no image, or an array without pixels.
+        DataError: the file cannot be read, the Pillow image has no pixel or some of unknown range, or floats lie
+            outside [-1, 1].
     """
     if isinstance(image, str | Path):
         return open_image(image)
-    if isinstance(image, Image.Image) and image.width and image.height:
+    if isinstance(image, Image.Image):
         return to_rgb(image)
     array = image if isinstance(image, np.ndarray) else None
     if array is not None and array.ndim == 3 and array.shape[2] == 3 and array.size:

@@ -13,7 +13,8 @@ from hybridvq.quantizers.base import Quantized, Quantizer, Rate, Tokens, straigh
 from hybridvq.quantizers.codebook import Codebook
 from hybridvq.quantizers.gaussian import image_generators
 from hybridvq.quantizers.logistic import LogisticMixture, logistic_bits
-from hybridvq.quantizers.structure import Guess, Structure
+from hybridvq.quantizers.structure import COARSER, Guess, Structure
+from hybridvq.ranges import LARGEST_STEP, check_count, check_weight
 
 COARSEST, FINEST = 4.0, 0.2  # the steps of quality 1 and 100
 
@@ -98,12 +99,11 @@ class HybridQuantizer(Quantizer):
         decay: float = 0.99,
     ) -> None:
         super().__init__(dim)
-        for name, value, least in (("groups", groups, 0), ("code_dim", code_dim, 1), ("width", width, 1)):
-            if value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}")
-        for name, number in (("beta", beta), ("aside_steps", aside_steps), ("distortion", distortion)):
-            if not 0 <= number < math.inf:
-                raise ConfigError(f"{name} is {number}; it cannot be negative")
+        for name, count, least in (("groups", groups, 0), ("code_dim", code_dim, 1), ("width", width, 1)):
+            check_count(name, count, least)
+        check_count("aside_steps", aside_steps, 0, LARGEST_STEP)
+        for name, weight in (("beta", beta), ("distortion", distortion), ("balance", balance)):
+            check_weight(name, weight)
         if len(step_range) != 2 or not 0 < step_range[0] <= step_range[1] < math.inf:
             raise ConfigError(f"step_range is {list(step_range)}; give the smallest step and the largest, above 0")
         if not step > 0:
@@ -165,14 +165,32 @@ class HybridQuantizer(Quantizer):
                 aside_bits = logistic_bits(value.detach(), steps, guess.mean, guess.log_scale).sum((1, 2, 3))
         return Rate(bits, aside_bits, self.distortion / step.square(), step**self.balance)
 
-    def read(self, tokens: Tokens) -> Tensor:
+    def check(self, tokens: Tokens) -> None:
+        """As every quantizer's, and that coefficients, steps and codes are there and fit one another."""
+        super().check(tokens)
         codes, coefficients, step = tokens.codes, tokens.coefficients, tokens.step
         if codes is None and (coefficients is None or self.uses_codes):
             raise ConfigError("these tokens hold no codes; they were not made by this hybrid quantizer")
+        if codes is not None and (self.structure is None or codes.shape[1] != self.stages):
+            groups = self.stages if self.structure is not None else 0
+            raise ConfigError(f"the codes have shape {tuple(codes.shape)}; this quantizer has {groups} groups")
         if coefficients is None:
+            return
+        if coefficients.ndim != 4 or coefficients.shape[1] != self.dim or coefficients.is_floating_point():
+            raise ConfigError(
+                f"the coefficients are {coefficients.dtype} of shape {tuple(coefficients.shape)}; they must be whole "
+                f"numbers, (batch, {self.dim}, height, width)"
+            )
+        grid = (len(coefficients), *(math.ceil(side / COARSER) for side in coefficients.shape[2:]))
+        if codes is not None and (len(codes), *codes.shape[2:]) != grid:
+            raise ConfigError(f"the codes have shape {tuple(codes.shape)}; such coefficients need a grid of {grid[1:]}")
+        if step is None or step.shape != (len(coefficients),) or not (step > 0).all():
+            raise ConfigError(f"step is {step}; coefficients need one for each image, all positive")
+
+    def read(self, tokens: Tokens) -> Tensor:
+        codes, coefficients, step = tokens.codes, tokens.coefficients, tokens.step
+        if coefficients is None or step is None:
             return self.predict(tokens)[0]
-        if step is None:
-            raise ConfigError("these tokens hold coefficients without their step; they were not made by a quantizer")
         mean = torch.zeros((), device=coefficients.device) if codes is None else self.predict(tokens)[0]
         return add(mean, coefficients.to(mean.dtype), step[:, None, None, None])
 
