@@ -197,7 +197,7 @@ def test_wrong_options_show_before_the_first_run(tmp_path, plan, monkeypatch):
         (replace(plan, overrides=plan.overrides | {"model.options.foo": 1}), DATA, "no option 'foo'"),
         (replace(plan, overrides=plan.overrides | {"model.dimm": 1}), DATA, r"there is no option --model\.dimm"),
         (replace(plan, recipes=["vector", "nope"]), DATA, "no recipe 'nope'"),
-        (plan, replace(DATA, size=18), "images of 18 pixels a side do not divide"),
+        (plan, replace(DATA, size=18), "images of 18 pixels per side do not divide"),
     ]
     for wrong, data, message in cases:
         with pytest.raises(ConfigError, match=message):

@@ -42,7 +42,7 @@ def round_to_grid(gains, *grid):
         ("identity", 32 * 8),
     ],
 )
-def test_bits_a_position(name, bits):
+def test_bits_per_position(name, bits):
     result = evaluate(tokenizer(name), [BATCH])
     assert result["bits_per_position"] == pytest.approx(bits)
     assert result["rate_bpp"] == pytest.approx(bits / 16)

@@ -24,7 +24,7 @@ from hybridvq.writing import sole_writer, write_whole
 
 @dataclass(frozen=True)
 class ReconstructedFile:
-    """One image and what came back: its source, the PNG written, the error on [-1, 1] and its raw bits a pixel."""
+    """One image and what came back: its source, the PNG written, the error on [-1, 1] and its raw bits per pixel."""
 
     source: Path
     written: Path

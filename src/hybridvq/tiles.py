@@ -195,7 +195,7 @@ def encode(
 
     Args:
         choose: the tokens of encoder outputs (B, D, h, w); the quantizer's own if not given.
-        tile_pixels: about how many pixels a side are computed at once; TILE_PIXELS if not given.
+        tile_pixels: about how many pixels per side are computed at once; TILE_PIXELS if not given.
     """
     f = tokenizer.downsampling
     rows, columns = (reflected(side, f) for side in size_of(images[0]))

@@ -252,12 +252,13 @@ class Tokenizer(
         return self.decoder(self.quantizer.dequantize(tokens))
 
     def check_size(self, size: int) -> None:
-        """Raise ShapeError unless images of `size` pixels a side divide into whole positions."""
+        """Raise ShapeError unless images of `size` pixels per side divide into whole positions."""
         f = self.downsampling
         if size % f or size < f:
             near = max(1, round(size / f)) * f
             raise ShapeError(
-                f"images of {size} pixels a side do not divide into positions of {f}x{f}; choose a size such as {near}"
+                f"images of {size} pixels per side do not divide into positions of {f}x{f}; "
+                f"choose a size such as {near}"
             )
 
     def _check(self, x: Tensor) -> None:
@@ -358,7 +359,7 @@ def model_folder(model: str | Path, download: Mapping[str, Any] | None = None) -
     elif path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/")):
         raise ModelError(
             f"there is no model folder {model}; give a folder that `hybridvq train` wrote, a hub id, or one of the "
-            f"models that come along: {', '.join(pretrained_names())}"
+            f"bundled models: {', '.join(pretrained_names())}"
         )
     else:
         try:

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from codec import models, small
-from codec.test_tiles import SIZES
 from hybridvq import Codec, CodecError, CodecSettings, ConfigError, DataError, ShapeError, compress, decompress
 from hybridvq.codec import STATIC, TokenCoder, read, truncate
 from hybridvq.codec.choose import Chooser
@@ -18,6 +17,7 @@ from hybridvq.codec.format import write
 from hybridvq.codec.targets import Attempt, Target, meet
 from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import weight_hash
+from test_tiles import SIZES
 
 NAN = float("nan")
 
@@ -271,7 +271,7 @@ def test_a_target_rate(name, mode, request):
         assert rate <= target
         assert quality >= max((q for r, q in plain if r <= target), default=0.0) - 1e-9
     assert measured(target_bpp=2 * plain[-1][0], stages=1) == plain[0]
-    with pytest.raises(ConfigError, match=r"target_bpp 0.001 is out of reach: .* to .* bits a pixel; choose"):
+    with pytest.raises(ConfigError, match=r"target_bpp 0.001 is out of reach: .* to .* bits per pixel; choose"):
         measured(target_bpp=0.001)
 
 

@@ -39,8 +39,8 @@ class Shown:
         codes: (h, w) int64, of the first stage.
         gains: (h, w) float32, likewise, as they were decoded; None without.
         mse: on [-1, 1], of pixels.
-        raw_bpp: bits a pixel before entropy coding.
-        codec_bpp: bits a pixel that the codec's tables give these tokens; None without tables.
+        raw_bpp: bits per pixel before entropy coding.
+        codec_bpp: bits per pixel that the codec's tables give these tokens; None without tables.
         levels: how many gain levels were in use; None without.
     """
 

@@ -129,7 +129,7 @@ def add_run_arguments(parser: ArgumentParser, out: str, seed_of: str) -> None:
         "--devices",
         type=int | Literal["auto"] | None,
         default=None,
-        help="processes on this machine, one a GPU where there are some, or auto for all GPUs; if not given, as many "
+        help="processes on this machine, one per GPU where there are some, or auto for all GPUs; if not given, as many "
         "as torchrun or SLURM started, or 1",
     )
     parser.add_argument(

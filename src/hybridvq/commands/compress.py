@@ -45,5 +45,5 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
                 raise
             skipped.append(str(error))
             continue
-        say(f"{source}: {file.size:,} bytes, {file.rate_bpp:.3f} bits a pixel -> {written}")
+        say(f"{source}: {file.size:,} bytes, {file.rate_bpp:.3f} bits per pixel -> {written}")
     list_skipped(skipped)

@@ -87,7 +87,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         save_copy(tables, folder, out)
     held_out = list(batches_of_tokens(tokenizer, test))
     for name, mode in (("static", STATIC), ("contextual", CONTEXTUAL)):
-        say(f"{name} tables: {bits_a_position(TokenCoder(tables, mode), held_out):.2f} bits a position")
+        say(f"{name} tables: {bits_per_position(TokenCoder(tables, mode), held_out):.2f} bits per position")
     say(f"measured on {len(test)} held-out images; tables: {out / FILE}")
 
 
@@ -149,7 +149,7 @@ def batches_of_tokens(tokenizer: "Tokenizer", images: "Images") -> "Iterator[Bat
         yield tokens.codes.cpu().numpy(), None if tokens.gains is None else tokens.gains.cpu().numpy()
 
 
-def bits_a_position(coder: "TokenCoder", batches: "Sequence[Batch]") -> float:
+def bits_per_position(coder: "TokenCoder", batches: "Sequence[Batch]") -> float:
     """Mean over all positions of what their stages cost."""
     bits = positions = 0.0
     for codes, levels in batches:

@@ -37,5 +37,5 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     skipped: list[str] = []
     done = reconstruct_files(tokenizer, arguments.images, out, skipped if arguments.skip_unreadable else None, step)
     for file in done:
-        say(f"{file.source}: {file.psnr_db:.2f} dB at {file.rate_bpp:.3f} bits a pixel -> {file.written}")
+        say(f"{file.source}: {file.psnr_db:.2f} dB at {file.rate_bpp:.3f} bits per pixel -> {file.written}")
     list_skipped(skipped)

@@ -69,6 +69,6 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     done = tokenize(arguments.model, images, out, **options)
     say(
         f"{done.images} images in {done.shards} shards, {done.made} of them made now, "
-        f"{done.bytes / done.images:.0f} bytes an image"
+        f"{done.bytes / done.images:.0f} bytes per image"
     )
     say(f"tokens: {arguments.out}")

@@ -90,7 +90,6 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     if not first:
         return
     speed = history.images_per_second(recipe.training.batch_size)
-    say(
-        f"test MSE {history.tests[-1]['test_mse']:.4f} after {recipe.training.steps} steps, {speed:.0f} images a second"
-    )
+    error, steps = history.tests[-1]["test_mse"], recipe.training.steps
+    say(f"test MSE {error:.4f} after {steps} steps, {speed:.0f} images per second")
     say(f"model: {folder / 'model'}")

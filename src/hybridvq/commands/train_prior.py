@@ -72,7 +72,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     if processes.rank == 0:
         best = min(history.tests, key=lambda test: test["bits"])
         early = ", where it stopped improving" if history.stopped else ""
-        say(f"{best['bits']:.3f} held-out bits a position after {best['step']} steps{early}")
+        say(f"{best['bits']:.3f} held-out bits per position after {best['step']} steps{early}")
         say(f"prior: {out / 'model'}")
 
 

@@ -111,7 +111,7 @@ def load_prior(folder: str | Path, tokenizer: str | Path | None = None, *, devic
 
 
 def prior_folder(prior: str | Path) -> Path:
-    """The folder itself, the `model` folder of a training run, or that of a prior that comes along."""
+    """The folder itself, the `model` folder of a training run, or that of a bundled prior."""
     folder = Path(prior)
     if not folder.is_dir():
         return pretrained_folder(prior) or folder
@@ -119,7 +119,7 @@ def prior_folder(prior: str | Path) -> Path:
 
 
 def tokenizer_of_prior(prior: str | Path) -> Path:
-    """The folder of the tokenizer whose tokens a prior models: its own copy, or the one that came along with it.
+    """The folder of the tokenizer whose tokens a prior models: its own copy, or a bundled one.
 
     Raises:
         ModelError: there is no prior, or neither.

@@ -207,7 +207,7 @@ def check_indices(name: str, values: Tensor, size: int) -> None:
 
 
 def flatten(z: Tensor) -> Tensor:
-    """(B, D, h, w) to (B h w, D), one row a position."""
+    """(B, D, h, w) to (B h w, D), one row per position."""
     return z.movedim(1, -1).reshape(-1, z.shape[1])
 
 

@@ -21,7 +21,7 @@ class VectorQuantizer(Quantizer):
     commitment beta ||z - sg[e_k]||^2.
     Gradient: straight-through, d z_hat / d z = I.
     Shapes: z, z_hat (B, D, h, w) float32; codes (B, 1, h, w) int64.
-    Rate: log2(K) bits a position before entropy coding.
+    Rate: log2(K) bits per position before entropy coding.
     Source: van den Oord, Vinyals, Kavukcuoglu 2017, arXiv:1711.00937, equation 3.
 
     Args:

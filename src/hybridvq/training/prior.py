@@ -145,7 +145,7 @@ def describe(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, 
 
 
 class PriorTraining(Training):
-    """Minimises the negative log-likelihood of tokens, in nats a position, with AdamW."""
+    """Minimises the negative log-likelihood of tokens, in nats per position, with AdamW."""
 
     settings: PriorTrainingSettings
 
@@ -193,7 +193,7 @@ class PriorTraining(Training):
         return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, self.global_step))
 
     def progress_text(self) -> str:
-        return f"{self.last_bits:.3f} bits a position"
+        return f"{self.last_bits:.3f} bits per position"
 
 
 class PriorRecorder(Recorder):

@@ -119,7 +119,7 @@ def open_sides(
 
 
 def build_tokenizer(recipe: Recipe, seed: int, size: int | None = None) -> Tokenizer:
-    """The untrained tokenizer, whose weights follow from the seed, for images of `size` pixels a side.
+    """The untrained tokenizer, whose weights follow from the seed, for images of `size` pixels per side.
 
     Raises:
         ConfigError: the recipe describes none, or the seed is out of range.
