@@ -125,6 +125,10 @@ def test_the_command_line_sets_threads_while_it_runs(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert main(["models"]) == 0
     assert seen[2:] == [5, 2], "processes that train together share the cores"
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    monkeypatch.setattr(COMMANDS["train"], "run", lambda *_: seen.append(torch.get_num_threads()))
+    assert main(["train", "--devices", "4"]) == 0
+    assert seen[4:] == [1], "also where the first of them is still to start the others"
     assert torch.get_num_threads() == before
     assert "OMP_NUM_THREADS" not in os.environ
 

@@ -9,17 +9,17 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 
 import tiny
 from hybridvq import ShapeError, evaluate
+from hybridvq.devices import evaluating
 from hybridvq.evaluation import (
     GainRange,
     SymbolCounts,
     code_usage,
-    evaluating,
     gain_range,
     read_gains,
     reconstruct,
-    to_pixels,
 )
 from hybridvq.metrics import grid_levels, grid_values
+from hybridvq.pixels import to_pixels
 from hybridvq.quantizers import Tokens
 from test_tokenizer import images, tokenizer
 

@@ -90,8 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         arguments = parser.instantiate(parser.parse_args(words))
         command = arguments.subcommand
-        with threads_limited(arguments[command].threads):
-            COMMANDS[command].run(arguments[command], words)
+        own = arguments[command]
+        processes = own.get("devices")
+        with threads_limited(own.threads, processes if isinstance(processes, int) else 1):
+            COMMANDS[command].run(own, words)
     except ArgumentError as error:
         help_of = " ".join(["hybridvq", *words[:1]]) if words[0] in COMMANDS else "hybridvq"
         return complain(f"{plain(error)}; see `{help_of} --help`")

@@ -33,10 +33,10 @@ def quota(groups: Path) -> float:
 
 
 @contextmanager
-def threads_limited(count: int | None) -> Iterator[None]:
+def threads_limited(count: int | None, processes: int = 1) -> Iterator[None]:
     """Inside, torch computes on `count` threads, and so do processes that are started.
 
-    If None, on as many as OMP_NUM_THREADS says, or else on each core that may be used, which the processes of one
+    If None, on as many as OMP_NUM_THREADS says, or else on each core that may be used, which the `processes` of this
     machine that train together share.
 
     Raises:
@@ -48,7 +48,7 @@ def threads_limited(count: int | None) -> Iterator[None]:
     if count is None and before is not None:
         yield
         return
-    count = count or max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    count = count or max(1, available_cores() // max(processes, int(os.environ.get("LOCAL_WORLD_SIZE") or 1)))
     os.environ[VARIABLE] = str(count)
     torch = sys.modules.get("torch")  # which reads the variable when it is imported
     threads = torch.get_num_threads() if torch else None
