@@ -72,8 +72,8 @@ def add_threads_argument(parser: ArgumentParser) -> None:
         "--threads",
         type=int | None,
         default=None,
-        help="processor threads of each process; if not given, as many as OMP_NUM_THREADS says, or a share of the cores "
-        "that may be used",
+        help="processor threads of each process; if not given, as many as OMP_NUM_THREADS says, or a share of the "
+        "cores that may be used",
     )
 
 
