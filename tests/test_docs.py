@@ -221,6 +221,23 @@ def test_the_adding_page_runs(tmp_path, monkeypatch):
             sys.modules.pop(name, None)
 
 
+def test_the_python_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(16):
+        image = tmp_path / f"path/to/images/{'test' if number % 4 == 0 else 'train'}/a/{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        noise(number).resize((40, 36)).save(image)
+    noise(1).resize((90, 70)).save("photo.jpg")
+    names = {}
+    for block in python_blocks("python.md"):
+        exec(block, names)
+    assert names["image"].size == names["back"].size == (90, 70)
+    assert names["array"].shape == (70, 90, 3)
+    assert [image.size for image in names["images"]] == [(32, 32)] * 4
+    assert (tmp_path / "samples" / "grid.png").is_file()
+    assert [run["recipe"] for run in names["result"]["runs"]] == ["vector", "projected"]
+
+
 def test_the_network_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (program,) = python_blocks("adding-a-network.md")

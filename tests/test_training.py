@@ -151,7 +151,7 @@ def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
 
 
 def test_sizes_that_do_not_divide(tmp_path):
-    with pytest.raises(ShapeError, match="images of 18 pixels a side do not divide into positions of 4x4"):
+    with pytest.raises(ShapeError, match="images of 18 pixels per side do not divide into positions of 4x4"):
         run(tmp_path / "new", images=tiny.images(size=18))
     assert not (tmp_path / "new").exists()
 

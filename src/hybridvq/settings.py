@@ -1,12 +1,15 @@
 """Everything a user can set, as plain dataclasses; free of torch, so that the command line starts at once."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from hybridvq.errors import ConfigError
 from hybridvq.ranges import COUNT, SEED, SHARE, SIZE, Range, check_numbers, number
 
-NORM_STEPS = 300  # frozen after 60 steps of 600, with 32 photographs a step, a VQ-VAE ends a fifth worse
+T = TypeVar("T")
+
+NORM_STEPS = 300  # frozen after 60 steps of 600, with 32 photographs per step, a VQ-VAE ends a fifth worse
 
 
 @dataclass
@@ -15,7 +18,7 @@ class ModelSettings:
 
     Args:
         dim: width of the published network and length of a code vector.
-        downsampling: how many pixels a side one position covers; a power of two.
+        downsampling: how many pixels per side one position covers; a power of two.
         quantizer: vector, projected, frequency, gain-shape, hybrid, identity or gaussian.
         options: the quantizer's own arguments. With codes: codebook_size, beta, restart_every, decay, code_dim,
             normalize; vector, projected and frequency also learn (gradient or ema) and init (kmeans or uniform);
@@ -43,7 +46,7 @@ class Schedule:
 
     Args:
         steps: optimizer steps.
-        batch_size: images a step, over all devices.
+        batch_size: images per step, over all devices.
         learning_rate: Adam's, after the warm-up.
         warmup: share of the steps over which the learning rate rises from 0.
         decay: share of the steps, at the end, over which it falls to 0.
@@ -218,6 +221,12 @@ class DataSettings:
         if self.short_side is not None and self.short_side < self.size:
             raise ConfigError(f"short_side is {self.short_side}; it must be at least the size, {self.size}")
 
+    @classmethod
+    def of(cls, data: "DataSettings | str | Path", size: int | None = None) -> "DataSettings":
+        """The settings of a data string, at that size or the default one; settings as they are, but for the size."""
+        settings = data if isinstance(data, DataSettings) else cls(str(data))
+        return replace(settings, size=settings.size if size is None else size)
+
 
 @dataclass
 class Plan:
@@ -228,9 +237,9 @@ class Plan:
         seeds: each recipe is trained once with each of these.
         first_seed_only: recipes trained with the first seed alone.
         steps: optimizer steps of every run.
-        batch_size: images a step of every run.
+        batch_size: images per step of every run.
         eval_images: held-out images measured for the curves; the final numbers use all of them.
-        eval_every: steps between two points of the test curves; 0 for 20 points a run.
+        eval_every: steps between two points of the test curves; 0 for 20 points per run.
         overrides: recipe keys set to the same value in every recipe, such as {model.dim: 64} or {model: {dim: 64}}.
         jobs: runs trained at the same time, each in a process of its own with its share of the cores.
         watch: warn of collapsing codes, runaway gains and loss spikes, stop at them, or neither (off).
@@ -270,6 +279,11 @@ class Plan:
         return common | dotted(self.overrides)
 
 
+def changed(settings: T, **values: Any) -> T:
+    """The settings with the values that are not None in place of their own."""
+    return replace(settings, **{name: value for name, value in values.items() if value is not None})  # type: ignore[type-var]
+
+
 def dotted(overrides: dict[str, Any]) -> dict[str, Any]:
     """{"model": {"dim": 64}} as {"model.dim": 64}; other keys as they are."""
     keys: dict[str, Any] = {}
@@ -284,12 +298,12 @@ class CodecSettings:
     """How an image is compressed.
 
     Args:
-        stages: of a model with several codes a position, use only the first so many; all if not given.
+        stages: of a model with several codes per position, use only the first so many; all if not given.
         gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda,
             refused where it makes a file larger.
         rate_weight: lambda; choose codes and levels by their error and lambda times their bits. In squared units of
             what is quantized; 0 leaves the choice as the model was trained to make it, and no file is larger than its.
-        target_bpp: the best quality in at most so many bits a pixel, by stages and lambda.
+        target_bpp: the best quality in at most so many bits per pixel, by stages and lambda.
         target_psnr: the fewest bits with at least so many decibels, by stages and lambda.
         mode: contextual probabilities take fewer bits, static ones less time.
     """

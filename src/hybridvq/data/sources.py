@@ -26,7 +26,7 @@ def open_images(
     skip_unreadable: bool = False,
     limit: int | None = None,
 ) -> Images:
-    """Open one split of a data set as square images of `size` pixels a side.
+    """Open one split of a data set as square images of `size` pixels per side.
 
     What `data` may be:
 

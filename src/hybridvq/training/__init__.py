@@ -11,7 +11,7 @@ engine.py, folder.py, callbacks.py, processes.py    what both share
 
 from hybridvq.training.engine import resolve_precision
 from hybridvq.training.history import History, PriorHistory
-from hybridvq.training.prior import train_prior
+from hybridvq.training.prior import fit_prior, train_prior
 from hybridvq.training.run import train
 
-__all__ = ["History", "PriorHistory", "resolve_precision", "train", "train_prior"]
+__all__ = ["History", "PriorHistory", "fit_prior", "resolve_precision", "train", "train_prior"]
