@@ -30,6 +30,7 @@ ALLOWED = {
     "launch": {"errors"},
     "quantizers": {"errors", "distributed", "ranges"},
     "networks": {"errors", "distributed"},
+    "losses": {"errors", "distributed", "quantizers", "ranges"},
     "metrics": set(),
     "writing": {"errors"},
     "data": {"documents", "errors", "printing"},
@@ -57,12 +58,13 @@ ALLOWED = {
     },
     "training": {
         "documents",
-        "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
-        "evaluation", "printing", "writing",
+        "errors", "distributed", "launch", "settings", "data", "losses", "metrics", "priors", "bulk", "quantizers",
+        "tokenizer", "evaluation", "extras", "printing", "writing",
     },
     "comparison": {
         "documents",
-        "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
+        "_version", "errors", "settings", "recipe", "data", "losses", "metrics", "tokenizer", "evaluation", "training",
+        "writing"
     },
     "report": {"documents", "errors", "metrics", "printing", "writing"},
     "app": {

@@ -84,9 +84,10 @@ class TrainingSettings(Schedule):
     Args:
         freeze_norm: share of the steps, at the end, in which batch normalization uses its running averages, as in
             evaluation: what the decoder then learns is what it will be given, and no batch's statistics spoil a step.
-        loss: mse, or psnr: the mean over images of log(MSE + 0.001), which counts a tenth more error alike in a smooth
-            image and in a busy one, as a mean of decibels does; or rate-distortion, the bits that a hybrid quantizer
-            counts and the squared errors, each image at the exchange rate of its step.
+        loss: mse, l1, charbonnier or ms-ssim; or psnr: the mean over images of log(MSE + 0.001), which counts a tenth
+            more error alike in a smooth image and in a busy one, as a mean of decibels does; or rate-distortion, the
+            bits that a hybrid quantizer counts and the squared errors, each image at the exchange rate of its step. Or
+            several with their weights, such as {mse: 1.0, ms-ssim: 0.1, discriminator: {weight: 0.02, start: 1000}}.
         zoom: enlarge each image by a random factor of up to this, and keep as much of it as fits. Small images are
             sharper than photographs, and a codebook of them has few codes for what is smooth.
         shrink: cut out of each image up to so many times more of a side, where it is as large (see `short_side`), and
@@ -97,16 +98,11 @@ class TrainingSettings(Schedule):
     """
 
     freeze_norm: float = number(0.0, SHARE)
-    loss: Literal["mse", "psnr", "rate-distortion"] = "mse"
+    loss: dict[str, Any] | str = "mse"
     zoom: float = number(1.0, Range(1, 100, whole=False))
     shrink: float = number(1.0, Range(1, 100, whole=False))
     average: float = number(0.0, Range(0, 1 - 1e-9, whole=False))
     clip: float = number(0.0, Range(0, 1e9, whole=False))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss not in ("mse", "psnr", "rate-distortion"):
-            raise ConfigError(f"training.loss is {self.loss!r}; use mse, psnr or rate-distortion")
 
     def norm_is_frozen(self, step: int) -> bool:
         """Whether batch normalization uses its running averages at `step`, counted from 0; never in the first 300."""

@@ -26,6 +26,7 @@ from hybridvq.comparison.run import (
 from hybridvq.data import EvalBatches, Images
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.evaluation import default_device
+from hybridvq.losses import build_loss
 from hybridvq.recipe import load_recipe
 from hybridvq.settings import DataSettings, Plan, Recipe
 from hybridvq.tokenizer import Tokenizer
@@ -108,7 +109,7 @@ def load_runs(plan: Plan) -> list[tuple[Recipe, int]]:
 
 
 def check_recipe(recipe: Recipe, size: int) -> None:
-    """Build the model and quantize one blank batch, so that a wrong option shows now, not after hours of other runs.
+    """Try the model and its loss on one blank batch, so that a wrong option shows now, not after hours of other runs.
 
     Raises:
         ConfigError: an option is wrong, or does not fit the batch or images of `size` pixels.
@@ -118,7 +119,10 @@ def check_recipe(recipe: Recipe, size: int) -> None:
         tokenizer.check_size(size)
         side = size // tokenizer.downsampling
         with torch.no_grad():
-            tokenizer.quantizer(torch.ones(recipe.training.batch_size, tokenizer.dim, side, side))
+            quantized = tokenizer.quantizer(torch.ones(recipe.training.batch_size, tokenizer.dim, side, side))
+            loss, x = build_loss(recipe.training.loss), torch.zeros(recipe.training.batch_size, 3, size, size)
+            loss.check(tokenizer.quantizer)
+            loss(x, x, quantized.rate)
     except (ConfigError, ShapeError) as error:
         raise ConfigError(f"recipe {recipe.name}: {error}") from error
 

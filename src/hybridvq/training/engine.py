@@ -28,6 +28,7 @@ QUIET = (
     "dataloader is not resumable",  # ours is: StepSampler
     "smaller than the logging interval",
     "treespec, LeafSpec",
+    "in eval mode at the start",  # the terms of a loss that only judge
 )
 
 

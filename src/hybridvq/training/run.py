@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from hybridvq.data import EvalBatches, Images, Stream
 from hybridvq.launch import find_processes
+from hybridvq.losses import RECONSTRUCTION, TotalLoss, build_loss
 from hybridvq.settings import Recipe
-from hybridvq.tokenizer import Tokenizer
+from hybridvq.tokenizer import GIVEN, Tokenizer
 from hybridvq.training.callbacks import TokenizerRecorder
 from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, own
@@ -30,6 +32,7 @@ def train(
     devices: int | Literal["auto"] | None = None,
     num_nodes: int | None = None,
     tokenizer: Tokenizer | None = None,
+    loss: nn.Module | None = None,
 ) -> tuple[Tokenizer, History]:
     """Train `recipe` on `train_images`, or a stream of them, measuring `test_batches` on the way and at the end.
 
@@ -44,7 +47,9 @@ def train(
     first one starts the others of its machine, by running the command of this process again. All return the same; only
     the first writes.
 
-    A `tokenizer`, such as one with modules of your own, is trained in place of the one that the recipe describes.
+    A `tokenizer`, such as one with modules of your own, is trained in place of the one that the recipe describes, and
+    by a `loss` in place of its loss: a module that takes x_hat and x (B, 3, H, W) in [-1, 1] and returns a number, or
+    one for each image, see `hybridvq.losses`.
 
     Raises:
         ConfigError: the recipe does not fit the images or the devices, `folder` holds a run and `resume` is not set, or
@@ -61,8 +66,10 @@ def train(
     else:
         described["model"] = tokenizer.config
     tokenizer.check_size(train_images.size)
+    if loss is not None:
+        described["training"]["loss"] = {GIVEN: type(loss).__name__}
     history = History()
-    module = TokenizerTraining(tokenizer, recipe.training, train_images, seed)
+    module = TokenizerTraining(tokenizer, recipe.training, train_images, seed, loss_of(recipe, seed, loss))
     watching = None if watch == "off" else Watch(tokenizer.quantizer.codebook_size)
     recorder = TokenizerRecorder(
         recipe.training, history, folder / CHECKPOINT, test_batches, watching, watch == "stop", recipe.title
@@ -82,6 +89,19 @@ def build_tokenizer(recipe: Recipe, seed: int, size: int | None = None) -> Token
     tokenizer = Tokenizer(**asdict(recipe.model), size=size)
     tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return tokenizer
+
+
+def loss_of(recipe: Recipe, seed: int, given: nn.Module | None = None) -> TotalLoss:
+    """The `given` loss, or the recipe's, whose first weights follow from the seed.
+
+    Raises:
+        ConfigError: the recipe asks for what there is not.
+    """
+    if given is not None:
+        return TotalLoss({RECONSTRUCTION: given}, title=type(given).__name__)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_loss(recipe.training.loss)
 
 
 def describe(recipe: Recipe, seed: int, images: Images | Stream) -> dict[str, Any]:
