@@ -194,7 +194,7 @@ class DataSettings:
         stream: read the images shard by shard, for sets that fit neither in memory nor on disk: a hub id, parquet files
             or WebDataset tar files.
         shuffle_buffer: images of a stream that are held back and drawn from at random.
-        workers: processes that read and decode a stream for each training process; 0 for none of their own.
+        workers: processes that read and decode images for each training process; 0 for none of their own.
     """
 
     data: str = "photos"
@@ -207,8 +207,6 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        if self.workers and not self.stream:
-            raise ConfigError(f"workers is {self.workers}, but only a stream is read by workers; add --stream")
         if self.short_side is not None and self.stream:
             raise ConfigError(f"short_side is {self.short_side}, but a stream is reduced to the size; leave it out")
         if self.short_side is not None and self.short_side < self.size:

@@ -26,7 +26,7 @@ EVAL_BATCH = 256
 def open_both(data: DataSettings) -> tuple[Images, Images]:
     """The training and the test images."""
     return (
-        open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable),
+        open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable, workers=data.workers),
         open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable),
     )
 

@@ -24,8 +24,7 @@ from hybridvq.training.module import Training
 from hybridvq.training.processes import OneOfSeveral, environment, joined
 
 QUIET = (
-    "does not have many workers",
-    "dataloader is not resumable",  # ours is: StepSampler
+    "dataloader is not resumable",  # ours is: BatchLoader
     "smaller than the logging interval",
     "treespec, LeafSpec",
     "in eval mode at the start",  # the terms of a loss that only judge

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable
 from itertools import compress
 from typing import Any
 
@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Sampler
 
-from hybridvq.data import Images, Stream, StreamLoader, TrainBatches
+from hybridvq.data import BatchLoader, Images, Stream, StreamLoader, TrainBatches
 from hybridvq.data.batches import own_part
 from hybridvq.distributed import average
 from hybridvq.errors import ConfigError, ModelError, TrainingError
@@ -24,22 +23,6 @@ from hybridvq.settings import Schedule, TrainingSettings
 from hybridvq.tokenizer import Tokenizer
 
 ZOOM_STREAM = 2  # of the numbers that follow from the seed; those of the order and of the crops are 0 and 1
-
-
-class StepSampler(Sampler[int]):
-    """The steps from `first` to the last, for a dataset whose items are whole batches.
-
-    Its length is that of the whole run, because Lightning counts the steps before a resume as done.
-    """
-
-    def __init__(self, batches: Sized, first: int) -> None:
-        self.batches, self.first = batches, first
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, len(self.batches)))
 
 
 class Training(L.LightningModule, ABC):
@@ -166,7 +149,7 @@ class TokenizerTraining(Training):
             self.stream_loader = StreamLoader(self.images, size, steps, self.seed, rank, world_size, first, stood)
             return self.stream_loader
         batches = TrainBatches(self.images, size, steps, self.seed, rank, world_size, self.settings.shrink)
-        return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, first))
+        return BatchLoader(batches, first, self.images.workers)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add where the readers of a stream stand, a list of (epoch, examples read) for each process, and the state of

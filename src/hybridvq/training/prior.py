@@ -10,9 +10,9 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from hybridvq.bulk import TokenSet
+from hybridvq.data import BatchLoader
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.launch import find_processes
@@ -23,7 +23,7 @@ from hybridvq.training.callbacks import Recorder
 from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, begin, own, write_model
 from hybridvq.training.history import PriorHistory
-from hybridvq.training.module import StepSampler, Training, advice
+from hybridvq.training.module import Training, advice
 from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
 
 EVAL_BATCH = 64
@@ -141,11 +141,11 @@ class PriorTraining(Training):
         )
         return self.schedule(optimizer)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> BatchLoader:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         size, steps = self.settings.batch_size, self.settings.steps
         batches = TokenBatches(self.tokens, size, steps, self.seed, rank, world_size)
-        return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, self.global_step))
+        return BatchLoader(batches, self.global_step)
 
     def progress_text(self) -> str:
         return f"{self.last_bits:.3f} bits a position"
