@@ -1,6 +1,6 @@
 """Everything a user can set, as plain dataclasses; free of torch, so that the command line starts at once."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from hybridvq.errors import ConfigError
@@ -50,6 +50,7 @@ class Schedule:
         precision: 32-true, bf16-mixed, or auto, which takes bf16-mixed where the device multiplies bfloat16 natively.
         eval_every: steps between two measurements of the test loss.
         checkpoint_every: steps between two checkpoints.
+        logger: where the losses and measurements go: tensorboard, csv, wandb or mlflow, or a list of them.
     """
 
     steps: int = number(3000, COUNT)
@@ -60,6 +61,7 @@ class Schedule:
     precision: str = "auto"
     eval_every: int = number(200, COUNT)
     checkpoint_every: int = number(200, COUNT)
+    logger: list[str] | str = "tensorboard"
 
     def __post_init__(self) -> None:
         check_numbers(self, "training.")
@@ -69,6 +71,10 @@ class Schedule:
             )
         if self.precision not in ("auto", "32-true", "bf16-mixed"):
             raise ConfigError(f"training.precision is {self.precision!r}; use auto, 32-true or bf16-mixed")
+
+    def identity(self) -> dict[str, Any]:
+        """What the weights follow from: all settings but the logger."""
+        return {key: value for key, value in asdict(self).items() if key != "logger"}
 
     def learning_rate_factor(self, step: int) -> float:
         """What the learning rate is multiplied by at `step`, counted from 0: linear up, flat, linear down."""

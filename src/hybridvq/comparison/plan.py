@@ -30,6 +30,7 @@ from hybridvq.losses import build_loss
 from hybridvq.recipe import load_recipe
 from hybridvq.settings import DataSettings, Plan, Recipe
 from hybridvq.tokenizer import Tokenizer
+from hybridvq.training import check_loggers
 from hybridvq.writing import remove_partial, sole_writer
 
 SCHEMA = 1
@@ -115,6 +116,7 @@ def check_recipe(recipe: Recipe, size: int) -> None:
         ConfigError: an option is wrong, or does not fit the batch or images of `size` pixels.
     """
     try:
+        check_loggers(recipe.training.logger)
         tokenizer = Tokenizer(**asdict(recipe.model))
         tokenizer.check_size(size)
         side = size // tokenizer.downsampling

@@ -101,7 +101,7 @@ def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
 
 def identity(recipe: Recipe, seed: int, described: dict[str, Any]) -> dict[str, Any]:
     """What a run's numbers follow from; two runs with the same are the same run."""
-    return {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed, "data": described}
+    return {"model": asdict(recipe.model), "training": recipe.training.identity(), "seed": seed, "data": described}
 
 
 def finished(recipe: Recipe, seed: int, described: dict[str, Any], out: Path) -> bool:

@@ -23,6 +23,7 @@ from hybridvq.training.callbacks import Recorder
 from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, begin, own, write_model
 from hybridvq.training.history import PriorHistory
+from hybridvq.training.loggers import log_numbers
 from hybridvq.training.module import Training, advice
 from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
 
@@ -96,7 +97,8 @@ def describe(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, 
     """What a run's weights follow from, as recipe.json has it."""
     manifest = tokens.manifest
     data = {key: manifest.data[key] for key in ("fingerprint", "size")}
-    return asdict(settings) | {"seed": seed, "data": data, "tokenizer": manifest.model["sha256"]}
+    identity = {"seed": seed, "data": data, "tokenizer": manifest.model["sha256"]}
+    return asdict(settings) | {"training": settings.training.identity()} | identity
 
 
 class PriorTraining(Training):
@@ -177,8 +179,7 @@ class PriorRecorder(Recorder):
         result = measure(self.prior, self.held_out) if trainer.is_global_zero else None
         result = trainer.strategy.broadcast(result)
         assert result is not None
-        assert trainer.logger is not None
-        trainer.logger.log_metrics({f"test/{name}": value for name, value in result.items()}, step=step)
+        log_numbers(trainer.loggers, {f"test/{name}": value for name, value in result.items()}, step)
         best = min((test["bits"] for test in history.tests), default=math.inf)
         history.tests.append({"step": step} | result)
         if result["bits"] < best:

@@ -36,7 +36,8 @@ def train(
 ) -> tuple[Tokenizer, History]:
     """Train `recipe` on `train_images`, or a stream of them, measuring `test_batches` on the way and at the end.
 
-    Writes into `folder`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/ (safetensors).
+    Writes into `folder`: recipe.json, checkpoints/last.ckpt, what the logger writes, such as tensorboard/, and, at the
+    end, model/ (safetensors).
     With `resume`, continues from the checkpoint there, to the very weights an uninterrupted run would have; a run that
     is finished is returned as it is. A `watch` says on stderr when codes collapse, a gain runs away or the loss spikes,
     and may stop the run. A run that fails before its first checkpoint leaves no new folder behind, and while one writes
@@ -110,4 +111,4 @@ def describe(recipe: Recipe, seed: int, images: Images | Stream) -> dict[str, An
     if isinstance(images, Stream):
         # The order of a stream depends on these too.
         data |= {"shuffle_buffer": images.shuffle_buffer, "workers": images.workers}
-    return {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed, "data": data}
+    return {"model": asdict(recipe.model), "training": recipe.training.identity(), "seed": seed, "data": data}
