@@ -76,6 +76,16 @@ def test_a_logger_that_is_not_installed_names_its_extra(name, tmp_path, monkeypa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_logger_that_cannot_start_is_one_sentence(tmp_path, monkeypatch):
+    def fail(folder, first):
+        raise RuntimeError("no key\nfor this account")
+
+    monkeypatch.setitem(LOGGERS, "mine", fail)
+    with pytest.raises(ConfigError, match=r"^the logger mine cannot be started \(no key for this account\); see to it"):
+        run(tmp_path / "run", tiny.recipe(logger="mine"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_no_logger(tmp_path, capsys):
     with pytest.raises(ConfigError, match=re.escape("training.logger is 'paper'; use tensorboard, csv, wandb, mlflow")):
         run(tmp_path / "run", tiny.recipe(logger="paper"))

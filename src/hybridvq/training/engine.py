@@ -19,7 +19,7 @@ from hybridvq.errors import ConfigError, TrainingError
 from hybridvq.launch import Processes
 from hybridvq.training.callbacks import ProgressBar, ProgressLines, Recorder, WholeCheckpoints
 from hybridvq.training.folder import CHECKPOINT, begin, write_model
-from hybridvq.training.loggers import LOGGERS, check_loggers
+from hybridvq.training.loggers import check_loggers, start_loggers
 from hybridvq.training.module import Training
 from hybridvq.training.processes import OneOfSeveral, environment, joined
 
@@ -87,7 +87,7 @@ def fit(
         trainer = L.Trainer(
             max_steps=module.settings.steps,
             precision=resolve_precision(module.settings.precision),
-            logger=[LOGGERS[name](folder, first) for name in check_loggers(module.settings.logger)],
+            logger=start_loggers(module.settings.logger, folder, first),
             callbacks=callbacks,
             plugins=[WholeCheckpoints(described), environment(processes)],
             strategy="ddp" if processes.world_size > 1 else "auto",

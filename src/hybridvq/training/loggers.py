@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from hybridvq.errors import ConfigError
@@ -25,12 +26,25 @@ def csv(folder: Path, first: int) -> Logger:
     return CSVLogger(folder, name="", version=f"csv-from-{first}" if first else "csv")
 
 
+class Wandb(WandbLogger):
+    """Ends its run with the training, so that the next one of this process does not go on with it."""
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        self.experiment.finish(0 if status == "success" else 1)
+
+
 def wandb(folder: Path, first: int) -> Logger:
-    return WandbLogger(name=folder.name, save_dir=folder, project=PROJECT, group=folder.name)
+    """A resumed run is a new one of the same group."""
+    return Wandb(name=folder.name, save_dir=folder, project=PROJECT, group=folder.name)
 
 
 def mlflow(folder: Path, first: int) -> Logger:
-    return MLFlowLogger(PROJECT, folder.name, os.environ.get("MLFLOW_TRACKING_URI"), save_dir=str(folder / "mlruns"))
+    """As MLFLOW_TRACKING_URI says, or a database in the folder."""
+    place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
+    artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else str(folder.resolve() / "mlruns")
+    return MLFlowLogger(PROJECT, folder.name, place, artifact_location=artifacts)
 
 
 LOGGERS: dict[str, Callable[[Path, int], Logger]] = {
@@ -56,6 +70,23 @@ def check_loggers(names: str | Sequence[str]) -> list[str]:
         if name in EXTRA_OF and find_spec(name) is None:
             raise lacking(name)
     return chosen
+
+
+def start_loggers(names: str | Sequence[str], folder: Path, first: int) -> list[Logger]:
+    """The loggers of those names, ready, for the run of `folder` from step `first` on.
+
+    Raises:
+        ConfigError: one cannot be started, or as `check_loggers`.
+    """
+    loggers = []
+    for name in check_loggers(names):
+        try:
+            loggers.append(LOGGERS[name](folder, first))
+            getattr(loggers[-1], "experiment", None)  # which is made when it is first asked for
+        except Exception as error:  # their packages raise their own
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ConfigError(f"the logger {name} cannot be started ({reason}); see to it, or use another") from error
+    return loggers
 
 
 def log_numbers(loggers: Sequence[Logger], values: dict[str, float], step: int) -> None:
