@@ -19,8 +19,10 @@ from hybridvq import Tokenizer, load_tokenizer
 from hybridvq.cli import COMMANDS, build_parser, main
 from hybridvq.codec import fit_tables
 from hybridvq.commands.arguments import underscored
+from hybridvq.losses import LOSSES
 from hybridvq.quantizers import QUANTIZERS
 from hybridvq.tokenizer import weight_hash
+from hybridvq.training import LOGGERS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -242,6 +244,21 @@ def test_the_network_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (program,) = python_blocks("adding-a-network.md")
     exec(program, {})
+
+
+@pytest.mark.parametrize(("page", "registry"), [("adding-a-loss.md", LOSSES), ("adding-a-logger.md", LOGGERS)])
+def test_the_pages_on_losses_and_loggers_run(page, registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = set(
+        re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (`.*?) \|", (DOCS / page).read_text(), re.MULTILINE)))
+    )
+    assert names == set(registry)
+    before = dict(registry)
+    try:
+        exec("\n".join(python_blocks(page)), {})
+    finally:
+        for name in registry.keys() - before.keys():
+            del registry[name]
 
 
 def test_numbers_on_the_choosing_page_are_published():
