@@ -15,7 +15,7 @@ from hybridvq.cli import main
 from hybridvq.losses import LOSSES, PatchDiscriminator
 from hybridvq.networks import NETWORKS
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
-from hybridvq.training import train_prior
+from hybridvq.training import fit_prior
 from runs import read_checkpoint, run, weights
 from test_losses import cut_off
 
@@ -114,7 +114,7 @@ def test_a_prior_learns_the_tokens_of_a_network_from_outside(named, tmp_path):
     schedule = PriorTrainingSettings(steps=4, batch_size=4, eval_every=2, precision="32-true")
     settings = PriorSettings("transformer", {"width": 16, "layers": 1, "heads": 2}, False, schedule)
     sets = load_tokens(tmp_path / "train"), load_tokens(tmp_path / "test")
-    _, history = train_prior(settings, tmp_path / "model", *sets, tmp_path / "prior", progress=False)
+    _, history = fit_prior(settings, tmp_path / "model", *sets, tmp_path / "prior", progress=False)
     assert history.tests[-1]["bits"] > 0
 
 
