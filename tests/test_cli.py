@@ -233,7 +233,7 @@ def test_compare_writes_a_report(tmp_path, capsys):
 def test_every_override_counts(tmp_path, monkeypatch, words, expected):
     plans = []
 
-    def stop(plan, *_):
+    def stop(plan, *_, **__):
         plans.append(plan)
         raise KeyboardInterrupt
 
