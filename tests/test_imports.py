@@ -30,9 +30,9 @@ ALLOWED = {
     "devices": {"errors"},
     "distributed": set(),
     "launch": {"errors"},
-    "quantizers": {"errors", "distributed", "ranges"},
-    "networks": {"errors", "distributed", "ranges"},
     "metrics": set(),
+    "quantizers": {"errors", "distributed", "metrics", "ranges"},
+    "networks": {"errors", "distributed", "ranges"},
     "writing": {"errors"},
     "data": {"documents", "errors", "printing", "threads"},
     "pixels": {"data", "errors"},
@@ -79,7 +79,7 @@ ALLOWED = {
     "commands": {
         "documents", "errors", "extras", "launch", "settings", "recipe", "data", "quantizers", "tokenizer",
         "evaluation", "files", "priors", "codec", "export", "half", "generation", "bulk", "training", "comparison",
-        "report", "app", "printing", "ranges", "writing"
+        "report", "app", "pretrained", "printing", "ranges", "writing"
     },
     "__main__": {"cli"},
     "cli": {"_version", "commands", "errors", "extras", "launch", "printing", "recipe", "threads", "__main__"},
@@ -179,13 +179,13 @@ def test_no_module_has_the_name_of_a_function():
 
 def test_public_names():
     assert sorted(hybridvq.__all__) == [
-        "Codec", "CodecError", "CodecSettings", "ConfigError", "DataError", "FrequencyQuantizer", "GainShapeQuantizer",
-        "GaussianQuantizer", "HybridQuantizer", "HybridVQError", "IdentityQuantizer", "MissingExtraError",
-        "ModelError", "PixelCNNPrior", "Prior",
-        "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens",
-        "TrainingError", "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer",
-        "compare", "compress", "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer",
-        "load_tokens", "open_images", "sample", "tokenize", "train", "train_prior", "write_report",
+        "Codec", "CodecError", "CodecSettings", "ConfigError", "DataError", "FiniteScalarQuantizer",
+        "FrequencyQuantizer", "GainShapeQuantizer", "GaussianQuantizer", "HybridQuantizer", "HybridVQError",
+        "IdentityQuantizer", "MissingExtraError", "ModelError", "PixelCNNPrior", "Prior", "ProjectedQuantizer",
+        "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens", "TrainingError",
+        "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer", "compare", "compress",
+        "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer", "load_tokens",
+        "open_images", "sample", "tokenize", "train", "train_prior", "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
         kind = getattr(hybridvq, name)

@@ -15,6 +15,7 @@ from hybridvq import (
     CodecError,
     ConfigError,
     Tokenizer,
+    build_prior,
     evaluate,
     export_onnx,
     load_recipe,
@@ -27,7 +28,6 @@ from hybridvq.codec import fit_tables
 from hybridvq.data import Stream, TrainBatches, read_image
 from hybridvq.data.batches import crop_draws
 from hybridvq.data.images import random_crop
-from hybridvq.priors.space import TokenSpace
 from hybridvq.quantizers import HybridQuantizer, Rate, step_of_quality
 from hybridvq.settings import DataSettings, TrainingSettings
 from hybridvq.training.module import TokenizerTraining, average_of, rate_distortion
@@ -173,8 +173,8 @@ def test_what_a_hybrid_model_does_not_do_yet(trained, tmp_path):
     folder, tokenizer, _ = trained
     with pytest.raises(CodecError, match=r"HybridQuantizer hold coefficients, which \.hvq files cannot hold yet"):
         fit_tables([], tokenizer, "ab" * 32)
-    with pytest.raises(ConfigError, match="tokens of a hybrid tokenizer are not a code, or a code and a gain"):
-        TokenSpace.of(tokenizer)
+    with pytest.raises(ConfigError, match=r"these tokens hold coefficients, so no prior here can model them"):
+        build_prior("static", tokenizer.quantizer.space(), (4, 4))
     with pytest.raises(ConfigError, match="has a hybrid quantizer, whose step has no place in an exported model"):
         export_onnx(folder, tmp_path / "onnx")
     with pytest.raises(ConfigError, match="has a hybrid quantizer, whose coefficients and steps have no columns"):

@@ -14,7 +14,7 @@ from hybridvq.data import EvalBatches, open_images
 from hybridvq.devices import Device, evaluating
 from hybridvq.errors import ShapeError
 from hybridvq.quantizers import Quantized, Tokens
-from hybridvq.quantizers.base import FLOAT_BITS
+from hybridvq.quantizers.tokens import FLOAT_BITS
 from hybridvq.settings import DataSettings
 from hybridvq.tokenizer import Tokenizer, load_tokenizer
 

@@ -28,7 +28,7 @@ COLOUR, GREY = 0, 1  # the header's `colour`
 STRIP = 256  # rows that are looked at together for colours
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Codec:
     """A tokenizer and what its tokens are coded with.
 
@@ -55,6 +55,10 @@ class Codec:
                     f"the tables ({FILE}) are of a model whose {key} is {others}, and this one's is {own}; run "
                     "`hybridvq fit-codec` again"
                 )
+
+    def __repr__(self) -> str:
+        factor, model = self.tokenizer.downsampling, self.tables.model
+        return f"Codec({self.tokenizer.quantizer}, downsampling={factor}, model={model[:12]})"
 
     @classmethod
     def load(cls, model: str | Path, device: Device = "auto") -> "Codec":
@@ -150,9 +154,7 @@ class Codec:
         if gain_step or rate_weight:
             chooser = Chooser(self.tokenizer.quantizer, self.tables, stages, gain_step, rate_weight)
             return on_cpu(tiles.encode(self.tokenizer, [image], chooser))
-        tokens = on_cpu(tiles.encode(self.tokenizer, [image]))
-        assert tokens.codes is not None
-        return Tokens(tokens.codes[:, :stages], None if tokens.gains is None else tokens.gains[:, :stages])
+        return on_cpu(tiles.encode(self.tokenizer, [image])).stages(stages)
 
     def _header(self, image: Pixels, settings: CodecSettings) -> format.Header:
         """Raises ConfigError where `decompress` would not believe the wavefronts."""

@@ -2,18 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError, ShapeError
-from hybridvq.quantizers.base import Quantized, Quantizer, Rate, Tokens, straight_through
+from hybridvq.quantizers.base import Quantizer, straight_through
 from hybridvq.quantizers.codebook import Codebook
 from hybridvq.quantizers.gaussian import image_generators
 from hybridvq.quantizers.logistic import LogisticMixture, logistic_bits
+from hybridvq.quantizers.space import TokenSpace
 from hybridvq.quantizers.structure import COARSER, Guess, Structure
+from hybridvq.quantizers.tokens import Quantized, Rate, Tokens
 from hybridvq.ranges import LARGEST_STEP, check_count, check_weight
 
 COARSEST, FINEST = 4.0, 0.2  # the steps of quality 1 and 100
@@ -117,11 +119,19 @@ class HybridQuantizer(Quantizer):
             codebooks = [Codebook(codebook_size, code_dim, "ema", init, restart_every, decay) for _ in range(groups)]
             self.structure = Structure(dim, width, codebooks)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.coded = False  # `uses_codes` for a compiler, which cannot branch on a tensor
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "coded", module.uses_codes))
 
     @property
     def uses_codes(self) -> bool:
         """Whether tokens have codes: there are groups, and they have learned aside for long enough."""
+        if torch.compiler.is_compiling():
+            return self.coded
         return self.structure is not None and int(self.steps) >= self.aside_steps
+
+    def train(self, mode: bool = True) -> Self:
+        self.coded = self.uses_codes
+        return super().train(mode)
 
     def forward(self, z: Tensor, step: float | Tensor | None = None) -> Quantized:
         """Quantize z (B, D, h, w), to one step or to one for each image (B,).
@@ -150,7 +160,7 @@ class HybridQuantizer(Quantizer):
         tokens = Tokens(codes=codes, coefficients=r.int(), step=steps.flatten())
         losses = {} if guess is None else {"commitment": self.beta * guess.commitment}
         error = F.mse_loss(z_hat, z.detach())
-        return Quantized(straight_through(z, z_hat), tokens, losses, error, rate)
+        return Quantized(straight_through(z, z_hat), tokens, losses, error, rate, self.codebook_size)
 
     def count(self, value: Tensor, steps: Tensor, guess: Guess | None, coded: bool) -> Rate:
         """The bits of `value` (B, D, h, w) rounded to `steps` (B, 1, 1, 1)."""
@@ -165,34 +175,16 @@ class HybridQuantizer(Quantizer):
                 aside_bits = logistic_bits(value.detach(), steps, guess.mean, guess.log_scale).sum((1, 2, 3))
         return Rate(bits, aside_bits, self.distortion / step.square(), step**self.balance)
 
-    def check(self, tokens: Tokens) -> None:
-        """As every quantizer's, and that coefficients, steps and codes are there and fit one another."""
-        super().check(tokens)
-        codes, coefficients, step = tokens.codes, tokens.coefficients, tokens.step
-        if codes is None and (coefficients is None or self.uses_codes):
-            raise ConfigError("these tokens hold no codes; they were not made by this hybrid quantizer")
-        if codes is not None and (self.structure is None or codes.shape[1] != self.stages):
-            groups = self.stages if self.structure is not None else 0
-            raise ConfigError(f"the codes have shape {tuple(codes.shape)}; this quantizer has {groups} groups")
-        if coefficients is None:
-            return
-        if coefficients.ndim != 4 or coefficients.shape[1] != self.dim or coefficients.is_floating_point():
-            raise ConfigError(
-                f"the coefficients are {coefficients.dtype} of shape {tuple(coefficients.shape)}; they must be whole "
-                f"numbers, (batch, {self.dim}, height, width)"
-            )
-        grid = (len(coefficients), *(math.ceil(side / COARSER) for side in coefficients.shape[2:]))
-        if codes is not None and (len(codes), *codes.shape[2:]) != grid:
-            raise ConfigError(f"the codes have shape {tuple(codes.shape)}; such coefficients need a grid of {grid[1:]}")
-        if step is None or step.shape != (len(coefficients),) or not (step > 0).all():
-            raise ConfigError(f"step is {step}; coefficients need one for each image, all positive")
-
     def read(self, tokens: Tokens) -> Tensor:
         codes, coefficients, step = tokens.codes, tokens.coefficients, tokens.step
         if coefficients is None or step is None:
             return self.predict(tokens)[0]
         mean = torch.zeros((), device=coefficients.device) if codes is None else self.predict(tokens)[0]
         return add(mean, coefficients.to(mean.dtype), step[:, None, None, None])
+
+    def space(self) -> TokenSpace:
+        codes = self.codebook_size if self.uses_codes else None
+        return TokenSpace(codes or 0, self.stages, coefficients=self.dim, coarser=COARSER)
 
     def predict(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """The mean and the log scale (B, D, h, w) that codes stand for; h, w are those of the coefficients, if any.
@@ -225,7 +217,7 @@ class HybridQuantizer(Quantizer):
             raise ShapeError(
                 f"step has shape {tuple(steps.shape)}; give one number, or one for each of {len(z)} images"
             )
-        if not (steps > 0).all():
+        if not torch.compiler.is_compiling() and not (steps > 0).all():
             raise ConfigError(f"step is {step}; it must be positive")
         return steps.expand(len(z))[:, None, None, None]
 
