@@ -211,7 +211,7 @@ def encode(
                 part = choose(tokenizer.encoder(inputs)[..., y.kept, x.kept])
                 if tile >= max(grid):
                     return part
-                for name, value in parts_of(part).items():
+                for name, value in part.parts.items():
                     if name not in whole:
                         whole[name] = value.new_empty(*value.shape[:2], *grid)
                     whole[name][..., y.start : y.stop, x.start : x.stop] = value
@@ -234,7 +234,7 @@ def decode(
             for x in spans(grid[1], tile, margin):
                 place = (..., slice(y.first, y.last), slice(x.first, x.last))
                 cells = () if tile >= max(grid) else place
-                part = Tokens(**{name: value[cells].to(device) for name, value in parts_of(tokens).items()})
+                part = tokens.map(lambda value, cells=cells: value[cells].to(device))  # type: ignore[misc]
                 x_hat = tokenizer.decoder(tokenizer.quantizer.dequantize(part)).float()
                 top, left = y.start * f, x.start * f
                 bottom, right = min(y.stop * f, height), min(x.stop * f, width)
@@ -256,21 +256,3 @@ def reconstruct(
             one = x_hat[i : i + 1]
             whole[i][place] = to_pixels(one)[0] if kind == np.uint8 else one[0].movedim(0, -1).cpu()
     return whole
-
-
-def join(batches: Sequence[Tokens]) -> Tokens:
-    """All images of several batches of tokens."""
-    parts = [parts_of(tokens) for tokens in batches]
-    return Tokens(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
-
-
-def each(tokens: Tokens) -> list[Tokens]:
-    """The tokens of each image, as a batch of one."""
-    parts = parts_of(tokens)
-    split = {name: value.split(1) for name, value in parts.items()}
-    return [Tokens(**dict(zip(split, one, strict=True))) for one in zip(*split.values(), strict=True)]
-
-
-def parts_of(tokens: Tokens) -> dict[str, Tensor]:
-    """What the tokens hold, by name."""
-    return {name: value for name, value in vars(tokens).items() if value is not None}

@@ -184,8 +184,8 @@ class Tokenizer(
         pixels = [as_pixels(image) for image in listed(x)]
         parts = [tiles.encode(self, batch, self._chooser(step)) for batch in tiles.batches(pixels)]
         if len(set(map(tiles.size_of, pixels))) == 1:
-            return tiles.join(parts)
-        return [one for part in parts for one in tiles.each(part)]
+            return Tokens.cat(parts)
+        return [one for part in parts for one in part]
 
     @overload
     def reconstruct(self, x: Tensor, step: float | Tensor | None = None) -> Tensor: ...

@@ -153,8 +153,8 @@ class Codec:
     def _tokens(self, image: Pixels, stages: int, gain_step: int, rate_weight: float) -> Tokens:
         if gain_step or rate_weight:
             chooser = Chooser(self.tokenizer.quantizer, self.tables, stages, gain_step, rate_weight)
-            return on_cpu(tiles.encode(self.tokenizer, [image], chooser))
-        return on_cpu(tiles.encode(self.tokenizer, [image])).stages(stages)
+            return tiles.encode(self.tokenizer, [image], chooser).to("cpu")
+        return tiles.encode(self.tokenizer, [image]).to("cpu").stages(stages)
 
     def _header(self, image: Pixels, settings: CodecSettings) -> format.Header:
         """Raises ConfigError where `decompress` would not believe the wavefronts."""
@@ -192,11 +192,6 @@ def compress(image: Picture, model: str | Path | Codec, settings: CodecSettings 
 def decompress(data: bytes, model: str | Path | Codec) -> Image.Image:
     """As `Codec.decompress`, of the codec given or that of a run, a model folder or a hub id."""
     return (model if isinstance(model, Codec) else Codec.load(model)).decompress(data)
-
-
-def on_cpu(tokens: Tokens) -> Tokens:
-    """The tokens, to be coded."""
-    return Tokens(**{name: value.cpu() for name, value in tiles.parts_of(tokens).items()})
 
 
 def is_grey(image: Pixels) -> bool:

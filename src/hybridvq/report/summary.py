@@ -75,7 +75,7 @@ def _cheapest(tokenizers: list[Recipe]) -> list[str]:
     if cheapest is None or cheapest is min(tokenizers, key=_mse):
         return []
     return [
-        f"At the fewest bits, {bits_text(fewest)} a position, the best is “{cheapest.title}” "
+        f"At the fewest bits, {bits_text(fewest)} per position, the best is “{cheapest.title}” "
         f"with a test MSE of {significant(_mse(cheapest))}."
     ]
 
