@@ -15,7 +15,7 @@ import torch
 from benchmarks.timing import write_result
 from torch import Tensor
 
-from hybridvq import GainShapeQuantizer, Tokenizer, load_tokenizer
+from hybridvq import Tokenizer, load_tokenizer
 from hybridvq.data import EvalBatches, open_images
 from hybridvq.evaluation import squared_error
 from hybridvq.quantizers import nearest_code
@@ -27,11 +27,10 @@ BATCH = 256
 def searched_in_bfloat16(tokenizer: Tokenizer, z: Tensor) -> Tensor:
     """The codes (B, 1, h, w) of z, had the search been in bfloat16."""
     quantizer = tokenizer.quantizer
-    rows = flatten(quantizer.unit_power(quantizer.to_code(z.float()))).bfloat16()
-    if isinstance(quantizer, GainShapeQuantizer):
-        codes = nearest_direction(rows, quantizer.directions.weight.bfloat16())
-    else:
-        codes = nearest_code(rows, quantizer.codebook.weight.bfloat16())
+    rows = flatten(quantizer.in_code_space(z)).bfloat16()
+    space = quantizer.space()
+    search = nearest_code if space.gain == "none" else nearest_direction
+    codes = search(rows, space.code_vectors(0).bfloat16())
     return codes.view(len(z), 1, *z.shape[2:])
 
 

@@ -8,7 +8,7 @@ is `hybridvq compare` with these quantizers known to it. They belong to the expe
 import sys
 
 from torch import Tensor
-from vector_quantize_pytorch import FSQ, LFQ, ResidualVQ
+from vector_quantize_pytorch import LFQ, ResidualVQ
 
 from hybridvq.cli import main
 from hybridvq.errors import ConfigError
@@ -19,25 +19,6 @@ def codes_of(tokens: Tokens) -> Tensor:
     if tokens.codes is None:
         raise ConfigError("these tokens hold no codes")
     return tokens.codes
-
-
-class FiniteScalarQuantizer(Quantizer):
-    """FSQ, arXiv:2309.15505: each of a few dimensions rounded to a fixed number of levels, behind two projections.
-
-    Rate: log2 of the product of `grid` bits a position.
-    """
-
-    def __init__(self, dim: int, grid: list[int]) -> None:
-        super().__init__(dim)
-        self.inner = FSQ(levels=grid, dim=dim, channel_first=True)
-        self.codebook_size = self.inner.codebook_size
-
-    def quantize(self, z: Tensor) -> Quantized:
-        z_hat, codes = self.inner(z)
-        return Quantized(z_hat, Tokens(codes=codes[:, None].long()))
-
-    def read(self, tokens: Tokens) -> Tensor:
-        return self.inner.indices_to_codes(codes_of(tokens)[:, 0])
 
 
 class BinarySphericalQuantizer(Quantizer):
@@ -98,7 +79,7 @@ class ResidualVectorQuantizer(Quantizer):
 
 
 # At import, so that the worker processes of a comparison know them too.
-QUANTIZERS |= {"fsq": FiniteScalarQuantizer, "bsq": BinarySphericalQuantizer, "residual": ResidualVectorQuantizer}
+QUANTIZERS |= {"bsq": BinarySphericalQuantizer, "residual": ResidualVectorQuantizer}
 
 if __name__ == "__main__":
     sys.exit(main(["compare", *sys.argv[1:]]))

@@ -313,7 +313,7 @@ def test_the_progress_bar_tells_the_time_left(tmp_path):
         ("train --recipe nope", "there is no recipe 'nope'; give a YAML file or one of"),
         ("train --model.quantizer nope", "there is no quantizer named 'nope'; choose one of vector"),
         ("train --model.options.nope 3", "the vector quantizer has no option 'nope'; it takes codebook_size"),
-        ("train --model.options.beta x", "has a value that cannot be used"),
+        ("train --model.options.beta x", "beta is 'x'; it must be a number"),
         ("train --training.batch-size 0", "training.batch_size is 0; it must be at least 1"),
         ("train --training.learning_rate -1", "training.learning_rate is -1.0; it must be positive"),
         ("train --size 30", "images of 30 pixels a side do not divide into positions of 4x4; choose a size such as 32"),

@@ -14,7 +14,7 @@ import torch
 
 import hybridvq.export
 from hybridvq import ConfigError, ModelError, Tokenizer, Tokens, export_onnx, load_tokenizer
-from hybridvq.export import ABOUT, DECODER, ENCODER, KEY, check_new, parts_of, settle, write
+from hybridvq.export import ABOUT, DECODER, ENCODER, KEY, check_new, settle, write
 
 HALF = 32
 GAIN_SHAPE = {"codebook_size": 100, "levels": 4}
@@ -26,10 +26,18 @@ MODELS = {
     "gain-shape-rate": (
         4, "gain-shape", GAIN_SHAPE | {"stages": 2, "code_dim": 3, "normalize": True, "beta": 0.0, "rate_weight": 0.05}
     ),
+    "frequency": (2, "frequency", {"codebook_size": 50, "frequent": 20, "warmup_steps": 0, "learn": "ema"}),
+    "fsq": (2, "fsq", {"grid": [5, 4, 3]}),
     "identity": (2, "identity", {}),
     "gaussian": (2, "gaussian", {}),
 }  # fmt: skip
-PARTS = {"vector": ["codes"], "identity": ["vectors"], "gaussian": ["vectors"]}
+PARTS = {
+    "vector": ["codes"],
+    "fsq": ["codes"],
+    "frequency": ["codes", "vectors", "passed"],
+    "identity": ["vectors"],
+    "gaussian": ["vectors"],
+}
 
 
 def save_tokenizer(folder, downsampling, quantizer, options):
@@ -73,7 +81,7 @@ def test_tokens_and_images_are_those_of_the_model(exported):
     encoder, decoder = exported.session(ENCODER), exported.session(DECODER)
     for batch, h, w in [(1, 1, 1), (1, 4, 7), (3, 6, 2), (5, 3, 5)]:
         x = torch.rand(batch, 3, f * h, f * w, generator=torch.Generator().manual_seed(batch)) * 2 - 1
-        expected = parts_of(tokenizer.encode(x))
+        expected = tokenizer.encode(x).parts
         tokens = run(encoder, x=x.numpy())
         assert list(tokens) == list(expected) == PARTS.get(exported.name, ["codes", "gains"])
         for name, part in expected.items():
@@ -93,9 +101,12 @@ def test_files_say_what_they_are(exported):
     f, quantizer, options = MODELS[exported.name]
     content = (exported.model / "model.safetensors").read_bytes()
     assert about["model"]["sha256"] == hashlib.sha256(content).hexdigest()
-    assert about["model"]["config"] == {"dim": 8, "downsampling": f, "quantizer": quantizer, "options": options}
+    asked = {"dim": 8, "downsampling": f, "quantizer": quantizer, "options": options}
+    assert about["model"]["config"] == asked | {"network": "published"} | dict.fromkeys(
+        ("network_options", "encoder", "decoder", "size")
+    )
     assert [about[key] for key in ("downsampling", "codebook_size", "levels", "stages")] == [
-        f, options.get("codebook_size"), options.get("levels"), options.get("stages", 1)
+        f, 60 if quantizer == "fsq" else options.get("codebook_size"), options.get("levels"), options.get("stages", 1)
     ]  # fmt: skip
     assert set(about["versions"]) == {"hybridvq", "torch", "onnx", "opset"}
     for file in (ENCODER, DECODER):
@@ -103,12 +114,13 @@ def test_files_say_what_they_are(exported):
         assert json.loads(session.get_modelmeta().custom_metadata_map[KEY]) == about
         for side, ends in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
             told = [(end["name"], end["dtype"], end["shape"]) for end in about["files"][file][side]]
-            types = {"tensor(float)": "float32", "tensor(int64)": "int64"}
+            types = {"tensor(float)": "float32", "tensor(int64)": "int64", "tensor(bool)": "bool"}
             assert told == [(end.name, types[end.type], end.shape) for end in ends]
     assert about["files"][ENCODER]["inputs"][0]["shape"] == ["batch", 3, f"{f}*h", f"{f}*w"]
-    width = 8 if "vectors" in PARTS.get(exported.name, []) else options.get("stages", 1)
+    widths = {"vectors": 8, "passed": 1}
     for tokens in (about["files"][ENCODER]["outputs"], about["files"][DECODER]["inputs"]):
-        assert [part["shape"] for part in tokens] == [["batch", width, "h", "w"]] * len(tokens)
+        for part in tokens:
+            assert part["shape"] == ["batch", widths.get(part["name"], options.get("stages", 1)), "h", "w"]
 
 
 def test_the_folder_holds_three_files_and_no_trace_of_this_machine(exported):
@@ -131,17 +143,10 @@ def test_flags_become_values():
 # What goes wrong
 
 
-def test_frequency_models_are_refused(tmp_path):
-    save_tokenizer(tmp_path / "model", 2, "frequency", {"frequent": 8, "codebook_size": 64})
-    with pytest.raises(ConfigError, match=r"model has a frequency quantizer, .* export a model of another kind$"):
-        export_onnx(tmp_path / "model", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize("name", ["onnx", "onnxscript"])
 def test_a_missing_extra_is_named(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=rf"^export needs {name}, which .*; pip install 'hybridvq\[export\]'$"):
+    with pytest.raises(ConfigError, match=rf"^this needs {name}, which .*; pip install 'hybridvq\[export\]'$"):
         export_onnx("model", tmp_path / "out")
 
 

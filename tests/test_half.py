@@ -9,7 +9,7 @@ import tiny
 from hybridvq import ConfigError, ModelError, Tokenizer, load_prior, load_tokenizer
 from hybridvq.cli import main
 from hybridvq.half import save_half
-from hybridvq.priors import StaticPrior, TokenSpace, save_prior
+from hybridvq.priors import StaticPrior, save_prior
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_command_says_how_large_the_file_is(model, tmp_path, capsys):
 
 def test_a_prior_too(model, tmp_path):
     tokenizer = load_tokenizer(model)
-    prior = StaticPrior(TokenSpace.of(tokenizer), (4, 4))
+    prior = StaticPrior(tokenizer.quantizer.space(), (4, 4))
     save_prior(prior, tmp_path / "prior", "0" * 64)
     save_half(tmp_path / "prior", tmp_path / "half")
     assert load_prior(tmp_path / "half").shape == (4, 4)

@@ -20,7 +20,7 @@ from hybridvq import (
     tokenize,
 )
 from hybridvq.data import TrainBatches
-from hybridvq.priors import TokenSpace, bits_per_position
+from hybridvq.priors import bits_per_position
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
 from hybridvq.tokenizer import weight_hash
 from hybridvq.training import train_prior
@@ -101,7 +101,7 @@ def test_gains_are_learned_in_the_units_of_the_training_set(tokens, tmp_path):
 def test_tables_and_matrices_decay_and_vectors_do_not(gain_shape):
     arrays = TokenArrays(load_tokens(gain_shape / "train"))
     prior = build_prior(
-        "transformer", TokenSpace.of(load_tokenizer(gain_shape / "model")), (4, 4), 3, SMALL["transformer"]
+        "transformer", load_tokenizer(gain_shape / "model").quantizer.space(), (4, 4), 3, SMALL["transformer"]
     )
     module = PriorTraining(prior, settings(weight_decay=0.25).training, arrays, 0)
     groups = module.configure_optimizers()["optimizer"].param_groups

@@ -15,6 +15,7 @@ from hybridvq import (
     CodecError,
     ConfigError,
     Tokenizer,
+    build_prior,
     evaluate,
     export_onnx,
     load_recipe,
@@ -24,11 +25,12 @@ from hybridvq import (
 )
 from hybridvq.cli import main
 from hybridvq.codec import fit_tables
-from hybridvq.data import read_image
+from hybridvq.data import Stream, TrainBatches, read_image
+from hybridvq.data.batches import crop_draws
+from hybridvq.data.images import random_crop
 from hybridvq.losses import RateDistortion
-from hybridvq.priors.space import TokenSpace
 from hybridvq.quantizers import HybridQuantizer, Rate, step_of_quality
-from hybridvq.settings import TrainingSettings
+from hybridvq.settings import DataSettings, TrainingSettings
 from hybridvq.training.module import TokenizerTraining, average_of
 from runs import read_checkpoint, run
 
@@ -172,8 +174,8 @@ def test_what_a_hybrid_model_does_not_do_yet(trained, tmp_path):
     folder, tokenizer, _ = trained
     with pytest.raises(CodecError, match=r"HybridQuantizer hold coefficients, which \.hvq files cannot hold yet"):
         fit_tables([], tokenizer, "ab" * 32)
-    with pytest.raises(ConfigError, match="tokens of a hybrid tokenizer are not a code, or a code and a gain"):
-        TokenSpace.of(tokenizer)
+    with pytest.raises(ConfigError, match=r"these tokens hold coefficients, so no prior here can model them"):
+        build_prior("static", tokenizer.quantizer.space(), (4, 4))
     with pytest.raises(ConfigError, match="has a hybrid quantizer, whose step has no place in an exported model"):
         export_onnx(folder, tmp_path / "onnx")
     with pytest.raises(ConfigError, match="has a hybrid quantizer, whose coefficients and steps have no columns"):
@@ -203,3 +205,46 @@ def test_photographs_keep_their_size_up_to_a_short_side(tmp_path):
     assert sorted(images.pixels(i).shape[:2] for i in range(3)) == [(19, 16), (40, 30), (48, 72)]
     assert images.fingerprint != open_images(str(tmp_path), "train", size=16).fingerprint
     assert images.crop(0, None).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"short_side": 16}, "short_side is 16; it must be at least the size, 32"),
+        ({"short_side": 64, "stream": True}, "short_side is 64, but a stream is reduced to the size"),
+    ],
+)
+def test_short_sides_that_cannot_be_used(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        DataSettings(**settings)
+
+
+def test_a_stream_is_not_shrunk():
+    stream = Stream.__new__(Stream)
+    with pytest.raises(ConfigError, match=r"training.shrink is 1\.5, but images of a stream have the size of a crop"):
+        TokenizerTraining(Tokenizer(4, options={"codebook_size": 4}), TrainingSettings(shrink=1.5), stream, 0)
+
+
+def test_crops_of_several_scales():
+    """A ramp shows by its slope how much of it a crop was cut from."""
+    picture = np.repeat(np.arange(0, 240, 2, dtype=np.uint8)[None, :, None], 100, 0).repeat(3, 2)
+    for factor in (1.0, 1.5, 2.0, 9.0):
+        crop = random_crop(picture, 40, np.array([0.5, 0.5, 0.0, factor]))
+        assert crop.shape == (40, 40, 3)
+        slope = np.diff(crop[20, 8:-8, 0].astype(int)).mean()
+        assert slope == pytest.approx(2 * min(factor, 100 / 40), rel=0.05)
+    plain = np.array([0.3, 0.7, 0.9])
+    assert np.array_equal(random_crop(picture, 40, plain), random_crop(picture, 40, np.append(plain, 1.0)))
+
+
+def test_scales_are_drawn_beside_what_was_drawn_before():
+    draws, scaled = crop_draws(3, 5, 400), crop_draws(3, 5, 400, 4.0)
+    assert np.array_equal(scaled[:, :3], draws)
+    logs = np.log2(scaled[:, 3])
+    assert 0 <= logs.min() < 0.1
+    assert 1.9 < logs.max() <= 2
+    assert abs(logs.mean() - 1) < 0.15
+    whole, small = (TrainBatches(tiny.images(), 8, 4, 0, shrink=shrink) for shrink in (1.0, 3.0))
+    assert not torch.equal(whole[1], small[1])
+    parts = [TrainBatches(tiny.images(), 8, 4, 0, rank, 2, 3.0) for rank in range(2)]
+    assert torch.equal(torch.cat([part[1] for part in parts]), small[1])

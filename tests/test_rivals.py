@@ -19,7 +19,6 @@ def rivals():
 @pytest.mark.parametrize(
     ("name", "options", "codes", "stages"),
     [
-        ("FiniteScalarQuantizer", {"grid": [5, 5, 3]}, 75, 1),
         ("BinarySphericalQuantizer", {"codebook_size": 64}, 64, 1),
         ("ResidualVectorQuantizer", {"codebook_size": 32, "stages": 2, "code_dim": 8}, 32, 2),
     ],

@@ -144,8 +144,10 @@ def test_sizes_that_do_not_divide(size, near):
         ({"network_options": {"widths": [4, 4]}}, "the published network has no option 'widths'; it takes no options"),
         ({"network": "photo", "downsampling": 8, "network_options": {"width": 4}}, "it takes widths, decoder_width"),
         ({"network": "photo", "downsampling": 4}, "downsampling is 4; the photo network has 8 alone"),
-        ({"network": "photo", "downsampling": 8, "dim": 193}, "dim is 193; the photo network takes 1 to 192"),
+        ({"network": "photo", "downsampling": 8, "dim": 193}, "dim is 193; it must be a whole number from 1 to 192"),
         ({"network": "photo", "downsampling": 8, "network_options": {"widths": [4]}}, r"widths are \[4\]; give 2"),
+        ({"network": "photo", "downsampling": 8, "network_options": {"widths": 4}}, "widths are 4; give 2"),
+        ({"network": "photo", "downsampling": 8, "network_options": {"decoder_width": 0.5}}, "network is 0.5; it must"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):

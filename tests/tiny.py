@@ -19,6 +19,7 @@ MODELS = {
     "gain-shape": ("gain-shape", CODES | {"codebook_size": 120, "levels": 4}),
     "gaussian": ("gaussian", {}),
     "identity": ("identity", {}),
+    "fsq": ("fsq", {"grid": [5, 4, 3]}),
 }
 COUNTING = {  # those that count their bits and are trained by rate and distortion
     "hybrid": ("hybrid", CODES | {"groups": 2, "codebook_size": 4, "code_dim": 2, "width": 8, "aside_steps": 7}),

@@ -18,7 +18,8 @@ import torch
 
 from benchmarks.timing import in_turn, medians, ratio, write_result
 from hybridvq import Tokens, build_prior
-from hybridvq.priors import Prior, TokenSpace
+from hybridvq.priors import Prior
+from hybridvq.quantizers import TokenSpace
 
 IMAGES, CODES, LEVELS, CODE_DIM = 64, 1024, 8, 5
 PRIORS: dict[str, dict[str, Any]] = {"transformer": {"width": 128, "layers": 5, "heads": 4}, "pixelcnn": {}}

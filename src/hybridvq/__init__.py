@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from hybridvq.priors import TransformerPrior as TransformerPrior
     from hybridvq.priors import build_prior as build_prior
     from hybridvq.priors import load_prior as load_prior
+    from hybridvq.quantizers import FiniteScalarQuantizer as FiniteScalarQuantizer
     from hybridvq.quantizers import FrequencyQuantizer as FrequencyQuantizer
     from hybridvq.quantizers import GainShapeQuantizer as GainShapeQuantizer
     from hybridvq.quantizers import GaussianQuantizer as GaussianQuantizer
@@ -78,6 +79,7 @@ _HOMES = {
     "TransformerPrior": "priors",
     "build_prior": "priors",
     "load_prior": "priors",
+    "FiniteScalarQuantizer": "quantizers",
     "FrequencyQuantizer": "quantizers",
     "GainShapeQuantizer": "quantizers",
     "GaussianQuantizer": "quantizers",

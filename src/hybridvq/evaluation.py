@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from hybridvq import metrics
 from hybridvq.errors import ShapeError
 from hybridvq.quantizers import Quantized, Tokens
-from hybridvq.quantizers.base import FLOAT_BITS
+from hybridvq.quantizers.tokens import FLOAT_BITS
 from hybridvq.tokenizer import Tokenizer
 
 GAIN_BITS = (8, 6, 4)

@@ -19,7 +19,7 @@ from hybridvq._version import __version__
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError
 from hybridvq.extras import lacking
-from hybridvq.quantizers import FrequencyQuantizer, Tokens
+from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import CONFIG, Tokenizer, load_tokenizer, model_folder, weight_hash
 from hybridvq.writing import whole_folder, write_whole
 
@@ -37,7 +37,7 @@ class Encode(nn.Module):
         self.tokenizer = tokenizer
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(parts_of(self.tokenizer.encode(x)).values())
+        return tuple(self.tokenizer.encode(x).parts.values())
 
 
 class Decode(nn.Module):
@@ -56,25 +56,20 @@ def export_onnx(model: str | Path, out: str | Path) -> dict[str, Any]:
 
     The encoder takes x (B, 3, f h, f w) float32 in [-1, 1], f being the downsampling factor, and gives the parts of
     `Tokens` that the model has: codes (B, S, h, w) int64, gains (B, S, h, w) int64 levels or float32, vectors
-    (B, D, h, w) float32. The decoder takes those and gives x_hat. B, h and w are free. Both compute what
-    `Tokenizer.encode` and `decode` do in evaluation, to the rounding of float32; the encoder holds a score for each
-    position and code at once, where ours holds a slab of them.
+    (B, D, h, w) float32, passed (B, 1, h, w) bool. The decoder takes those and gives x_hat. B, h and w are free. Both
+    compute what `Tokenizer.encode` and `decode` do in evaluation, to the rounding of float32; the encoder holds a score
+    for each position and code at once, where ours holds a slab of them.
 
     Raises:
         ConfigError: the extra `export` is not installed, `out` is not a new folder or cannot be written, or the model
-            has a frequency quantizer.
+            has a hybrid quantizer.
         ModelError: there is no such model, or it cannot be loaded.
     """
     require_exporter()
     check_new(Path(out))
     folder = model_folder(model)
     tokenizer = load_tokenizer(folder)
-    if isinstance(tokenizer.quantizer, FrequencyQuantizer):
-        raise ConfigError(
-            f"{model} has a frequency quantizer, whose stable sort of a table has no counterpart in ONNX; export a "
-            "model of another kind"
-        )
-    if tokenizer.quantizer.counts_bits:
+    if tokenizer.quantizer.space().coefficients:
         raise ConfigError(
             f"{model} has a hybrid quantizer, whose step has no place in an exported model; export one of another kind"
         )
@@ -103,7 +98,7 @@ def trace(tokenizer: Tokenizer) -> dict[str, Any]:
     batch, h, w = (torch.export.Dim(name) for name in ("batch", "h", "w"))
     x = torch.zeros(EXAMPLE[0], 3, f * EXAMPLE[1], f * EXAMPLE[2])
     with torch.no_grad():
-        parts = parts_of(tokenizer.encode(x))
+        parts = tokenizer.encode(x).parts
     settle(tokenizer.quantizer)
     names, of_parts = list(parts), tuple({0: batch, 2: h, 3: w} for _ in parts)
     protos = {
@@ -114,11 +109,6 @@ def trace(tokenizer: Tokenizer) -> dict[str, Any]:
         for value in (*proto.graph.input, *proto.graph.output):
             name_axes(value, 1 if value.name in parts else f)
     return protos
-
-
-def parts_of(tokens: Tokens) -> dict[str, Tensor]:
-    """What is there of tokens, by name."""
-    return {name: part for name, part in vars(tokens).items() if part is not None}
 
 
 def settle(module: nn.Module) -> None:

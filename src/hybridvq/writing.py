@@ -34,7 +34,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     except BaseException as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno:
             error.filename, error.filename2 = str(path), None
         raise
 

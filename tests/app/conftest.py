@@ -12,7 +12,7 @@ from codec import models as codecs
 from hybridvq import build_prior, load_tokenizer
 from hybridvq.app.models import load_model, load_models
 from hybridvq.app.uploads import Uploads
-from hybridvq.priors import TokenSpace, save_prior
+from hybridvq.priors import save_prior
 from hybridvq.tokenizer import weight_hash
 
 CLASSES = ("dark", "light")
@@ -25,7 +25,7 @@ def folders(tmp_path_factory):
     model, baseline = codecs.save_codec(root / "gain-shape"), codecs.save_codec(root / "vq", "vector", f=8)
     torch.manual_seed(0)
     small = {"width": 16, "layers": 1, "heads": 2}
-    prior = build_prior("transformer", TokenSpace.of(load_tokenizer(model)), (4, 4), len(CLASSES), small)
+    prior = build_prior("transformer", load_tokenizer(model).quantizer.space(), (4, 4), len(CLASSES), small)
     save_prior(prior, root / "prior", weight_hash(model), CLASSES)
     shutil.copytree(model, root / "prior" / "tokenizer")
     return {"model": model, "baseline": baseline, "prior": root / "prior"}

@@ -17,7 +17,7 @@ def test_codes_are_decoded_alone(loaded):
     for code, gain, level in ((0, 0, 0), (7, 1, 1), (119, 2, 3)):
         alone = tokenizer.decode(Tokens(torch.full((1, 1, 1, 1), code), torch.full((1, 1, 1, 1), level)))
         np.testing.assert_array_equal(drawn.images[code, gain], to_pixels(alone)[0])
-    assert drawn.gains == tuple(tokenizer.quantizer.values(0)[[0, 1, 3]].tolist())
+    assert drawn.gains == tuple(tokenizer.quantizer.space().level_values[0][[0, 1, 3]].tolist())
 
 
 @torch.inference_mode()

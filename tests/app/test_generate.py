@@ -27,7 +27,7 @@ def test_the_seed_decides(loaded):
     [
         ((0.3, 0, 1.0), SamplingSettings(temperature=0.3)),
         ((1.0, 2, 1.0), SamplingSettings(top_k=2)),
-        ((1.0, None, 0.1, 3.0), SamplingSettings(top_p=0.1, guidance=3.0)),
+        ((1.0, None, 0.1), SamplingSettings(top_p=0.1)),
     ],
 )
 @pytest.mark.parametrize(("label", "number"), [("dark", 0), ("light", 1), (generate.ANY, None)])

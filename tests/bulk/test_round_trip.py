@@ -15,7 +15,7 @@ from bulk.conftest import save_model
 from hybridvq import DataError, ModelError, __version__, load_tokenizer, load_tokens, open_images, tokenize
 from hybridvq.bulk.schema import Column, describe_columns
 from hybridvq.data import EvalBatches
-from hybridvq.quantizers import Tokens
+from hybridvq.quantizers import Tokens, TokenSpace
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_the_manifest_says_what_they_are(folder, model, few):
 @pytest.mark.parametrize(("k", "dtype"), [(2, "uint8"), (256, "uint8"), (257, "uint16"), (65537, "uint32")])
 def test_codes_take_the_smallest_type_that_holds_them(k, dtype):
     tokens = Tokens(codes=torch.zeros(1, 2, 3, 4, dtype=torch.int64), gains=torch.zeros(1, 2, 3, 4))
-    assert describe_columns(tokens, k, None) == {
+    assert describe_columns(tokens, TokenSpace(k, 2, "float")) == {
         "codes": Column(dtype, (2, 3, 4)),
         "gains": Column("float32", (2, 3, 4)),
     }

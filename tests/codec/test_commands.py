@@ -112,8 +112,11 @@ def test_unreadable_images(images, folder, capsys, complaint):
         ("decompress in --model MODEL", "in holds no .hvq files; give .hvq files or a folder of them"),
         ("decompress alone.bmp --model MODEL", "alone.bmp is not an .hvq file"),
         ("decompress a.hvq --model MODEL --max-pixels 10", "raise max_pixels"),
-        ("decompress a.hvq --model MODEL --max-pixels 0", "max_pixels is 0; it must be a whole number of at least 1"),
-        ("compress alone.bmp --model MODEL --rate-weight 1e308", "rate_weight is 1e+308; it must be 0 to 1e+09"),
+        ("decompress a.hvq --model MODEL --max-pixels 0", "max_pixels is 0; it must be at least 1"),
+        (
+            "compress alone.bmp --model MODEL --rate-weight 1e308",
+            "rate_weight is 1e+308; it must be at most",
+        ),
         ("compress alone.bmp --model MODEL --target-bpp 1 --gain-step 1", "give it without gain_step"),
         ("decompress cut.hvq --model MODEL", "cut.hvq is cut off"),
         ("decompress thin.hvq --model MODEL", "thin.hvq claims a long and thin image of 262144 wavefronts"),

@@ -121,14 +121,14 @@ def test_wrong_images(codec):
     for array in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(ShapeError, match=r"the image is .* of shape .*; give \(height, width, 3\) uint8"):
             codec.compress(array)
-    for other in (Image.new("RGB", (0, 4)), Image.new("L", (4, 0)), [[[0, 0, 0]]], torch.zeros(4, 4, 3), "a.png", None):
+    for other in ([[[0, 0, 0]]], torch.zeros(4, 4, 3), "a.png", None):
         with pytest.raises(
             ShapeError, match=r"the image is .*; give \(height, width, 3\) uint8 with at least one pixel"
         ):
             codec.compress(other)
     with pytest.raises(DataError, match="floating-point pixels"):
         codec.compress(Image.new("F", (4, 4)))
-    with pytest.raises(DataError, match="no pixels"):
+    with pytest.raises(DataError, match="0x4 pixels and so has none"):
         codec.compress(Image.new("RGB", (0, 4)))
 
 

@@ -110,14 +110,14 @@ def test_long_images_are_counted_while_they_are_decoded(
     data = folder_of_long_images(tmp_path, 40, *([3] if skip else []))
     monkeypatch.setattr(images_module, "MEMORY_BUDGET", 20 * 3 * LONG[0] * LONG[1])
     kept: list[int] = []
-    decode_slice = images_module._decode_slice
+    decode_slice = images_module.RecordImages._decode_slice
 
     def counted(*arguments: object, **options: object) -> list[np.ndarray | UnreadableError | None]:
         results = decode_slice(*arguments, **options)  # type: ignore[arg-type]
         kept.append(sum(result.nbytes for result in results if isinstance(result, np.ndarray)))
         return results
 
-    monkeypatch.setattr(images_module, "_decode_slice", counted)
+    monkeypatch.setattr(images_module.RecordImages, "_decode_slice", counted)
     images = open_images(data, "train", size=8, skip_unreadable=skip)
     assert images._memory is None  # type: ignore[attr-defined]
     assert 0 < sum(kept) <= images_module.MEMORY_BUDGET

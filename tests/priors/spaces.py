@@ -4,8 +4,8 @@ import itertools
 
 import torch
 
-from hybridvq.priors import TokenSpace, build_prior
-from hybridvq.quantizers import Tokens
+from hybridvq.priors import build_prior
+from hybridvq.quantizers import Tokens, TokenSpace
 
 SMALL = {"static": {}, "pixelcnn": {"width": 8, "layers": 4}, "transformer": {"width": 16, "layers": 2, "heads": 2}}
 HEADS = {"none": [None], "levels": ["categorical", "gaussian", "mixture"], "float": ["gaussian", "mixture"]}

@@ -6,8 +6,9 @@ import torch
 from scipy import stats
 
 from hybridvq import ConfigError
-from hybridvq.priors import Choice, TokenSpace
+from hybridvq.priors import Choice
 from hybridvq.priors.gains import CategoricalHead, DensityHead, build_gain_head
+from hybridvq.quantizers import TokenSpace
 from priors.spaces import space
 
 

@@ -1,6 +1,7 @@
 """The hybrid latent: its probabilities, its three ends, and what its training draws."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -232,10 +233,11 @@ def test_quality_is_a_step():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"groups": -1}, "groups is -1; it must be at least 0"),
-        ({"code_dim": 0}, "code_dim is 0; it must be at least 1"),
+        ({"groups": -1}, "groups is -1; it must be a whole number"),
+        ({"code_dim": 0}, "code_dim is 0; it must be a whole number"),
         ({"codebook_size": 0}, "codebook_size is 0"),
-        ({"beta": -1}, "beta is -1; it cannot be negative"),
+        ({"beta": -1}, "beta is -1; it must be a number"),
+        ({"balance": math.inf}, "balance is inf"),
         ({"aside_steps": math.nan}, "aside_steps is nan"),
         ({"step_range": [1.0]}, r"step_range is \[1.0\]; give the smallest step and the largest"),
         ({"step_range": [2.0, 1.0]}, "step_range is"),
@@ -257,9 +259,18 @@ def test_steps_and_tokens_that_cannot_be_used():
     with pytest.raises(ShapeError, match="this quantizer takes"):
         made(z[:, :4])
     tokens = made(z).tokens
-    with pytest.raises(ConfigError, match="these tokens hold no codes"):
-        made.dequantize(Tokens(coefficients=tokens.coefficients, step=tokens.step))
-    with pytest.raises(ConfigError, match="without their step"):
-        made.dequantize(Tokens(codes=tokens.codes, coefficients=tokens.coefficients))
-    with pytest.raises(ConfigError, match="codes are needed"):
+    for change, message in (
+        ({"codes": None}, "these tokens hold no codes"),
+        ({"step": None}, "these tokens hold no step"),
+        ({"step": torch.zeros(3)}, "all positive"),
+        ({"step": torch.ones(2)}, "one for each of 3 images"),
+        ({"codes": tokens.codes + 16}, "they go from 0 to 15"),
+        ({"codes": tokens.codes[:, :1]}, r"shape \(3, 1, 2, 2\); they must be \(batch, 2"),
+        ({"codes": tokens.codes[..., :1]}, "are of other images or positions"),
+        ({"coefficients": tokens.coefficients[:, :4]}, r"coefficients have shape \(3, 4"),
+        ({"coefficients": tokens.coefficients.float()}, "coefficients are torch.float32; they must be whole"),
+    ):
+        with pytest.raises((ConfigError, ShapeError), match=message):
+            made.dequantize(replace(tokens, **change))
+    with pytest.raises(ConfigError, match="these tokens hold codes, and this model's do not"):
         quantizer(groups=0).dequantize(Tokens(codes=tokens.codes))

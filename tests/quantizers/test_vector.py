@@ -257,3 +257,63 @@ def test_codes_out_of_range_are_refused(wrong):
 def test_a_wrong_shape_is_named():
     with pytest.raises(ShapeError, match=r"\(1, 5, 2, 2\).*6"):
         quantizer()(torch.zeros(1, 5, 2, 2))
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_heads_and_cosine_match_vector_quantize_pytorch(z, separate, distance):
+    import vector_quantize_pytorch
+
+    cosine = distance == "cosine"
+    torch.manual_seed(0)
+    vq = VectorQuantizer(6, 11, learn="ema", decay=0.8, init="uniform", restart_every=0, heads=2, distance=distance,
+                         share_codes=not separate, beta=1.0)  # fmt: skip
+    other = vector_quantize_pytorch.VectorQuantize(
+        dim=6, codebook_size=11, codebook_dim=3, heads=2, separate_codebook_per_head=separate, use_cosine_sim=cosine,
+        accept_image_fmap=True, decay=0.8, threshold_ema_dead_code=0, eps=1e-5, rotation_trick=False,
+    ).train()  # fmt: skip
+    books = vq.codebooks if separate else [vq.codebook]
+    start = torch.stack([torch.randn(11, 3) for _ in books])
+    start = torch.nn.functional.normalize(start, dim=-1) if cosine else start
+    for book, vectors in zip(books, start, strict=True):
+        book.weight.copy_(vectors)
+        book.ema_sums.copy_(vectors)
+    other._codebook.embed.copy_(start)
+    other._codebook.embed_avg.copy_(start)
+    other._codebook.cluster_size.fill_(1.0)
+    other._codebook.initted.fill_(True)
+    for step in range(3):
+        mine, theirs = (z + 0.1 * step).requires_grad_(), (z + 0.1 * step).requires_grad_()
+        out, (z_hat, codes, _) = vq.train()(mine), other.train()(theirs)
+        assert torch.equal(out.tokens.codes.movedim(1, -1), codes)
+        v = torch.randn_like(z)
+        torch.testing.assert_close(
+            torch.autograd.grad(out.z_hat, mine, v)[0], torch.autograd.grad(z_hat, theirs, v)[0], rtol=1e-4, atol=1e-5
+        )
+        torch.testing.assert_close(vq.eval()(z).z_hat, other.eval()(z)[0], rtol=1e-3, atol=1e-4)
+    for book, vectors in zip(books, other._codebook.embed, strict=True):
+        torch.testing.assert_close(book.vectors, vectors, rtol=1e-3, atol=1e-4)
+
+
+def test_cosine_codes_start_and_stay_on_the_sphere(z):
+    for learn in ("gradient", "ema"):
+        vq = VectorQuantizer(6, 5, learn=learn, distance="cosine", restart_every=1)
+        for _ in range(3):
+            out = vq.train()(100 * z)
+        torch.testing.assert_close(vq.codebook.vectors.norm(dim=1), torch.ones(5))
+        torch.testing.assert_close(out.z_hat.norm(dim=1), torch.ones(2, 3, 4))
+
+
+def test_the_first_heads_alone_leave_the_others_zero(z):
+    vq = quantizer(heads=3, codebook_size=11)
+    tokens = vq.eval()(z).tokens
+    whole, part = vq.dequantize(tokens), vq.dequantize(tokens.stages(2))
+    assert torch.equal(part[:, :4], whole[:, :4])
+    assert not part[:, 4:].any()
+
+
+def test_heads_divide_the_vector():
+    with pytest.raises(ConfigError, match="heads is 4, which does not divide the 6 numbers of a vector"):
+        VectorQuantizer(6, heads=4)
+    with pytest.raises(ConfigError, match="distance is 'angle'"):
+        VectorQuantizer(6, distance="angle")

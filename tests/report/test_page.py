@@ -150,7 +150,7 @@ def test_a_failure_keeps_the_old_page(write_folder, four_runs, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         write_report(folder)
     assert (folder / "report.html").read_text() == "old"
-    assert not list(folder.glob(".report*"))
+    assert not list(folder.glob(".hybridvq-*"))
 
 
 def test_values_of_another_type(write_folder, run, tmp_path):

@@ -33,7 +33,7 @@ def test_markdown_of_two_groups(run, result_of):
 
 def test_markdown_shows_text_as_it_is(run, result_of):
     table = markdown_table(result_of([run("a", "g", title="<b> | *x*\nK_1")]))
-    assert r"**&lt;b&gt; \| \*x\* K\_1**" in table
+    assert r"**&lt;b&gt; \| \*x\*\\nK\_1**" in table
 
 
 def test_terminal_table_fits_and_states_bits(run, result_of):

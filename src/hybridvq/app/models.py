@@ -6,7 +6,8 @@ from pathlib import Path
 from hybridvq.codec import Codec
 from hybridvq.errors import CodecError, ConfigError
 from hybridvq.evaluation import default_device
-from hybridvq.priors import Prior, TokenSpace, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
+from hybridvq.priors import Prior, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
+from hybridvq.quantizers import TokenSpace
 from hybridvq.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -65,12 +66,12 @@ def load_model(name: str) -> Model:
         tokenizer = codec.tokenizer
     except CodecError as error:
         tokenizer, problem = load_tokenizer(name).to(default_device()), str(error)
-    try:
-        return Model(Path(name).name, tokenizer, codec, problem, TokenSpace.of(tokenizer))
-    except ConfigError as error:
+    space = tokenizer.quantizer.space()
+    if space.obstacle:
         raise ConfigError(
-            f"{name} has no codebook that can be shown; give a vector, projected or gain-shape tokenizer"
-        ) from error
+            f"{name} has no codebook that can be shown; give a vector, projected, gain-shape or fsq tokenizer"
+        )
+    return Model(Path(name).name, tokenizer, codec, problem, space)
 
 
 def load_prior_model(name: str) -> PriorModel:

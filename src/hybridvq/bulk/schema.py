@@ -16,7 +16,7 @@ from hybridvq.data import Images
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.evaluation import evaluating
-from hybridvq.quantizers import Tokens
+from hybridvq.quantizers import Tokens, TokenSpace
 from hybridvq.tokenizer import CONFIG, Tokenizer, weight_hash
 
 MANIFEST = "tokens.json"
@@ -112,7 +112,8 @@ def describe(tokenizer: Tokenizer, folder: Path, images: Images, shard_images: i
         ConfigError: the model's tokens hold coefficients.
         ShapeError: the images do not divide into whole positions.
     """
-    if tokenizer.quantizer.counts_bits:
+    space = tokenizer.quantizer.space()
+    if space.coefficients:
         raise ConfigError(
             f"{folder} has a hybrid quantizer, whose coefficients and steps have no columns in token shards yet; use a "
             "model of another kind"
@@ -134,19 +135,17 @@ def describe(tokenizer: Tokenizer, folder: Path, images: Images, shard_images: i
         | ({} if images.classes is None else {"classes": list(images.classes)}),
         quantizer={"codebook_size": quantizer.codebook_size, "levels": quantizer.levels, "stages": quantizer.stages},
         grid=(side, side),
-        columns=describe_columns(tokens, quantizer.codebook_size, quantizer.levels),
+        columns=describe_columns(tokens, space),
         shard_images=shard_images,
     )
 
 
-def describe_columns(tokens: Tokens, codebook_size: int | None, levels: int | None) -> dict[str, Column]:
+def describe_columns(tokens: Tokens, space: TokenSpace) -> dict[str, Column]:
     """A column for each part that these tokens hold, in the smallest type that holds its values."""
     columns = {}
-    for name, values in vars(tokens).items():
-        if values is None:
-            continue
+    for name, values in tokens.parts.items():
         if values.dtype == torch.int64:
-            symbols = codebook_size if name == "codes" else levels
+            symbols = space.codebook_size if name == "codes" else space.levels
             assert symbols
             dtype = np.min_scalar_type(symbols - 1).name
         else:

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from hybridvq.codec.tables import Tables, kept_levels
 from hybridvq.errors import ConfigError
-from hybridvq.quantizers import GainShapeQuantizer, Quantizer, Tokens, VectorQuantizer, nearest_code
-from hybridvq.quantizers.base import flatten
+from hybridvq.quantizers import Quantizer, Tokens, nearest_code
+from hybridvq.quantizers.base import flatten, nearest_direction
 from hybridvq.quantizers.gain_shape import grid
 
 
@@ -25,19 +25,25 @@ class Chooser:
     Source: Chou, Lookabaugh and Gray 1989, "Entropy-constrained vector quantization".
 
     Args:
-        quantizer: `vector`, or `gain-shape` with levels, in evaluation mode.
+        quantizer: one whose tokens are codes, and gains on levels or none, in evaluation mode.
         tables: of the same model.
         stages: how many of its stages to use.
         gain_step: leave out so many levels between two, see `kept_levels`.
         rate_weight: lambda, in squared units of what is quantized a bit.
 
     Raises:
-        ConfigError: the quantizer is another one.
+        ConfigError: its tokens are others.
     """
 
     def __init__(self, quantizer: Quantizer, tables: Tables, stages: int, gain_step: int, rate_weight: float) -> None:
         self.quantizer, self.rate_weight = quantizer, rate_weight
-        device = next(quantizer.buffers()).device
+        self.space = quantizer.space()
+        if self.space.obstacle or self.space.gain == "float":
+            raise ConfigError(
+                f"{type(quantizer).__name__} cannot weigh bits or use fewer levels; only tokens of codes, and gains on "
+                "levels or none, can"
+            )
+        device = self.space.code_vectors(0).device
         self.levels = torch.from_numpy(kept_levels(tables.levels or 1, gain_step)).to(device)
         self._vectors = [self._of_stage(s) for s in range(stages)]
         bits = (torch.from_numpy(tables.static_bits(s, gain_step)) for s in range(stages))
@@ -45,35 +51,30 @@ class Chooser:
 
     def _of_stage(self, stage: int) -> Tensor:
         """q_l c_j, (L K, D), the levels in the outer order."""
-        if isinstance(self.quantizer, VectorQuantizer):
-            return self.quantizer.codebook.weight.detach()
-        if isinstance(self.quantizer, GainShapeQuantizer) and self.quantizer.levels:
-            values = self.quantizer.values(stage)[self.levels]
-            return (values[:, None, None] * self.quantizer.directions.weight).flatten(0, 1)
-        raise ConfigError(
-            f"{type(self.quantizer).__name__} cannot weigh bits or use fewer levels; only vector and gain-shape with "
-            "levels can"
-        )
+        vectors = self.space.code_vectors(stage).detach()
+        if self.space.level_values is None:
+            return vectors
+        return (self.space.level_values[stage][self.levels, None, None] * vectors).flatten(0, 1)
 
     def __call__(self, z: Tensor) -> Tokens:
         """The tokens of encoder outputs z (B, D, h, w)."""
         inner = self.quantizer.in_code_space(z)
         r, codes, levels = flatten(inner), [], []
-        for vectors, costs in zip(self._vectors, self._costs, strict=True):
-            pair = nearest_code(r, vectors, costs) if self.rate_weight else self._nearest(r, vectors)
+        for stage, (vectors, costs) in enumerate(zip(self._vectors, self._costs, strict=True)):
+            pair = nearest_code(r, vectors, costs) if self.rate_weight else self._nearest(r, stage)
             k = len(vectors) // len(self.levels)
             codes.append(pair % k)
             levels.append(self.levels[pair // k])
             r = r - vectors[pair]
-        gains = grid(torch.stack(levels, 1), inner) if self.quantizer.levels else None
+        gains = grid(torch.stack(levels, 1), inner) if self.space.levels else None
         return Tokens(codes=grid(torch.stack(codes, 1), inner), gains=gains)
 
-    def _nearest(self, r: Tensor, vectors: Tensor) -> Tensor:
+    def _nearest(self, r: Tensor, stage: int) -> Tensor:
         """The pair (N,) of each row of r (N, D): the direction first, then its nearest kept level."""
-        assert isinstance(self.quantizer, GainShapeQuantizer)
-        k = self.quantizer.directions.search(r)
-        of_levels = vectors.unflatten(0, (len(self.levels), -1))[:, k]  # (L', N, D)
-        return (r - of_levels).square().sum(2).argmin(0) * len(self.quantizer.directions.weight) + k
+        directions = self.space.code_vectors(stage)
+        k = nearest_direction(r, directions)
+        of_levels = self._vectors[stage].unflatten(0, (len(self.levels), -1))[:, k]  # (L', N, D)
+        return (r - of_levels).square().sum(2).argmin(0) * len(directions) + k
 
     def power(self) -> float:
         """The mean square length of the vectors of the first stage, the natural unit of lambda."""

@@ -17,8 +17,7 @@ from hybridvq.codec.format import MAX_CODES, MAX_LEVELS, MAX_STAGES
 from hybridvq.codec.integers import LIMIT, UNIT_LOG2, WEIGHT_LOG2
 from hybridvq.codec.tables import MARGIN, NEIGHBOURS, StageTables, Tables, check_symbols, described
 from hybridvq.errors import CodecError
-from hybridvq.quantizers import GainShapeQuantizer, Quantizer, VectorQuantizer
-from hybridvq.quantizers.levels import GainLevels
+from hybridvq.quantizers import Quantizer, TokenSpace
 from hybridvq.tokenizer import Tokenizer
 
 WIDTH = 64
@@ -54,27 +53,28 @@ def fit_tables(
     Raises:
         CodecError: the model's tokens hold floats, or there are no tokens, or they are of another model.
     """
-    quantizer = tokenizer.quantizer
-    check_codable(quantizer)
-    assert quantizer.codebook_size
-    pool = pooled(batches, quantizer.codebook_size, quantizer.levels or 1)
-    stages = tuple(fit_stage(pool, s, quantizer, width, steps, seed) for s in range(quantizer.stages))
-    return Tables(model, quantizer.codebook_size, quantizer.levels, stages)
+    check_codable(tokenizer.quantizer)
+    space = tokenizer.quantizer.space()
+    pool = pooled(batches, space.codebook_size, space.levels or 1)
+    stages = tuple(fit_stage(pool, s, space, width, steps, seed) for s in range(space.stages))
+    return Tables(model, space.codebook_size, space.levels, stages)
 
 
 def check_codable(quantizer: Quantizer) -> None:
     """Raise CodecError unless the quantizer's tokens are integers alone, of which a file can hold as many."""
-    if quantizer.counts_bits:
+    space = quantizer.space()
+    if space.coefficients:
         raise CodecError(f"tokens of {type(quantizer).__name__} hold coefficients, which .hvq files cannot hold yet")
-    has_levels = isinstance(quantizer, GainShapeQuantizer) and quantizer.levels
-    if type(quantizer) is not VectorQuantizer and not has_levels:  # whose subclasses add floats
+    if space.gain == "float" or space.floats:
         raise CodecError(
             f"tokens of {type(quantizer).__name__} hold floats, which cannot be compressed without loss; train with "
             "--recipe gain-shape, whose gains are levels, or --recipe vector"
         )
+    if space.obstacle:
+        raise CodecError(f"tokens of {type(quantizer).__name__} hold {space.obstacle}, which .hvq files cannot hold")
     for key, most in (("codebook_size", MAX_CODES), ("levels", MAX_LEVELS), ("stages", MAX_STAGES)):
-        if (getattr(quantizer, key) or 0) > most:
-            raise CodecError(f"{key} of the model is {getattr(quantizer, key)}, and a file holds up to {most}")
+        if (getattr(space, key) or 0) > most:
+            raise CodecError(f"{key} of the model is {getattr(space, key)}, and a file holds up to {most}")
 
 
 @dataclass(frozen=True)
@@ -148,12 +148,11 @@ def rectified(x: Tensor) -> Tensor:
     return x.clamp(0, LIMIT / UNIT)
 
 
-def fit_stage(pool: Pool, stage: int, quantizer: Quantizer, width: int, steps: int, seed: int) -> StageTables:
+def fit_stage(pool: Pool, stage: int, space: TokenSpace, width: int, steps: int, seed: int) -> StageTables:
     """Count the pairs of a stage, train its network, and round it."""
-    k, rows = quantizer.codebook_size, quantizer.levels or 1
-    assert k
+    k, rows = space.codebook_size, space.levels or 1
     own = pool.pairs[stage, pool.at]
-    features = torch.stack([pair_features(quantizer, s) for s in range(stage + 1)])
+    features = torch.stack([pair_features(space, s) for s in range(stage + 1)])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ContextNetwork(features, width, k, rows)
@@ -170,31 +169,28 @@ def fit_stage(pool: Pool, stage: int, quantizer: Quantizer, width: int, steps: i
         optimizer.step()
         schedule.step()
     shares = torch.bincount(own, minlength=rows * k).view(-1, k) + 1
-    return rounded(network, shares, *code_vectors(quantizer, stage))
+    return rounded(network, shares, *code_vectors(space, stage))
 
 
-def pair_features(quantizer: Quantizer, stage: int) -> Tensor:
+def pair_features(space: TokenSpace, stage: int) -> Tensor:
     """(L K + 1, F): what a neighbour with each pair looks like, and last one that is not there."""
-    vectors, gains = code_vectors(quantizer, stage)
+    vectors, gains = code_vectors(space, stage)
     levels, codes = np.divmod(np.arange(max(len(gains), 1) * len(vectors)), len(vectors))
     features = described(vectors, gains, codes, levels)
     return F.pad(torch.from_numpy(features).float() / UNIT, (0, 0, 0, 1))
 
 
-def code_vectors(quantizer: Quantizer, stage: int) -> tuple[np.ndarray, np.ndarray]:
+def code_vectors(space: TokenSpace, stage: int) -> tuple[np.ndarray, np.ndarray]:
     """The vector of each code (K, D) and the value of each gain level (L,) or (0,), int16 in units of 2^-8.
 
     Scaled so that q_l c_k has about unit power.
     """
     with torch.no_grad():
-        if isinstance(quantizer, GainShapeQuantizer):
-            levels = quantizer.gain_levels[stage]
-            assert isinstance(levels, GainLevels)
-            gains = levels.values
-            return to_int16(quantizer.directions.weight, UNIT), to_int16(gains / rms(gains), UNIT)
-        assert isinstance(quantizer, VectorQuantizer)
-        weight = quantizer.codebook.weight
-        return to_int16(weight / rms(weight), UNIT), np.zeros(0, np.int16)
+        vectors = space.code_vectors(stage)
+        if space.level_values is None:
+            return to_int16(vectors / rms(vectors), UNIT), np.zeros(0, np.int16)
+        gains = space.level_values[stage]
+        return to_int16(vectors, UNIT), to_int16(gains / rms(gains), UNIT)
 
 
 def rms(x: Tensor) -> Tensor:

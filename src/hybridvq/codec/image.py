@@ -27,7 +27,7 @@ COLOUR, GREY = 0, 1  # the header's `colour`
 STRIP = 256  # rows that are looked at together for colours
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Codec:
     """A tokenizer and what its tokens are coded with.
 
@@ -54,6 +54,10 @@ class Codec:
                     f"the tables ({FILE}) are of a model whose {key} is {others}, and this one's is {own}; run "
                     "`hybridvq fit-codec` again"
                 )
+
+    def __repr__(self) -> str:
+        factor, model = self.tokenizer.downsampling, self.tables.model
+        return f"Codec({self.tokenizer.quantizer}, downsampling={factor}, model={model[:12]})"
 
     @classmethod
     def load(cls, model: str | Path, device: str | torch.device | None = None) -> "Codec":
@@ -144,9 +148,7 @@ class Codec:
         if gain_step or rate_weight:
             chooser = Chooser(self.tokenizer.quantizer, self.tables, stages, gain_step, rate_weight)
             return tiles.encode(self.tokenizer, image, chooser)
-        tokens = tiles.encode(self.tokenizer, image)
-        assert tokens.codes is not None
-        return Tokens(tokens.codes[:, :stages], None if tokens.gains is None else tokens.gains[:, :stages])
+        return tiles.encode(self.tokenizer, image).stages(stages)
 
     def _header(self, image: tiles.Pixels, settings: CodecSettings) -> format.Header:
         """Raises ConfigError where `decompress` would not believe the wavefronts."""
@@ -190,10 +192,10 @@ def as_rgb(image: tiles.Pixels) -> tiles.Pixels:
     """An RGB image of a Pillow image; an array as it is.
 
     Raises:
-        ShapeError: this is neither a Pillow image nor an array (H, W, 3) uint8, or it has no pixel.
-        DataError: the Pillow image has pixels of unknown range.
+        ShapeError: this is neither a Pillow image nor an array (H, W, 3) uint8 with pixels.
+        DataError: the Pillow image has no pixel, or pixels of unknown range.
     """
-    if isinstance(image, Image.Image) and image.width and image.height:
+    if isinstance(image, Image.Image):
         return to_rgb(image)
     array = image if isinstance(image, np.ndarray) else None
     if array is None or array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError
+from hybridvq.ranges import check_count
 
 BLOCK = 8  # pixels a side that a position covers
 UNITS = 4.0  # z is what the layers give times this: one unit is then one quantizer step at step 1
@@ -141,10 +142,11 @@ def check(dim: int, downsampling: int, widths: Sequence[int], count: int) -> Non
     """Raise ConfigError unless the network can be built."""
     if downsampling != BLOCK:
         raise ConfigError(f"downsampling is {downsampling}; the photo network has {BLOCK} alone")
-    if not 1 <= dim <= 3 * BLOCK**2:
-        raise ConfigError(f"dim is {dim}; the photo network takes 1 to {3 * BLOCK**2}")
-    if len(widths) != count or min(widths) < 1:
-        raise ConfigError(f"the photo network's widths are {list(widths)}; give {count}, each at least 1")
+    check_count("dim", dim, 1, 3 * BLOCK**2)
+    if not isinstance(widths, Sequence) or len(widths) != count:
+        raise ConfigError(f"the photo network's widths are {widths}; give {count} of them")
+    for width in widths:
+        check_count("a width of the photo network", width)
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:

@@ -13,7 +13,6 @@ from hybridvq.priors.files import (
 )
 from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.registry import PRIORS, build_prior
-from hybridvq.priors.space import TokenSpace
 from hybridvq.priors.static import StaticPrior
 from hybridvq.priors.transformer import TransformerPrior
 
@@ -27,7 +26,6 @@ __all__ = [
     "Prior",
     "Score",
     "StaticPrior",
-    "TokenSpace",
     "TransformerPrior",
     "bits_per_position",
     "build_prior",

@@ -22,11 +22,10 @@ from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.evaluation import evaluating
-from hybridvq.priors.checks import check_cells, check_given, check_label
+from hybridvq.priors.checks import check_cells, check_given, check_label, check_tokens
 from hybridvq.priors.choice import Choice
 from hybridvq.priors.gains import Cells, build_gain_head
-from hybridvq.priors.space import TokenSpace
-from hybridvq.quantizers import Tokens
+from hybridvq.quantizers import Tokens, TokenSpace
 from hybridvq.ranges import check_count
 
 
@@ -63,13 +62,18 @@ class Prior(nn.Module, ABC):
         ConfigError: an argument has no such value.
     """
 
-    vectors: Tensor  # (K, C)
+    vectors: Tensor  # (K, C), or (S, K, C)
     label_dropout: float = 0.0  # the share of labels left out in training
 
     def __init__(
         self, space: TokenSpace, shape: tuple[int, int], classes: int | None, gain: str | None, components: int
     ) -> None:
         super().__init__()
+        if obstacle := space.obstacle:
+            raise ConfigError(
+                f"these tokens hold {obstacle}, so no prior here can model them; priors take a code, or a code and a "
+                "gain, at every position, as a vector, projected, gain-shape or fsq tokenizer gives"
+            )
         if len(shape) != 2:
             raise ConfigError(f"shape is {tuple(shape)}; give the height and width of the grid of positions")
         for i, side in enumerate(shape):
@@ -79,7 +83,8 @@ class Prior(nn.Module, ABC):
         self.shape, self.classes = (int(shape[0]), int(shape[1])), classes
         self.codebook_size, self.stages, self.kind = space.codebook_size, space.stages, space.gain
         self.gain, self.components = gain, components
-        self.register_buffer("vectors", space.vectors.clone())
+        assert space.vectors is not None
+        self.register_buffer("vectors", space.vectors.detach().float().clone())
         self.gain_head = build_gain_head(space, gain, components)
 
     @abstractmethod
@@ -115,6 +120,10 @@ class Prior(nn.Module, ABC):
         values = None if self.gain_head is None else self.gain_head.level_values
         return TokenSpace(self.codebook_size, self.stages, self.kind, values, self.vectors)
 
+    def code_vectors(self, stage: int) -> Tensor:
+        """The vectors (K, C) of the codes of a stage."""
+        return self.vectors[stage] if self.vectors.ndim == 3 else self.vectors
+
     @property
     def options(self) -> dict[str, Any]:
         """The arguments that build this prior again, other than space, shape and classes."""
@@ -143,7 +152,7 @@ class Prior(nn.Module, ABC):
             ConfigError: tokens, label or cells are of another kind, or out of range.
             ShapeError: their shapes are not those above, or the grid is larger than this prior can do.
         """
-        self.space.check(tokens)
+        check_tokens(tokens, self.space)
         codes, gains = tokens.codes, tokens.gains
         assert codes is not None
         self.check_shape(tuple(codes.shape[2:]))

@@ -4,9 +4,21 @@ from torch import Tensor, int64
 
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.priors.gains import Cells
-from hybridvq.priors.space import TokenSpace
-from hybridvq.quantizers import Tokens
-from hybridvq.quantizers.base import check_indices
+from hybridvq.quantizers import Tokens, TokenSpace
+from hybridvq.quantizers.space import check_indices
+
+
+def check_tokens(tokens: Tokens, space: TokenSpace) -> None:
+    """Raise unless these are tokens of the space, and there are some.
+
+    Raises:
+        ConfigError, ShapeError: as `TokenSpace.check`, or some stages are left out.
+    """
+    space.check(tokens)
+    assert tokens.codes is not None
+    if tokens.codes.shape[1] != space.stages or not tokens.codes.numel():
+        shape = f"(batch, {space.stages}, height, width)"
+        raise ShapeError(f"the codes have shape {tuple(tokens.codes.shape)}; this prior takes {shape}, none of them 0")
 
 
 def check_label(label: Tensor | None, n: int, classes: int | None, unlabeled: bool) -> None:
@@ -56,7 +68,7 @@ def check_given(given: Tokens | None, keep: Tensor | None, n: int, shape: tuple[
         return
     if given is None or keep is None:
         raise ConfigError("given and keep go together: the tokens, and the positions (h, w) taken from them")
-    space.check(given)
+    check_tokens(given, space)
     assert given.codes is not None
     if given.codes.shape[0] not in (1, n) or given.codes.shape[2:] != shape or keep.shape != shape:
         raise ShapeError(

@@ -13,7 +13,7 @@ from hybridvq.errors import ConfigError, ModelError
 from hybridvq.pretrained import pretrained_folder, pretrained_names
 from hybridvq.priors.base import Prior
 from hybridvq.priors.registry import PRIORS, build_prior
-from hybridvq.priors.space import TokenSpace
+from hybridvq.quantizers import TokenSpace
 from hybridvq.ranges import Range
 from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder, weight_hash
 from hybridvq.weights import build_with_weights
@@ -33,7 +33,7 @@ class PriorConfig:
         options: that prior's arguments.
         shape: (h, w), the grid it was built for.
         classes: number of class labels, or None.
-        space: `codebook_size`, `stages`, `gain`, `levels` and `dim` of the tokens.
+        space: `codebook_size`, `stages`, `gain`, `levels` and `dim` of the tokens, and `has_own_vectors`.
         tokenizer: SHA-256 of the weights of the tokenizer whose tokens they are.
         class_names: what the labels mean, or None.
         format: version of this layout.
@@ -54,6 +54,8 @@ class PriorConfig:
         kind: Literal["none", "levels", "float"] = space["gain"]
         levels = torch.zeros(space["stages"], space["levels"]) if kind == "levels" else None
         vectors = torch.zeros(space["codebook_size"], space["dim"])
+        if space.get("has_own_vectors"):  # priors saved by 0.9 do not say
+            vectors = vectors.repeat(space["stages"], 1, 1)
         blank = TokenSpace(space["codebook_size"], space["stages"], kind, levels, vectors)
         return build_prior(self.prior, blank, self.shape, self.classes, self.options)
 
@@ -75,7 +77,8 @@ def save_prior(
     if name is None:
         raise ConfigError(f"a {type(prior).__name__} cannot be saved; it is none of the priors {', '.join(PRIORS)}")
     space = prior.space
-    parts = {part: getattr(space, part) for part in ("codebook_size", "stages", "gain", "levels", "dim")}
+    names = ("codebook_size", "stages", "gain", "levels", "dim", "has_own_vectors")
+    parts = {name: getattr(space, name) for name in names}
     config = PriorConfig(name, prior.options, prior.shape, prior.classes, parts, tokenizer_sha256, class_names)
     with whole_folder(Path(folder)) as partial:
         (partial / CONFIG).write_bytes(to_json(asdict(config)))

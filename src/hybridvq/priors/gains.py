@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from hybridvq.errors import ConfigError
 from hybridvq.priors.choice import Choice
 from hybridvq.priors.normal import log_normal_density, log_normal_mass
-from hybridvq.priors.space import TokenSpace
+from hybridvq.quantizers import TokenSpace
 from hybridvq.ranges import check_count
 
 HEADS = ("categorical", "gaussian", "mixture")

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.priors.base import Prior
-from hybridvq.priors.space import TokenSpace
+from hybridvq.quantizers import TokenSpace
 from hybridvq.ranges import check_count, check_share
 
 SMALL = 0.02  # deviation of output weights, so that an untrained prior spends about log K on a code
@@ -42,7 +42,7 @@ class NetworkPrior(Prior):
         check_count("width", width)
         check_share("label_dropout", label_dropout)
         self.width, self.label_dropout = width, label_dropout
-        self.register_buffer("unit", space.vectors.square().mean().sqrt().clamp(min=1e-12))
+        self.register_buffer("unit", self.vectors.square().mean().sqrt().clamp(min=1e-12))
         self.embedding = TokenEmbedding(space, width)
         self.code_output = CodeOutput(space, width)
         self.gain_output = GainOutput(space, width, self.gain_head.start()) if self.gain_head is not None else None
@@ -51,15 +51,15 @@ class NetworkPrior(Prior):
             nn.init.normal_(self.label_embedding.weight, std=SMALL)
 
     def code_logits(self, context: Tensor, stage: int) -> Tensor:
-        return self.code_output(context, self.vectors / self.unit, stage)
+        return self.code_output(context, self.code_vectors(stage) / self.unit, stage)
 
     def gain_parameters(self, context: Tensor, codes: Tensor, stage: int) -> Tensor:
         assert self.gain_output is not None
-        return self.gain_output(context, codes, self.vectors[codes] / self.unit, stage)
+        return self.gain_output(context, codes, self.code_vectors(stage)[codes] / self.unit, stage)
 
     def embed(self, codes: Tensor, gains: Tensor | None, stage: int) -> Tensor:
         """The input (..., width) that stands for codes (...) of a stage and their gains (...)."""
-        vectors = self.vectors[codes] / self.unit
+        vectors = self.code_vectors(stage)[codes] / self.unit
         head = self.gain_head
         if head is None or gains is None:
             return self.embedding(codes, vectors)

@@ -5,8 +5,7 @@ from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError
 from hybridvq.priors.network import NetworkPrior
-from hybridvq.priors.space import TokenSpace
-from hybridvq.quantizers import Tokens
+from hybridvq.quantizers import Tokens, TokenSpace
 from hybridvq.ranges import check_count
 
 FIRST_KERNEL, KERNEL = 7, 3

@@ -6,9 +6,9 @@ from typing import Any
 from hybridvq.errors import ConfigError
 from hybridvq.priors.base import Prior
 from hybridvq.priors.pixelcnn import PixelCNNPrior
-from hybridvq.priors.space import TokenSpace
 from hybridvq.priors.static import StaticPrior
 from hybridvq.priors.transformer import TransformerPrior
+from hybridvq.quantizers import TokenSpace
 
 PRIORS: dict[str, type[Prior]] = {
     "static": StaticPrior,

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from hybridvq.errors import ConfigError
 from hybridvq.priors.base import Prior, steps
+from hybridvq.priors.checks import check_tokens
 from hybridvq.priors.gains import MIN_DEVIATION, CategoricalHead
-from hybridvq.priors.space import TokenSpace
-from hybridvq.quantizers import Tokens
+from hybridvq.quantizers import Tokens, TokenSpace
 
 CODE_PSEUDO_COUNT = 0.5  # of each code: Krichevsky and Trofimov's estimator
 GAIN_PSEUDO_COUNT = 1.0  # gains, distributed like all gains of the stage, that every code is given beside its own
@@ -73,7 +73,7 @@ class StaticPrior(Prior):
         """
         counts = Counts(self)
         for tokens in batches:
-            self.space.check(tokens)
+            check_tokens(tokens, self.space)
             counts.add(tokens)
         if not counts.codes.any():
             raise ConfigError("there are no tokens to fit the static prior to")

@@ -9,8 +9,7 @@ from torch.nn import functional as F
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.priors.base import steps
 from hybridvq.priors.network import NetworkPrior
-from hybridvq.priors.space import TokenSpace
-from hybridvq.quantizers import Tokens
+from hybridvq.quantizers import Tokens, TokenSpace
 from hybridvq.ranges import check_count, check_share
 
 POSITION = 0.3  # deviation of what is added for row, column and stage: about that of a token's embedding

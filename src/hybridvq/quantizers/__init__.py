@@ -4,20 +4,24 @@ import inspect
 from typing import Any
 
 from hybridvq.errors import ConfigError
-from hybridvq.quantizers.base import Quantized, Quantizer, Rate, Tokens, nearest_code, straight_through
+from hybridvq.quantizers.base import Quantizer, nearest_code, straight_through
 from hybridvq.quantizers.codebook import Codebook, CodeVectors
+from hybridvq.quantizers.finite_scalar import FiniteScalarQuantizer
 from hybridvq.quantizers.frequency import FrequencyQuantizer
 from hybridvq.quantizers.gain_shape import GainShapeQuantizer
 from hybridvq.quantizers.gaussian import GaussianQuantizer
 from hybridvq.quantizers.hybrid import HybridQuantizer, step_of_quality
 from hybridvq.quantizers.identity import IdentityQuantizer
 from hybridvq.quantizers.projected import ProjectedQuantizer
+from hybridvq.quantizers.space import TokenSpace
+from hybridvq.quantizers.tokens import Quantized, Rate, Tokens
 from hybridvq.quantizers.vector import VectorQuantizer
 
 __all__ = [
     "QUANTIZERS",
     "CodeVectors",
     "Codebook",
+    "FiniteScalarQuantizer",
     "FrequencyQuantizer",
     "GainShapeQuantizer",
     "GaussianQuantizer",
@@ -27,6 +31,7 @@ __all__ = [
     "Quantized",
     "Quantizer",
     "Rate",
+    "TokenSpace",
     "Tokens",
     "VectorQuantizer",
     "build_quantizer",
@@ -41,6 +46,7 @@ QUANTIZERS: dict[str, type[Quantizer]] = {
     "frequency": FrequencyQuantizer,
     "gain-shape": GainShapeQuantizer,
     "hybrid": HybridQuantizer,
+    "fsq": FiniteScalarQuantizer,
     "identity": IdentityQuantizer,
     "gaussian": GaussianQuantizer,
 }

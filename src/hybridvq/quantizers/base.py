@@ -1,4 +1,4 @@
-"""What every quantizer shares: the token and result types, the search, the straight-through estimator.
+"""What every quantizer shares: the way in and out, the search, the straight-through estimator.
 
 z (B,D,h,w) ──► Quantizer ──► Quantized(z_hat, tokens, losses)
                                                 │
@@ -7,7 +7,8 @@ z (B,D,h,w) ──► Quantizer ──► Quantized(z_hat, tokens, losses)
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -15,83 +16,12 @@ from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError, DataError, ShapeError
 from hybridvq.quantizers.normalize import UnitPower
+from hybridvq.quantizers.space import TokenSpace
+from hybridvq.quantizers.tokens import Quantized, Tokens
 from hybridvq.ranges import check_count
 
 SLAB_ELEMENTS = 2**20  # entries of the N x K score table held at once: 4 MiB of float32, within a cache
 BLOCK = 32  # scores whose minimum is taken before it is asked which of them it was
-FLOAT_BITS = 32
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """All that a decoder needs of an image, beside the model's weights.
-
-    Attributes:
-        codes: (B, S, h, w) int64, codebook indices; None where a model has no codebook.
-        gains: (B, S, h, w) float32, the coefficient of each code; None where the code is used as it is.
-        vectors: (B, D, h, w) float32, the encoder's own vectors; None where none is passed through.
-        passed: (B, 1, h, w) bool, the positions whose floats (gains or vectors) are read; None means every
-            position. It follows from `codes` and the model's frequency table, so it costs no bits.
-        coefficients: (B, D, h, w) int32, what is left of the vectors once codes have said what to expect, in steps;
-            the codes then stand on a grid of their own. None where there is no such rest, or it was left out.
-        step: (B,) float32, the step that each image's coefficients count; None without coefficients.
-    """
-
-    codes: Tensor | None = None
-    gains: Tensor | None = None
-    vectors: Tensor | None = None
-    passed: Tensor | None = None
-    coefficients: Tensor | None = None
-    step: Tensor | None = None
-
-    def float_bits(self) -> float:
-        """Bits a position spends on floats: 32 per coefficient and 32 D per passed-through vector, averaged."""
-        share = 1.0 if self.passed is None else self.passed.double().mean().item()
-        floats = sum(t.shape[1] for t in (self.gains, self.vectors) if t is not None and t.is_floating_point())
-        return FLOAT_BITS * floats * share
-
-    @property
-    def has_floats(self) -> bool:
-        """Whether any position carries a number of unlimited precision."""
-        return self.float_bits() > 0
-
-
-@dataclass(frozen=True)
-class Rate:
-    """What a quantizer that counts its bits says of them, for a loss of rate and distortion. (B,) float32 each.
-
-    Attributes:
-        bits: of each image's tokens, by an ideal coder; differentiable.
-        aside_bits: of the same numbers under a distribution that learns on them without a say in z; zero if there is
-            none.
-        distortion_weight: bits per pixel that a squared error of 1 is worth, pixels being 0 to 255.
-        image_weight: how much the image counts in the mean over images.
-    """
-
-    bits: Tensor
-    aside_bits: Tensor
-    distortion_weight: Tensor
-    image_weight: Tensor
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """The result of a quantizer.
-
-    Attributes:
-        z_hat: (B, D, h, w) float32, what the decoder reads; gradients flow through it to z.
-        tokens: what `dequantize` needs to give the same z_hat.
-        losses: the quantizer's terms of the training loss, weighted, each a mean over elements; their sum is
-            added to the reconstruction loss.
-        error: mean of ||z - z_hat||^2 over elements, in the space that is quantized; carries no gradient.
-        rate: the bits of the tokens; None unless the quantizer counts them (`counts_bits`).
-    """
-
-    z_hat: Tensor
-    tokens: Tokens
-    losses: dict[str, Tensor] = field(default_factory=dict)
-    error: Tensor | None = None
-    rate: Rate | None = None
 
 
 class Quantizer(nn.Module, ABC):
@@ -142,7 +72,8 @@ class Quantizer(nn.Module, ABC):
             z = self.in_code_space(z)
             inner = self.quantize(z)
             error = F.mse_loss(inner.z_hat.detach(), z.detach())
-            return Quantized(self.from_code(inner.z_hat), inner.tokens, inner.losses, error, inner.rate)
+            z_hat, size = self.from_code(inner.z_hat), self.codebook_size
+            return replace(inner, z_hat=z_hat, error=error, codebook_size=size)
 
     def check_shape(self, z: Tensor) -> None:
         """Raise ShapeError unless z is (B, D, h, w)."""
@@ -159,32 +90,46 @@ class Quantizer(nn.Module, ABC):
 
         Raises:
             ConfigError: the tokens were made by another kind of quantizer, or a code or level is out of range.
+            ShapeError: the tokens have another shape. Codes and gains (B, h, w) will do where S is 1.
         """
+        tokens = tokens.completed()
         if not torch.compiler.is_compiling():  # a graph cannot branch on what the tokens hold
             self.check(tokens)
         return self.from_code(self.read(tokens))
 
-    def check(self, tokens: Tokens) -> None:
-        """Raise unless every code and level of `tokens` is one of this quantizer's.
+    def space(self) -> TokenSpace:
+        """What the tokens are.
+
+        Here a code at each position, read as a vector of its own, or `stages` of them; without a codebook, a vector. A
+        quantizer whose positions take more, such as gains, overrides this.
 
         Raises:
-            ConfigError: one is not, gains are floats instead of levels or the reverse, or a position has more codes.
+            ConfigError: there are gains on levels, of which this does not know the values.
         """
-        codes, gains = tokens.codes, tokens.gains
-        if codes is not None and self.codebook_size:
-            if codes.ndim != 4 or codes.shape[1] > self.stages:
-                shape = f"(batch, {self.stages} at most, height, width)"
-                raise ConfigError(f"the codes have shape {tuple(codes.shape)}; this quantizer takes {shape}")
-            check_indices("codes", codes, self.codebook_size)
-        if gains is None:
-            return
-        if gains.is_floating_point() == bool(self.levels):
-            kinds = ("floats", "levels") if self.levels else ("levels", "floats")
-            raise ConfigError(f"the gains are {kinds[0]}, and this quantizer has {kinds[1]}")
-        if codes is not None and gains.shape != codes.shape:
-            raise ConfigError(f"the gains have shape {tuple(gains.shape)}, and the codes {tuple(codes.shape)}")
         if self.levels:
-            check_indices("gains", gains, self.levels)
+            raise ConfigError(f"{type(self).__name__} has gains on levels; let its `space` say what they stand for")
+        if not self.codebook_size:
+            return TokenSpace(floats=self.code_dim)
+        if self.stages > 1:
+            return TokenSpace(self.codebook_size, self.stages)
+        device = next(chain(self.parameters(), self.buffers(), [torch.empty(0)])).device
+        with torch.no_grad():
+            every = torch.arange(self.codebook_size, device=device).view(1, 1, 1, -1)
+            return TokenSpace(self.codebook_size, vectors=self.read(Tokens(codes=every))[0, :, 0].t())
+
+    def check(self, tokens: Tokens) -> None:
+        """Raise unless these are tokens of this quantizer; see `TokenSpace.check`."""
+        self.space().check(tokens)
+
+    def extra_repr(self) -> str:
+        """The numbers that say how large it is."""
+        sizes = {"dim": self.dim, "code_dim": self.code_dim, "codebook_size": self.codebook_size}
+        sizes |= {"levels": self.levels, "stages": self.stages}
+        plain = {"code_dim": self.dim, "stages": 1}
+        return ", ".join(f"{k}={v}" for k, v in sizes.items() if v is not None and v != plain.get(k))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
 
     @abstractmethod
     def quantize(self, z: Tensor) -> Quantized:
@@ -193,16 +138,6 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def read(self, tokens: Tokens) -> Tensor:
         """The quantized vectors (B, code_dim, h, w) float32 of tokens."""
-
-
-def check_indices(name: str, values: Tensor, size: int) -> None:
-    """Raise ConfigError unless all `values` lie between 0 and size - 1."""
-    if values.is_floating_point():
-        raise ConfigError(f"the {name} are floats; they must be whole numbers from 0 to {size - 1}")
-    if values.numel():
-        low, high = (int(v) for v in values.aminmax())
-        if low < 0 or high >= size:
-            raise ConfigError(f"one of the {name} is {low if low < 0 else high}; they go from 0 to {size - 1}")
 
 
 def flatten(z: Tensor) -> Tensor:

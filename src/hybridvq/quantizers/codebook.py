@@ -43,9 +43,14 @@ class CodeVectors(nn.Module, ABC):
         self.register_buffer("recent_counts", torch.zeros(size))
         self.restarted: Tensor | None = None  # (K,) bool, the codes replaced in this step
 
+    @property
+    def vectors(self) -> Tensor:
+        """What the codes stand for, (K, D)."""
+        return self.weight
+
     def forward(self, codes: Tensor) -> Tensor:
         """The vectors of `codes`, (...) int64 to (..., D)."""
-        return F.embedding(codes, self.weight)
+        return F.embedding(codes, self.vectors)
 
     @torch.no_grad()
     def assign(self, z: Tensor) -> Tensor:
@@ -107,7 +112,7 @@ class Codebook(CodeVectors):
                    with Laplace-smoothed N_k (arXiv:1711.00937, appendix A.1)
 
     Initialisation: `uniform`, U(-1/K, 1/K), as published; or `kmeans`, Lloyd's algorithm on the encoder's outputs
-    for the first training batch.
+    for the first training batch. With `unit`, the vectors are the codes at length 1; rows of z have that length too.
 
     Raises:
         ConfigError: an option has no such value, or `kmeans` finds fewer vectors than codes.
@@ -124,13 +129,14 @@ class Codebook(CodeVectors):
         init: Literal["uniform", "kmeans"] = "kmeans",
         restart_every: int = 50,
         decay: float = 0.99,
+        unit: bool = False,
     ) -> None:
         super().__init__(size, restart_every, decay, initialised=init == "uniform")
         if learn not in ("gradient", "ema"):
             raise ConfigError(f"learn is {learn!r}; use 'gradient' or 'ema'")
         if init not in ("uniform", "kmeans"):
             raise ConfigError(f"init is {init!r}; use 'uniform' or 'kmeans'")
-        self.learn = learn
+        self.learn, self.unit = learn, unit
         weight = torch.empty(size, dim).uniform_(-1 / size, 1 / size)
         if learn == "gradient":
             self.weight = nn.Parameter(weight)
@@ -139,11 +145,15 @@ class Codebook(CodeVectors):
             self.register_buffer("ema_counts", torch.ones(size))
             self.register_buffer("ema_sums", weight.clone())
 
+    @property
+    def vectors(self) -> Tensor:
+        return F.normalize(self.weight, dim=1) if self.unit else self.weight
+
     def search(self, z: Tensor) -> Tensor:
-        return nearest_code(z, self.weight)
+        return nearest_direction(z, self.vectors) if self.unit else nearest_code(z, self.weight)
 
     def start(self, z: Tensor) -> Tensor:
-        return kmeans(z, len(self.weight))
+        return kmeans(z, len(self.weight), self.unit)
 
     def place(self, vectors: Tensor, where: Tensor) -> None:
         mask = where[:, None]
@@ -234,10 +244,10 @@ def draw_rows(z: Tensor, k: int) -> Tensor:
     return z[order[:k].to(z.device)].clone()
 
 
-def kmeans(z: Tensor, k: int) -> Tensor:
+def kmeans(z: Tensor, k: int, unit: bool = False) -> Tensor:
     """k cluster centres (k, D) of the rows of z (N, D) by Lloyd's algorithm, from a fixed random subset of rows.
 
-    A centre that loses all its rows stays where it was.
+    A centre that loses all its rows stays where it was. With `unit`, rows and centres have length 1.
 
     Raises:
         ConfigError: N < k.
@@ -247,4 +257,5 @@ def kmeans(z: Tensor, k: int) -> Tensor:
         codes = nearest_code(z, centres)
         counts = torch.bincount(codes, minlength=k)[:, None]
         centres = torch.where(counts > 0, sum_by_code(z, codes, k) / counts.clamp(min=1), centres)
+        centres = unit_or(centres, centres) if unit else centres
     return centres

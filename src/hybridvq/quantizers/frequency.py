@@ -1,5 +1,6 @@
 """The frequency latents: a code where it is common, something continuous where it is rare."""
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -9,6 +10,7 @@ from hybridvq.distributed import total
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Tokens, straight_through
 from hybridvq.quantizers.projected import coefficient
+from hybridvq.quantizers.space import TokenSpace
 from hybridvq.quantizers.vector import VectorQuantizer
 from hybridvq.ranges import LARGEST_STEP, check_count, check_share
 
@@ -87,13 +89,16 @@ class FrequencyQuantizer(VectorQuantizer):
 
     def read(self, tokens: Tokens) -> Tensor:
         e = self.embed(tokens)
-        if tokens.passed is None:
-            raise ConfigError("these tokens do not say which positions pass; they were not made by this quantizer")
+        assert tokens.passed is not None
         if tokens.gains is not None:
             return torch.where(tokens.passed, tokens.gains * e, e)
-        if tokens.vectors is not None:
-            return torch.where(tokens.passed, tokens.vectors, e)
-        raise ConfigError("these tokens hold neither gains nor vectors; they were not made by this quantizer")
+        assert tokens.vectors is not None
+        return torch.where(tokens.passed, tokens.vectors, e)
+
+    def space(self) -> TokenSpace:
+        if self.rare == "projected":
+            return replace(super().space(), passed=True, gain="float")
+        return replace(super().space(), passed=True, floats=self.code_dim)
 
     @torch.no_grad()
     def _count(self, codes: Tensor) -> None:
@@ -101,7 +106,9 @@ class FrequencyQuantizer(VectorQuantizer):
         self.frequencies.lerp_(counts / counts.sum(), 1 - self.table_decay)
 
     def _is_frequent(self) -> Tensor:
-        mask = torch.ones(self.codebook_size, dtype=torch.bool, device=self.frequencies.device)
-        if int(self.codebook.steps) > self.warmup_steps:
-            mask[self.frequencies.argsort(descending=True, stable=True)[self.frequent :]] = False
-        return mask
+        """(K,) bool; of codes as frequent as the last that is, the first ones are."""
+        f = self.frequencies
+        least = f.topk(self.frequent).values[-1] if self.frequent else f.new_tensor(torch.inf)
+        above, tied = f > least, f == least
+        mask = above | (tied & (tied.cumsum(0) <= self.frequent - above.sum()))
+        return mask | (self.codebook.steps <= self.warmup_steps)

@@ -10,6 +10,7 @@ from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, nearest_code, rotate, straight_through
 from hybridvq.quantizers.codebook import Directions
 from hybridvq.quantizers.levels import GainLevels, PairShares
+from hybridvq.quantizers.space import TokenSpace
 from hybridvq.ranges import LARGEST_STEP, check_count, check_weight
 
 LARGEST_STAGES, LARGEST_LEVELS = 2**8, 2**16
@@ -116,8 +117,8 @@ class GainShapeQuantizer(Quantizer):
         return Quantized(z_hat, Tokens(codes=grid(codes, z), gains=grid(gains, z)), losses)
 
     def read(self, tokens: Tokens) -> Tensor:
-        if tokens.codes is None or tokens.gains is None:
-            raise ConfigError("these tokens lack codes or gains; they were not made by a gain-shape quantizer")
+        assert tokens.codes is not None
+        assert tokens.gains is not None
         z_hat = torch.zeros((), device=tokens.codes.device)
         for s in range(tokens.codes.shape[1]):  # the first stages alone give a coarser z_hat
             gains = tokens.gains[:, s]
@@ -126,9 +127,12 @@ class GainShapeQuantizer(Quantizer):
             z_hat = z_hat + gains[..., None] * self.directions(tokens.codes[:, s])
         return z_hat.movedim(-1, 1)
 
-    def values(self, stage: int) -> Tensor:
-        """q, the gains that the levels of a stage stand for, (L,); there must be levels."""
-        return self._levels_of(stage).values
+    def space(self) -> TokenSpace:
+        vectors, values = self.directions.weight, None
+        if self.levels:
+            values = torch.stack([self._levels_of(s).values for s in range(self.stages)])
+        gain: Literal["levels", "float"] = "levels" if self.levels else "float"
+        return TokenSpace(self.codebook_size, self.stages, gain, values, vectors)
 
     @torch.no_grad()
     def _pursue(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,7 +151,7 @@ class GainShapeQuantizer(Quantizer):
 
     def _choose(self, r: Tensor, stage: int) -> tuple[Tensor, Tensor, Tensor]:
         """The codes (N,) of the rows of r (N, D), what is sent of their gains, and the gains that it stands for."""
-        if self.rate_weight and self._levels_of(stage).initialised:
+        if self.rate_weight and (not self.training or self._levels_of(stage).initialised):
             return self._choose_by_rate(r, stage)
         k = self.directions.search(r)
         g = (r * self.directions(k)).sum(1)

@@ -2,18 +2,21 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError, ShapeError
-from hybridvq.quantizers.base import Quantized, Quantizer, Rate, Tokens, straight_through
+from hybridvq.quantizers.base import Quantizer, straight_through
 from hybridvq.quantizers.codebook import Codebook
 from hybridvq.quantizers.gaussian import image_generators
 from hybridvq.quantizers.logistic import LogisticMixture, logistic_bits
-from hybridvq.quantizers.structure import Guess, Structure
+from hybridvq.quantizers.space import TokenSpace
+from hybridvq.quantizers.structure import COARSER, Guess, Structure
+from hybridvq.quantizers.tokens import Quantized, Rate, Tokens
+from hybridvq.ranges import LARGEST_STEP, check_count, check_weight
 
 COARSEST, FINEST = 4.0, 0.2  # the steps of quality 1 and 100
 
@@ -97,12 +100,11 @@ class HybridQuantizer(Quantizer):
         decay: float = 0.99,
     ) -> None:
         super().__init__(dim)
-        for name, value, least in (("groups", groups, 0), ("code_dim", code_dim, 1), ("width", width, 1)):
-            if value < least:
-                raise ConfigError(f"{name} is {value}; it must be at least {least}")
-        for name, number in (("beta", beta), ("aside_steps", aside_steps), ("distortion", distortion)):
-            if not 0 <= number < math.inf:
-                raise ConfigError(f"{name} is {number}; it cannot be negative")
+        for name, count, least in (("groups", groups, 0), ("code_dim", code_dim, 1), ("width", width, 1)):
+            check_count(name, count, least)
+        check_count("aside_steps", aside_steps, 0, LARGEST_STEP)
+        for name, weight in (("beta", beta), ("distortion", distortion), ("balance", balance)):
+            check_weight(name, weight)
         if len(step_range) != 2 or not 0 < step_range[0] <= step_range[1] < math.inf:
             raise ConfigError(f"step_range is {list(step_range)}; give the smallest step and the largest, above 0")
         if not step > 0:
@@ -116,11 +118,19 @@ class HybridQuantizer(Quantizer):
             codebooks = [Codebook(codebook_size, code_dim, "ema", init, restart_every, decay) for _ in range(groups)]
             self.structure = Structure(dim, width, codebooks)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self.coded = False  # `uses_codes` for a compiler, which cannot branch on a tensor
+        self.register_load_state_dict_post_hook(lambda module, _: setattr(module, "coded", module.uses_codes))
 
     @property
     def uses_codes(self) -> bool:
         """Whether tokens have codes: there are groups, and they have learned aside for long enough."""
+        if torch.compiler.is_compiling():
+            return self.coded
         return self.structure is not None and int(self.steps) >= self.aside_steps
+
+    def train(self, mode: bool = True) -> Self:
+        self.coded = self.uses_codes
+        return super().train(mode)
 
     def forward(self, z: Tensor, step: float | Tensor | None = None) -> Quantized:
         """Quantize z (B, D, h, w), to one step or to one for each image (B,).
@@ -149,7 +159,7 @@ class HybridQuantizer(Quantizer):
         tokens = Tokens(codes=codes, coefficients=r.int(), step=steps.flatten())
         losses = {} if guess is None else {"commitment": self.beta * guess.commitment}
         error = F.mse_loss(z_hat, z.detach())
-        return Quantized(straight_through(z, z_hat), tokens, losses, error, rate)
+        return Quantized(straight_through(z, z_hat), tokens, losses, error, rate, self.codebook_size)
 
     def count(self, value: Tensor, steps: Tensor, guess: Guess | None, coded: bool) -> Rate:
         """The bits of `value` (B, D, h, w) rounded to `steps` (B, 1, 1, 1)."""
@@ -166,14 +176,14 @@ class HybridQuantizer(Quantizer):
 
     def read(self, tokens: Tokens) -> Tensor:
         codes, coefficients, step = tokens.codes, tokens.coefficients, tokens.step
-        if codes is None and (coefficients is None or self.uses_codes):
-            raise ConfigError("these tokens hold no codes; they were not made by this hybrid quantizer")
-        if coefficients is None:
+        if coefficients is None or step is None:
             return self.predict(tokens)[0]
-        if step is None:
-            raise ConfigError("these tokens hold coefficients without their step; they were not made by a quantizer")
         mean = torch.zeros((), device=coefficients.device) if codes is None else self.predict(tokens)[0]
         return add(mean, coefficients.to(mean.dtype), step[:, None, None, None])
+
+    def space(self) -> TokenSpace:
+        codes = self.codebook_size if self.uses_codes else None
+        return TokenSpace(codes or 0, self.stages, coefficients=self.dim, coarser=COARSER)
 
     def predict(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """The mean and the log scale (B, D, h, w) that codes stand for; h, w are those of the coefficients, if any.
@@ -206,7 +216,7 @@ class HybridQuantizer(Quantizer):
             raise ShapeError(
                 f"step has shape {tuple(steps.shape)}; give one number, or one for each of {len(z)} images"
             )
-        if not (steps > 0).all():
+        if not torch.compiler.is_compiling() and not (steps > 0).all():
             raise ConfigError(f"step is {step}; it must be positive")
         return steps.expand(len(z))[:, None, None, None]
 

@@ -1,10 +1,13 @@
 """The projected latent: a code and how far along it."""
 
+from dataclasses import replace
+from typing import Literal
+
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Tokens, straight_through
+from hybridvq.quantizers.space import TokenSpace
 from hybridvq.quantizers.vector import VectorQuantizer
 
 EPSILON = 1e-6  # the least squared length of a code: one a thousandth long
@@ -38,12 +41,26 @@ class ProjectedQuantizer(VectorQuantizer):
     Rate: log2(K) + 32 bits a position before entropy coding.
     Source: N. Vila, "VQ-VAE paper extension improving reconstruction error", section 2.1.
 
-    Takes the arguments of `VectorQuantizer`.
+    Args: as in `VectorQuantizer`, which has a few more.
 
     Raises:
         ConfigError: an option has no such value.
         ShapeError: z.shape[1] != D.
     """
+
+    def __init__(
+        self,
+        dim: int,
+        codebook_size: int = 512,
+        beta: float = 0.25,
+        learn: Literal["gradient", "ema"] = "gradient",
+        init: Literal["uniform", "kmeans"] = "kmeans",
+        restart_every: int = 50,
+        decay: float = 0.99,
+        code_dim: int | None = None,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__(dim, codebook_size, beta, learn, init, restart_every, decay, code_dim, normalize)
 
     def quantize(self, z: Tensor) -> Quantized:
         codes, e, losses = self.lookup(z)
@@ -54,6 +71,8 @@ class ProjectedQuantizer(VectorQuantizer):
         return Quantized(z_hat, Tokens(codes=codes, gains=a.detach()), losses)
 
     def read(self, tokens: Tokens) -> Tensor:
-        if tokens.gains is None:
-            raise ConfigError("these tokens hold no gains; they were not made by a projected quantizer")
+        assert tokens.gains is not None
         return tokens.gains * self.embed(tokens)
+
+    def space(self) -> TokenSpace:
+        return replace(super().space(), gain="float")

@@ -16,7 +16,7 @@ from hybridvq.data import BatchLoader
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.launch import find_processes
-from hybridvq.priors import TOKENIZER, Prior, StaticPrior, TokenSpace, bits_per_position, build_prior, save_prior
+from hybridvq.priors import TOKENIZER, Prior, StaticPrior, bits_per_position, build_prior, save_prior
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
 from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
 from hybridvq.training.callbacks import Recorder
@@ -63,7 +63,7 @@ def train_prior(
     learned = TokenArrays(train_tokens, settings.conditional)
     held_out = TokenArrays(test_tokens, settings.conditional, eval_images)
     classes = len(train_tokens.classes or ()) if settings.conditional else None
-    space = TokenSpace.of(load_tokenizer(source))
+    space = load_tokenizer(source).quantizer.space()
     prior = build_prior(settings.prior, space, train_tokens.manifest.grid, classes, settings.options)
     described = describe(settings, seed, train_tokens)
 

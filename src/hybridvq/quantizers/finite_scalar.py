@@ -1,0 +1,82 @@
+"""Finite scalar quantization: a few numbers, each rounded to levels of its own."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hybridvq.errors import ConfigError
+from hybridvq.quantizers.base import Quantizer, straight_through
+from hybridvq.quantizers.space import TokenSpace
+from hybridvq.quantizers.tokens import Quantized, Tokens
+from hybridvq.ranges import check_count
+
+MARGIN = 1e-3  # by which tanh reaches beyond the outermost levels
+
+
+class FiniteScalarQuantizer(Quantizer):
+    r"""Round each of n bounded numbers to one of L_i levels.
+
+        b_i   = (1 + 10^-3) (L_i - 1) / 2 tanh(z_i + t_i) - o_i        o_i = 1/2 for an even L_i, else 0
+        l_i   = round(b_i) + floor(L_i / 2)                            in {0, ..., L_i - 1}
+        z_hat = round(b_i) / floor(L_i / 2)                            from -1 to 1, with 0 among the levels
+        k     = sum_i l_i L_1 ... L_{i-1}                              in {0, ..., K - 1},  K = L_1 ... L_n
+
+    t_i makes b_i 0 where z_i is 0. There are no code vectors to learn, so none can die.
+
+    Losses: none. Gradient: straight-through to b_i / floor(L_i / 2).
+    Shapes: z, z_hat (B, D, h, w) float32; codes (B, 1, h, w) int64.
+    Rate: log2(K) bits a position before entropy coding.
+    Source: Mentzer et al. 2023, arXiv:2309.15505, section 3.1 and appendix A.1.
+
+    Args:
+        dim: D. Where it is not n, a 1x1 convolution leads to n numbers, and another one back.
+        grid: L_1, ..., L_n.
+
+    Raises:
+        ConfigError: grid is empty, one of its numbers is below 3, or K is too large.
+        ShapeError: z.shape[1] != D.
+    """
+
+    codebook_size: int
+    vectors: Tensor  # (K, n)
+    sizes: Tensor  # (n, 1, 1) int64: L
+
+    def __init__(self, dim: int, grid: Sequence[int] = (8, 5, 5, 5)) -> None:
+        if not grid:
+            raise ConfigError(f"grid is {list(grid)}; give each number its levels, such as [8, 5, 5, 5]")
+        for i, size in enumerate(grid):
+            check_count(f"grid[{i}]", size, 3)
+        check_count("the product of grid", math.prod(grid))
+        super().__init__(dim, None if len(grid) == dim else len(grid))
+        self.codebook_size = math.prod(grid)
+        sizes = torch.tensor(grid)
+        self.register_buffer("sizes", sizes[:, None, None], persistent=False)
+        strides = sizes.cumprod(0) // sizes
+        levels = torch.arange(self.codebook_size)[:, None] // strides % sizes
+        self.register_buffer("vectors", (levels - sizes // 2) / (sizes // 2), persistent=False)
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}, grid={self.sizes.flatten().tolist()}"
+
+    def in_code_space(self, z: Tensor) -> Tensor:
+        z = super().in_code_space(z)
+        reach = (self.sizes - 1) * (1 + MARGIN) / 2
+        offset = (self.sizes % 2 == 0) / 2
+        return ((z + (offset / reach).atanh()).tanh() * reach - offset) / (self.sizes // 2)
+
+    def quantize(self, z: Tensor) -> Quantized:
+        half = self.sizes // 2
+        rounded = (z.detach() * half).round()
+        strides = self.sizes.cumprod(0) // self.sizes
+        codes = ((rounded.long() + half) * strides).sum(1, keepdim=True)
+        return Quantized(straight_through(z, rounded / half), Tokens(codes=codes))
+
+    def read(self, tokens: Tokens) -> Tensor:
+        assert tokens.codes is not None
+        return F.embedding(tokens.codes[:, 0], self.vectors).movedim(-1, 1)
+
+    def space(self) -> TokenSpace:
+        return TokenSpace(self.codebook_size, vectors=self.vectors)
