@@ -14,6 +14,7 @@ from hybridvq.errors import ConfigError
 from hybridvq.extras import EXTRA_OF, lacking
 
 PROJECT = "hybridvq"  # of Weights & Biases, and the experiment of MLflow
+TRACKING = os.environ.get("MLFLOW_TRACKING_URI")  # read once, since a run makes MLflow set it for those after it
 
 
 def tensorboard(folder: Path, first: int) -> Logger:
@@ -42,8 +43,8 @@ def wandb(folder: Path, first: int) -> Logger:
 
 def mlflow(folder: Path, first: int) -> Logger:
     """As MLFLOW_TRACKING_URI says, or a database in the folder."""
-    place = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
-    artifacts = None if os.environ.get("MLFLOW_TRACKING_URI") else str(folder.resolve() / "mlruns")
+    artifacts = None if TRACKING else str(folder.resolve() / "mlruns")
+    place = TRACKING or f"sqlite:///{folder.resolve() / 'mlflow.db'}"
     return MLFlowLogger(PROJECT, folder.name, place, artifact_location=artifacts)
 
 
