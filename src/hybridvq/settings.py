@@ -16,12 +16,13 @@ class ModelSettings:
     Args:
         dim: width of the published network and length of a code vector.
         downsampling: how many pixels a side one position covers; a power of two.
-        quantizer: vector, projected, frequency, gain-shape, hybrid, identity or gaussian.
+        quantizer: vector, projected, frequency, gain-shape, hybrid, fsq, identity or gaussian.
         options: the quantizer's own arguments. With codes: codebook_size, beta, restart_every, decay, code_dim,
             normalize; vector, projected and frequency also learn (gradient or ema) and init (kmeans or uniform);
+            vector also distance (euclidean or cosine), heads, share_codes;
             frequency also frequent, rare, warmup_steps, table_decay; gain-shape also levels, stages, quantize_from,
             gradient, rate_weight. hybrid: groups, codebook_size, code_dim, width, beta, aside_steps, step_range, step,
-            distortion, balance, init, restart_every, decay. gaussian: kl_weight.
+            distortion, balance, init, restart_every, decay. fsq: grid. gaussian: kl_weight.
         network: published, or photo, which has downsampling 8 alone.
         network_options: the network's own arguments: of photo, widths and decoder_width.
     """
