@@ -134,7 +134,7 @@ def test_the_readme_runs(tmp_path, monkeypatch):
 
 def test_the_layer_page_runs():
     blocks = python_blocks("layer.md")
-    assert len(blocks) == 2
+    assert len(blocks) > 3
     exec("\n".join(blocks), {})
 
 
@@ -201,25 +201,25 @@ def test_the_adding_page_runs(tmp_path, monkeypatch):
     """Its files and command lines, in a folder of their own, with little to train on."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(QUANTIZERS, "fsq", None)  # taken out again at the end
+    monkeypatch.setitem(QUANTIZERS, "signs", None)  # taken out again at the end
     quantizer, tests, program = python_blocks("adding-a-quantizer.md")
     (recipe,) = blocks("adding-a-quantizer.md", "yaml")
-    for name, content in {"fsq.py": quantizer, "test_fsq.py": tests, "fsq.yaml": recipe}.items():
+    for name, content in {"signs.py": quantizer, "test_signs.py": tests, "signs.yaml": recipe}.items():
         (tmp_path / name).write_text(content)
     try:
-        for name, test in vars(import_module("test_fsq")).items():
+        for name, test in vars(import_module("test_signs")).items():
             if name.startswith("test_"):
                 test()
         exec(program, {})
         text = (DOCS / "adding-a-quantizer.md").read_text()
-        lines = re.findall(r"^    python fsq.py (.*)$", text, re.MULTILINE)
+        lines = re.findall(r"^    python signs.py (.*)$", text, re.MULTILINE)
         train, evaluate, compare = (line.split() for line in lines)
         little = "--model.dim 8 --training.steps 4 --training.batch_size 4 --eval-images 8 --size 16"
         assert main([*train, *little.split()]) == 0
         assert main([*evaluate, "--limit", "8"]) == 0
         build_parser(compare).parse_args(compare)
     finally:
-        for name in ("fsq", "test_fsq"):
+        for name in ("signs", "test_signs"):
             sys.modules.pop(name, None)
 
 

@@ -124,7 +124,10 @@ def test_the_command_line_streams(tmp_path, shards, capsys):
     [
         (["compare", "--recipes", "vector", "--stream"], "compare shows every recipe the same images"),
         (["train", "--stream"], "'photos' cannot be streamed"),
-        (["train", "--stream", "--data", "x/y.tar", "--shuffle-buffer", "0"], "shuffle_buffer is 0; it must be at least 1"),
+        (
+            ["train", "--stream", "--data", "x/y.tar", "--shuffle-buffer", "0"],
+            "shuffle_buffer is 0; it must be at least 1",
+        ),
     ],
 )
 def test_what_cannot_be_streamed_is_one_sentence(words, message, tmp_path, capsys):
