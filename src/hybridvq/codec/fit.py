@@ -17,7 +17,7 @@ from hybridvq.codec.format import MAX_CODES, MAX_LEVELS, MAX_STAGES
 from hybridvq.codec.integers import LIMIT, UNIT_LOG2, WEIGHT_LOG2
 from hybridvq.codec.tables import MARGIN, NEIGHBOURS, StageTables, Tables, check_symbols, described
 from hybridvq.errors import CodecError
-from hybridvq.quantizers import GainShapeQuantizer, Quantizer, VectorQuantizer
+from hybridvq.quantizers import GainShapeQuantizer, HybridQuantizer, Quantizer, VectorQuantizer
 from hybridvq.quantizers.levels import GainLevels
 from hybridvq.tokenizer import Tokenizer
 
@@ -64,8 +64,10 @@ def fit_tables(
 
 def check_codable(quantizer: Quantizer) -> None:
     """Raise CodecError unless the quantizer's tokens are integers alone, of which a file can hold as many."""
-    if quantizer.counts_bits:
-        raise CodecError(f"tokens of {type(quantizer).__name__} hold coefficients, which .hvq files cannot hold yet")
+    if isinstance(quantizer, HybridQuantizer):
+        if not quantizer.uses_codes:
+            raise CodecError("this hybrid model has no codes, by which coefficients are coded; train one with groups")
+        return
     has_levels = isinstance(quantizer, GainShapeQuantizer) and quantizer.levels
     if type(quantizer) is not VectorQuantizer and not has_levels:  # whose subclasses add floats
         raise CodecError(
@@ -192,8 +194,12 @@ def code_vectors(quantizer: Quantizer, stage: int) -> tuple[np.ndarray, np.ndarr
             assert isinstance(levels, GainLevels)
             gains = levels.values
             return to_int16(quantizer.directions.weight, UNIT), to_int16(gains / rms(gains), UNIT)
-        assert isinstance(quantizer, VectorQuantizer)
-        weight = quantizer.codebook.weight
+        if isinstance(quantizer, HybridQuantizer):
+            assert quantizer.structure is not None
+            weight = quantizer.structure.vectors(stage)
+        else:
+            assert isinstance(quantizer, VectorQuantizer)
+            weight = quantizer.codebook.weight
         return to_int16(weight / rms(weight), UNIT), np.zeros(0, np.int16)
 
 
