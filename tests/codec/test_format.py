@@ -92,7 +92,8 @@ def test_every_flipped_bit_is_noticed(file):
         (lambda file: file[:-5], r"photo.hvq is cut off: \d+ of \d+ bytes are there"),
         (lambda file: file[:-1] + bytes([file[-1] ^ 1]), "photo.hvq is damaged: its checksum"),
         (lambda file: file + b"\0", "photo.hvq is damaged"),
-        (lambda file: file[:3] + b"\x02" + file[4:], "photo.hvq has format 2 and this version reads up to 1; update"),
+        (lambda file: file[:3] + b"\x02" + file[4:], "photo.hvq was made by a hybrid model"),
+        (lambda file: file[:3] + b"\x03" + file[4:], "photo.hvq has format 3 and this version reads up to 2; update"),
         (lambda file: file[:18] + b"\x9e\x00" + file[19:], "photo.hvq is damaged: a number"),
     ],
 )

@@ -24,15 +24,23 @@ from hybridvq.codec.tables import Tables
 from hybridvq.errors import DataError
 from hybridvq.evaluation import evaluating
 from hybridvq.quantizers.structure import Structure
+from hybridvq.ranges import SEED, Range, check_numbers, number
 from hybridvq.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How what is missing of a file is drawn: `seed` from 0, and `temperature`, which scales it; 0 is the mean."""
+    """How what is missing of a file is drawn: `seed` from 0, and `temperature`, which scales it; 0 is the mean.
 
-    seed: int = 0
-    temperature: float = 1.0
+    Raises:
+        ConfigError: one of them is out of range.
+    """
+
+    seed: int = number(0, SEED)
+    temperature: float = number(1.0, Range(0, 100, whole=False))
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
 
 
 @dataclass(frozen=True)

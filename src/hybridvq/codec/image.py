@@ -222,6 +222,8 @@ class Codec:
             raise ConfigError(f"{name} has no coefficients that could be left out or drawn; leave out preview and draw")
         header, streams = format.read(data, name, most)
         format.check_model(header, self.tables, name)
+        if self.is_hybrid:
+            raise CodecError(f"{name} contradicts the model that it names; it was not made by hybridvq")
         self._check_followed(header.factor, header.colour, name)
         codes, levels = TokenCoder(self.tables, header.mode, header.gain_step).decode(streams, header.grid)
         tokens = Tokens(*(None if a is None else torch.from_numpy(a)[None] for a in (codes, levels)))
