@@ -182,7 +182,7 @@ class Codec:
         draw: hybrid.Draw | None = None,
     ) -> Pieces:
         header, codes, streams = layered.read(data, name, max_pixels)
-        layered.check_model(header, [codes, *streams], self.tables, name)
+        layered.check_model(header, self.tables, name)
         self._check_followed(header.factor, header.colour, name)
         layers = hybrid.decode(header, codes, [] if preview else streams, self.tables, draw)
         parts = hybrid.pieces(self.tokenizer, layers, header.height, header.width)

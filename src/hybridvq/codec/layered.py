@@ -178,8 +178,8 @@ def check_fields(header: LayeredHeader, max_pixels: int, name: str) -> None:
     format.check_fields(header.codes, None, max_pixels, name)
 
 
-def check_model(header: LayeredHeader, streams: Sequence[bytes], tables: Tables, name: str) -> None:
-    """Raise CodecError unless a file was made with `tables`, and so with their model, and has its streams."""
+def check_model(header: LayeredHeader, tables: Tables, name: str = "this file") -> None:
+    """Raise CodecError unless a file was made with `tables`, and so with their model."""
     format.check_ids(header, tables, name)
     scales = tables.scales
     if scales is None or len(header.sizes) != scales.groups + 1:
