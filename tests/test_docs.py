@@ -143,8 +143,9 @@ def test_the_format_page_runs(tmp_path, monkeypatch):
     model, folder = save_mine()
     tokens = np.zeros((1, 1, 4, 4), int)
     fit_tables([(tokens, tokens)], model, weight_hash(folder), width=8, steps=1).save(folder)
-    (block,) = python_blocks("format.md")
-    exec(block, {})
+    blocks = python_blocks("format.md")
+    assert len(blocks) == 2
+    exec("\n".join(blocks), {})
 
 
 def test_the_compressing_page_runs(tmp_path, monkeypatch):

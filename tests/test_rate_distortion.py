@@ -172,8 +172,9 @@ def test_reconstruct_takes_a_quality(trained, tmp_path, capsys):
 
 def test_what_a_hybrid_model_does_not_do_yet(trained, tmp_path):
     folder, tokenizer, _ = trained
-    with pytest.raises(CodecError, match=r"HybridQuantizer hold coefficients, which \.hvq files cannot hold yet"):
-        fit_tables([], tokenizer, "ab" * 32)
+    scalar = Tokenizer(8, 4, "hybrid", {"groups": 0})
+    with pytest.raises(CodecError, match="this hybrid model has no codes, by which coefficients are coded"):
+        fit_tables([], scalar, "ab" * 32)
     with pytest.raises(ConfigError, match=r"these tokens hold coefficients, so no prior here can model them"):
         build_prior("static", tokenizer.quantizer.space(), (4, 4))
     with pytest.raises(ConfigError, match="has a hybrid quantizer, whose step has no place in an exported model"):

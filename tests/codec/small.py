@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from hybridvq.codec import StageTables, Tables
+from hybridvq.codec import ScaleTables, StageTables, Tables
+from hybridvq.codec.integers import to_counts
+from hybridvq.codec.scales import CLASSES, COARSER, SYMBOLS
 from hybridvq.codec.tables import NEIGHBOURS, to_tables, vars_of  # noqa: F401
 
 MODEL = "5e" * 32
@@ -48,3 +50,30 @@ def tokens(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     codes = integers(seed, 0, k, (stages, h, w))
     return codes, integers(seed + 1, 0, levels, (stages, h, w)) if levels else None
+
+
+def scales(k: int, stages: int, group: tuple[int, ...] = (0, 1, 1), inner: int = 4, width: int = 5) -> ScaleTables:
+    """Tables of coefficients, whose classes differ from place to place."""
+    dim = len(group)
+
+    def weights(number: int, *shape: int, high: int = 900) -> np.ndarray:
+        return integers(1000 + number, -high, high, shape).astype(np.int16)
+
+    near = np.abs(np.arange(SYMBOLS) - (SYMBOLS // 2 - 1))
+    falling = (1 << 20) >> (8 * near // (np.arange(CLASSES)[:, None] + 1)).clip(0, 20)
+    return ScaleTables(
+        embeddings=weights(1, stages, k, inner),
+        embedding_bias=weights(2, inner),
+        near=weights(3, 9 * inner, width),
+        near_bias=weights(4, width),
+        out=weights(5, width, COARSER**2 * dim),
+        out_bias=weights(6, COARSER**2 * dim),
+        counts=to_counts(falling.astype(np.int64)).astype(np.uint32),
+        coded=np.array(12, np.uint32),
+        group=np.array(group, np.uint32),
+    )
+
+
+def hybrid_tables(k: int = 16, stages: int = 2) -> Tables:
+    made = [stage(1 + s, k, 0, 3, 8, len(NEIGHBOURS) + s) for s in range(stages)]
+    return Tables(MODEL, k, None, tuple(made), scales(k, stages))

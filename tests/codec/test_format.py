@@ -92,7 +92,8 @@ def test_every_flipped_bit_is_noticed(file):
         (lambda file: file[:-5], r"photo.hvq is cut off: \d+ of \d+ bytes are there"),
         (lambda file: file[:-1] + bytes([file[-1] ^ 1]), "photo.hvq is damaged: its checksum"),
         (lambda file: file + b"\0", "photo.hvq is damaged"),
-        (lambda file: file[:3] + b"\x02" + file[4:], "photo.hvq has format 2 and this version reads up to 1; update"),
+        (lambda file: file[:3] + b"\x02" + file[4:], "photo.hvq was made by a hybrid model"),
+        (lambda file: file[:3] + b"\x03" + file[4:], "photo.hvq has format 3 and this version reads up to 2; update"),
         (lambda file: file[:18] + b"\x9e\x00" + file[19:], "photo.hvq is damaged: a number"),
     ],
 )
@@ -112,7 +113,7 @@ def test_damage(file, change, message):
         ({"levels": 1}, "1 gain levels"),
         ({"levels": 257}, "257 gain levels"),
         ({"levels": None}, "gain step 2"),
-        ({"stages": 2}, "3 streams for 2 stages"),
+        ({"stages": 2}, "streams of other than 2 stages"),
         ({"stages": 257}, "257 stages"),
         ({"mode": 2}, "unknown kind 2"),
         ({"height": 2**32 - 1, "width": 2**32 - 1}, "which no image needs"),

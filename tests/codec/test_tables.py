@@ -57,7 +57,7 @@ def damage(folder, content=None, metadata=None, described=None, **arrays):
     ("change", "message"),
     [
         ({"content": b"junk"}, ""),
-        ({"metadata": {"format": 2}}, "format 2; this version reads 1"),
+        ({"metadata": {"format": 3}}, "format 3; this version reads up to 2"),
         ({"metadata": {"stages": 2}}, "1.shares"),
         ({"metadata": {"codebook_size": 17}}, r"vectors is int16 \(16, 3\)|shares is uint32 \(4, 16\)"),
         ({"metadata": {"levels": "many"}}, "many"),

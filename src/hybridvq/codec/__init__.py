@@ -13,7 +13,15 @@ integers.py   logits and weights to counts out of 2^24
 tables.py     `Tables`: what the counts are made of; `load_tables`
 fit.py        `fit_tables`
 coder.py      `TokenCoder`
-format.py     `Header`, `read`, `write`: the container .hvq
+format.py     `Header`, `read`, `write`: the container .hvq, version 1
+
+and of hybrid models, whose tokens are codes and coefficients:
+
+hybrid.py        images of any size to both and back
+scales.py        `ScaleTables`: the probabilities of coefficients, from the codes
+coefficients.py  coefficients to bytes and back
+layered.py       the container .hvq, version 2
+fit_scales.py    `fit_scales`
 """
 
 from importlib import import_module
@@ -21,21 +29,25 @@ from typing import TYPE_CHECKING, Any
 
 from hybridvq.codec.coder import TokenCoder
 from hybridvq.codec.format import Header, Part, check_model, describe, header_of, read, truncate, write
+from hybridvq.codec.scales import ScaleTables
 from hybridvq.codec.tables import CONTEXTUAL, STATIC, StageTables, Tables, load_tables
 
 if TYPE_CHECKING:
     from hybridvq.codec.fit import fit_tables
+    from hybridvq.codec.hybrid import Draw
     from hybridvq.codec.image import Codec, compress, decompress
 
 # Loaded on first use: decoding tokens needs no torch.
-_HOMES = {"fit_tables": "fit", "Codec": "image", "compress": "image", "decompress": "image"}
+_HOMES = {"fit_tables": "fit", "Codec": "image", "compress": "image", "decompress": "image", "Draw": "hybrid"}
 
 __all__ = [
     "CONTEXTUAL",
     "STATIC",
     "Codec",
+    "Draw",
     "Header",
     "Part",
+    "ScaleTables",
     "StageTables",
     "Tables",
     "TokenCoder",

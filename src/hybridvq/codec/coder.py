@@ -51,16 +51,16 @@ class Writer:
     """A port that encodes the known symbols."""
 
     def __init__(self) -> None:
-        self._coder = streaming.queue.RangeEncoder()
+        self.coder = streaming.queue.RangeEncoder()
 
     def __call__(self, counts: np.ndarray, known: np.ndarray | None) -> np.ndarray:
         assert known is not None
-        self._coder.encode(known.astype(np.int32), ROWS, np.ascontiguousarray(counts, np.float32))
+        self.coder.encode(known.astype(np.int32), ROWS, np.ascontiguousarray(counts, np.float32))
         return known
 
     def stream(self) -> bytes:
         """The words, highest byte first, without zeros at the end of the last, which the reader supplies."""
-        words = self._coder.get_compressed().astype(">u4").tobytes()
+        words = self.coder.get_compressed().astype(">u4").tobytes()
         return words[:-WORD_BYTES] + words[-WORD_BYTES:].rstrip(b"\0")
 
 
@@ -73,16 +73,16 @@ class Reader:
 
     def __init__(self, stream: bytes) -> None:
         padding = -len(stream) % WORD_BYTES
-        self._coder = streaming.queue.RangeDecoder(np.frombuffer(stream + bytes(padding), ">u4").astype(np.uint32))
+        self.coder = streaming.queue.RangeDecoder(np.frombuffer(stream + bytes(padding), ">u4").astype(np.uint32))
 
     def __call__(self, counts: np.ndarray, known: np.ndarray | None) -> np.ndarray:
         try:
-            return self._coder.decode(ROWS, np.ascontiguousarray(counts, np.float32)).astype(np.int64)
+            return self.coder.decode(ROWS, np.ascontiguousarray(counts, np.float32)).astype(np.int64)
         except AssertionError:
             raise foreign_stream() from None
 
     def close(self) -> None:
-        if not self._coder.maybe_exhausted():
+        if not self.coder.maybe_exhausted():
             raise foreign_stream()
 
 
@@ -145,6 +145,20 @@ class TokenCoder:
         for reader in readers:
             reader.close()
         return tokens
+
+    def encode_together(self, codes: np.ndarray) -> bytes:
+        """As `encode`, all stages in one stream, of a model without gains."""
+        self._check(codes, None)
+        writer = Writer()
+        self._walk([writer] * len(codes), grid_of(codes), codes, None)
+        return writer.stream()
+
+    def decode_together(self, stream: bytes, grid: tuple[int, int]) -> np.ndarray:
+        """The codes (S, h, w) int64 of a stream of `encode_together`; raises CodecError as `decode`."""
+        reader = Reader(stream)
+        codes, _ = self._walk([reader] * self.tables.stages, grid, None, None)
+        reader.close()
+        return codes
 
     def cost_bits(self, codes: np.ndarray, levels: np.ndarray | None) -> np.ndarray:
         """What an ideal coder would spend on each stage, (S,) float64: the sum of -log2 of the tables' probabilities.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybridvq.codec.hybrid import Draw
 from hybridvq.codec.image import Codec
 from hybridvq.data import open_image
 from hybridvq.files import files_in, image_files, places, save, save_png
@@ -65,14 +66,21 @@ def compress_file(codec: Codec, source: Path, written: Path, settings: CodecSett
     return CompressedFile(source, written, len(data), 8 * len(data) / (image.width * image.height))
 
 
-def decompress_file(codec: Codec, source: Path, written: Path, max_pixels: int | None) -> DecompressedFile:
-    """Decompress one file to PNG; `max_pixels` as in `Codec.decompress`.
+def decompress_file(
+    codec: Codec,
+    source: Path,
+    written: Path,
+    max_pixels: int | None,
+    preview: bool = False,
+    draw: Draw | None = None,
+) -> DecompressedFile:
+    """Decompress one file to PNG; `max_pixels`, `preview` and `draw` as in `Codec.decompress`.
 
     Raises:
         CodecError: it is no whole file of this codec.
         OSError: it cannot be read.
         ConfigError: the image cannot be written.
     """
-    image = codec.decompress(source.read_bytes(), str(source), max_pixels)
+    image = codec.decompress(source.read_bytes(), str(source), max_pixels, preview=preview, draw=draw)
     save_png(image, written)
     return DecompressedFile(source, written, image.height, image.width)

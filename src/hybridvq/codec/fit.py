@@ -63,14 +63,14 @@ def fit_tables(
 def check_codable(quantizer: Quantizer) -> None:
     """Raise CodecError unless the quantizer's tokens are integers alone, of which a file can hold as many."""
     space = quantizer.space()
-    if space.coefficients:
-        raise CodecError(f"tokens of {type(quantizer).__name__} hold coefficients, which .hvq files cannot hold yet")
+    if space.coefficients and not space.codebook_size:
+        raise CodecError("this hybrid model has no codes, by which coefficients are coded; train one with groups")
     if space.gain == "float" or space.floats:
         raise CodecError(
             f"tokens of {type(quantizer).__name__} hold floats, which cannot be compressed without loss; train with "
             "--recipe gain-shape, whose gains are levels, or --recipe vector"
         )
-    if space.obstacle:
+    if space.obstacle and not space.coefficients:
         raise CodecError(f"tokens of {type(quantizer).__name__} hold {space.obstacle}, which .hvq files cannot hold")
     for key, most in (("codebook_size", MAX_CODES), ("levels", MAX_LEVELS), ("stages", MAX_STAGES)):
         if (getattr(space, key) or 0) > most:

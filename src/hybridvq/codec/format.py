@@ -9,6 +9,7 @@ field, and every field before anybody allocates by it.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from hybridvq.codec.coder import FLUSH_BYTES
 from hybridvq.codec.integers import least_bits
@@ -17,7 +18,7 @@ from hybridvq.errors import CodecError
 from hybridvq.ranges import Range
 
 MAGIC = b"HVQ"
-VERSION = 1
+VERSION, NEWEST = 1, 2  # of what is here, and in layered.py
 MODEL_BYTES, TABLES_BYTES, CHECKSUM_BYTES = 8, 4, 8
 MODES = ("static", "contextual")
 MAX_SIDE = 2**32 - 1
@@ -27,6 +28,16 @@ MAX_FACTOR_LOG2 = 15
 NIBBLE = 15
 SYMBOL_BYTES = 3  # the coder's probabilities are multiples of 2^-24, so that no symbol costs more
 FREE_WAVES, WAVE_PIXELS = 2**14, 2**12  # wavefronts of any image, and pixels that allow one more
+
+
+class Identified(Protocol):
+    """The header of any version."""
+
+    @property
+    def model(self) -> bytes: ...
+
+    @property
+    def tables(self) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,13 @@ def header_of(
 
 def check_model(header: Header, tables: Tables, name: str = "this file") -> None:
     """Raise CodecError unless a file was made with `tables`, and so with their model."""
+    check_ids(header, tables, name)
+    if (header.codebook_size, header.levels, header.stages) != (tables.codebook_size, tables.levels, tables.stages):
+        raise CodecError(f"{name} contradicts the model that it names; it was not made by hybridvq")
+
+
+def check_ids(header: Identified, tables: Tables, name: str) -> None:
+    """Raise CodecError unless a file of any version names `tables` and their model."""
     model, digest = ids_of(tables)
     if header.model != model:
         raise CodecError(
@@ -101,8 +119,6 @@ def check_model(header: Header, tables: Tables, name: str = "this file") -> None
             f"{name} was made with the tables {header.tables.hex()} of this model, and these are {digest.hex()}; give "
             "the codec.safetensors that it was made with"
         )
-    if (header.codebook_size, header.levels, header.stages) != (tables.codebook_size, tables.levels, tables.stages):
-        raise CodecError(f"{name} contradicts the model that it names; it was not made by hybridvq")
 
 
 def ids_of(tables: Tables) -> tuple[bytes, bytes]:
@@ -179,6 +195,10 @@ def describe(data: bytes, name: str = "this file", max_pixels: int = MAX_PIXELS)
     Raises:
         CodecError: as `read`.
     """
+    if version_of(data, name) != VERSION:
+        from hybridvq.codec import layered  # which builds on this module
+
+        return layered.describe(data, name, max_pixels)
     header, streams = read(data, name, max_pixels)
     fields = [len(field) for field in pack(header, len(streams))]
     gains = f", L = {header.levels}" if header.levels else ", no gains"
@@ -210,17 +230,26 @@ def pack(header: Header, present: int) -> list[bytes]:
     ]
 
 
-def parse(data: bytes, name: str) -> tuple[Header, list[int], int]:
-    """The header, the lengths of the streams and where the first one starts, none of it verified."""
+def version_of(data: bytes, name: str = "this file") -> int:
+    """The version of a file's format, 1 or 2; raises CodecError where it is no `.hvq` file, or has another."""
     if data[: len(MAGIC)] != MAGIC[: len(data)] or not data:
         raise CodecError(f"{name} is not an .hvq file; give one that `hybridvq compress` wrote")
     cursor = Cursor(data, name)
     cursor.take(len(MAGIC))
     (version,) = cursor.take(1)
-    if version > VERSION:
-        raise CodecError(f"{name} has format {version} and this version reads up to {VERSION}; update hybridvq")
+    if version > NEWEST:
+        raise CodecError(f"{name} has format {version} and this version reads up to {NEWEST}; update hybridvq")
     if version == 0:
         raise CodecError(f"{name} is damaged: there is no format 0; get another copy of it")
+    return version
+
+
+def parse(data: bytes, name: str) -> tuple[Header, list[int], int]:
+    """The header, the lengths of the streams and where the first one starts, none of it verified."""
+    if version_of(data, name) != VERSION:
+        raise CodecError(f"{name} was made by a hybrid model; give the model that made it")
+    cursor = Cursor(data, name)
+    cursor.take(len(MAGIC) + 1)
     model, tables = cursor.take(MODEL_BYTES), cursor.take(TABLES_BYTES)
     coding, picture = cursor.take(2)
     height, width, codebook_size, levels, stages, present = (cursor.varint() for _ in range(6))
@@ -241,8 +270,8 @@ def parse(data: bytes, name: str) -> tuple[Header, list[int], int]:
     return header, sizes, cursor.at
 
 
-def check_fields(header: Header, sizes: Sequence[int], max_pixels: int, name: str) -> None:
-    """Raise CodecError unless every field has a value that can be, alone and beside the others."""
+def check_fields(header: Header, sizes: Sequence[int] | None, max_pixels: int, name: str) -> None:
+    """Raise CodecError unless every field has a value that can be, alone and beside the others; `sizes` if given."""
     f, levels = header.factor, header.levels
     wrong = [
         (len(header.model) != MODEL_BYTES or len(header.tables) != TABLES_BYTES, "hashes of another length"),
@@ -251,7 +280,7 @@ def check_fields(header: Header, sizes: Sequence[int], max_pixels: int, name: st
         (not 1 <= header.codebook_size <= MAX_CODES, f"a codebook of {header.codebook_size}"),
         (levels is not None and not 2 <= levels <= MAX_LEVELS, f"{levels} gain levels"),
         (not 1 <= header.stages <= MAX_STAGES, f"{header.stages} stages"),
-        (not 1 <= len(sizes) <= header.stages, f"{len(sizes)} streams for {header.stages} stages"),
+        (sizes is not None and not 1 <= len(sizes) <= header.stages, f"streams of other than {header.stages} stages"),
         (header.mode not in range(len(MODES)), f"tables of the unknown kind {header.mode}"),
         (not 0 <= header.colour <= NIBBLE, f"the colour policy {header.colour}"),
         (not 0 <= header.gain_step <= NIBBLE or (header.gain_step and not levels), f"gain step {header.gain_step}"),
@@ -274,7 +303,7 @@ def check_fields(header: Header, sizes: Sequence[int], max_pixels: int, name: st
     symbols = [n for n in (header.codebook_size, len(kept_levels(levels or 1, header.gain_step))) if n > 1]
     least = h * w * sum(map(least_bits, symbols)) / 8 - FLUSH_BYTES
     most = h * w * len(symbols) * SYMBOL_BYTES + FLUSH_BYTES
-    for size in sizes:
+    for size in sizes or ():
         if not least <= size <= most:
             raise CodecError(f"{name} has a stream of {size} bytes for {h}x{w} positions, which no image needs")
 

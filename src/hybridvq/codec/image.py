@@ -1,6 +1,6 @@
 """Images to `.hvq` files and back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -8,24 +8,52 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from hybridvq import tiles
-from hybridvq.codec import format
+from hybridvq.codec import format, hybrid, layered
 from hybridvq.codec.choose import Chooser
 from hybridvq.codec.coder import TokenCoder
 from hybridvq.codec.fit import check_codable
+from hybridvq.codec.scales import step_byte
 from hybridvq.codec.tables import FILE, Tables, load_tables
-from hybridvq.codec.targets import Attempt, Target, meet
+from hybridvq.codec.targets import Attempt, Target, meet, meet_by_step
 from hybridvq.devices import Device
 from hybridvq.errors import CodecError, ConfigError
 from hybridvq.metrics import psnr_db
 from hybridvq.pixels import Picture, Pixels, as_bytes, as_pixels, to_pixels
-from hybridvq.quantizers import Tokens
+from hybridvq.quantizers import Tokens, step_of_quality
 from hybridvq.settings import CodecSettings
 from hybridvq.tokenizer import Tokenizer, load_tokenizer, model_folder, weight_hash
 
 COLOUR, GREY = 0, 1  # the header's `colour`
+QUALITY = 75.0  # of a hybrid model, where none is given
 STRIP = 256  # rows that are looked at together for colours
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A decoded image in pieces: the top, the left, and x_hat (1, 3, ., .) in [-1, 1] of each.
+
+    As an iterator, the pixels (., ., 3) uint8 in its place, or (., .) where the image is grey.
+    """
+
+    height: int
+    width: int
+    grey: bool
+    parts: Iterator[tuple[int, int, Tensor]]
+
+    def __iter__(self) -> Iterator[tuple[int, int, np.ndarray]]:
+        for top, left, x_hat in self.parts:
+            pixels = to_pixels(x_hat.mean(1, keepdim=True))[..., 0] if self.grey else to_pixels(x_hat)
+            yield top, left, pixels[0].numpy()
+
+    def image(self) -> Image.Image:
+        """All of it, of mode RGB, or L if it is grey."""
+        image = Image.new("L" if self.grey else "RGB", (self.width, self.height))
+        for top, left, pixels in self:
+            image.paste(Image.fromarray(pixels), (left, top))
+        return image
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,6 +83,15 @@ class Codec:
                     f"the tables ({FILE}) are of a model whose {key} is {others}, and this one's is {own}; run "
                     "`hybridvq fit-codec` again"
                 )
+        if self.is_hybrid and (self.tables.scales is None or self.tables.scales.dim != self.tokenizer.dim):
+            raise CodecError(
+                f"the tables ({FILE}) are not of this model's coefficients; run `hybridvq fit-codec` again"
+            )
+
+    @property
+    def is_hybrid(self) -> bool:
+        """Whether files hold codes and coefficients, in version 2 of the format."""
+        return self.tokenizer.quantizer.counts_bits
 
     def __repr__(self) -> str:
         factor, model = self.tokenizer.downsampling, self.tables.model
@@ -90,7 +127,12 @@ class Codec:
                 the image is too long and thin for contextual tables.
         """
         settings = replace(settings or CodecSettings())  # checked again: fields can be set
-        return self._compress(as_bytes(as_pixels(image)), settings)
+        pixels = as_bytes(as_pixels(image))
+        if self.is_hybrid:
+            return self._compress_hybrid(pixels, settings)
+        if settings.quality is not None:
+            raise ConfigError(f"quality is {settings.quality}, which hybrid models alone have; use rate_weight")
+        return self._compress(pixels, settings)
 
     def _compress(self, image: Pixels, settings: CodecSettings) -> bytes:
         stages = settings.stages or self.tables.stages
@@ -102,7 +144,8 @@ class Codec:
 
         def attempt(stages: int, rate_weight: float) -> Attempt:
             tokens = self._tokens(image, stages, settings.gain_step, rate_weight)
-            data, psnr = self._file(tokens, header), partial(self._psnr_db, image, tokens, header.colour == GREY)
+            shown = partial(self.pieces, tokens, header.height, header.width, header.colour == GREY)
+            data, psnr = self._file(tokens, header), partial(psnr_db_of, image, shown)
             return Attempt(data, 8 * len(data) / (header.height * header.width), cache(psnr))
 
         value = settings.target_bpp or settings.target_psnr
@@ -117,7 +160,54 @@ class Codec:
             )
         return data
 
-    def decompress(self, data: bytes, name: str = "this file", max_pixels: int | None = None) -> Image.Image:
+    def _compress_hybrid(self, image: Pixels, settings: CodecSettings) -> bytes:
+        for key in ("stages", "gain_step", "rate_weight"):
+            if getattr(settings, key):
+                raise ConfigError(f"{key} is {getattr(settings, key)}, which hybrid models do not have; use quality")
+        (height, width), colour = tiles.size_of(image), GREY if is_grey(image) else COLOUR
+        mode = format.MODES.index(settings.mode)
+        header = layered.layered_header(
+            self.tables, height, width, self.tokenizer.downsampling, 0, mode=mode, colour=colour
+        )
+        check_waves(header.codes)
+        latent = hybrid.encode(self.tokenizer, self.tables, image)
+
+        @cache
+        def attempt(byte: int) -> Attempt:
+            data = layered.write(replace(header, step=byte), latent.streams(byte, mode))
+            psnr = partial(psnr_db_of, image, lambda: self._hybrid_pieces(data))
+            return Attempt(data, 8 * len(data) / (height * width), cache(psnr))
+
+        value = settings.target_bpp or settings.target_psnr
+        if value is not None:
+            return meet_by_step(Target(value, settings.target_bpp is not None), attempt, 255).data
+        quality = QUALITY if settings.quality is None else settings.quality
+        return attempt(step_byte(step_of_quality(quality))).data
+
+    def _hybrid_pieces(
+        self,
+        data: bytes,
+        name: str = "this file",
+        max_pixels: int = format.MAX_PIXELS,
+        preview: bool = False,
+        draw: hybrid.Draw | None = None,
+    ) -> Pieces:
+        header, codes, streams = layered.read(data, name, max_pixels)
+        layered.check_model(header, self.tables, name)
+        self._check_followed(header.factor, header.colour, name)
+        layers = hybrid.decode(header, codes, [] if preview else streams, self.tables, draw)
+        parts = hybrid.pieces(self.tokenizer, layers, header.height, header.width)
+        return Pieces(header.height, header.width, header.colour == GREY, parts)
+
+    def decompress(
+        self,
+        data: bytes,
+        name: str = "this file",
+        max_pixels: int | None = None,
+        *,
+        preview: bool = False,
+        draw: hybrid.Draw | None = None,
+    ) -> Image.Image:
         """The image of a file, as a Pillow image of mode RGB, or L if it was grey.
 
         Its tokens are those that were compressed, exactly. Its pixels may differ by 1 between machines, where a sum of
@@ -127,28 +217,36 @@ class Codec:
             data: what `compress` returned.
             name: what errors call it.
             max_pixels: the largest image that is believed; 2^28 if not given.
+            preview: of a hybrid model, read the codes alone.
+            draw: of a hybrid model, draw coefficients that are not read, or that a file was cut off before, at random
+                from what the codes let expect; their mean if not given.
 
         Raises:
-            CodecError: this is no whole file of this model and these tables, or larger than is believed.
-            ConfigError: `max_pixels` is no whole number of at least 1.
+            CodecError: this is no whole file of this model and these tables, or larger than is believed. A file of a
+                hybrid model may be cut off anywhere after its codes.
+            ConfigError: `max_pixels` is no whole number of at least 1, or the model has no coefficients to leave out.
         """
-        header, streams = format.read(data, name, format.MAX_PIXELS if max_pixels is None else max_pixels)
+        most = format.MAX_PIXELS if max_pixels is None else max_pixels
+        if format.version_of(data, name) == layered.VERSION:
+            return self._hybrid_pieces(data, name, most, preview, draw).image()
+        if preview or draw:
+            raise ConfigError(f"{name} has no coefficients that could be left out or drawn; leave out preview and draw")
+        header, streams = format.read(data, name, most)
         format.check_model(header, self.tables, name)
-        if header.factor != self.tokenizer.downsampling or header.colour not in (COLOUR, GREY):
-            raise CodecError(f"{name} says what this version cannot follow of its model's images; update hybridvq")
+        if self.is_hybrid:
+            raise CodecError(f"{name} contradicts the model that it names; it was not made by hybridvq")
+        self._check_followed(header.factor, header.colour, name)
         codes, levels = TokenCoder(self.tables, header.mode, header.gain_step).decode(streams, header.grid)
         tokens = Tokens(*(None if a is None else torch.from_numpy(a)[None] for a in (codes, levels)))
-        grey = header.colour == GREY
-        image = Image.new("L" if grey else "RGB", (header.width, header.height))
-        for top, left, pixels in self.pieces(tokens, header.height, header.width, grey):
-            image.paste(Image.fromarray(pixels), (left, top))
-        return image
+        return self.pieces(tokens, header.height, header.width, header.colour == GREY).image()
 
-    def pieces(self, tokens: Tokens, height: int, width: int, grey: bool) -> Iterator[tuple[int, int, np.ndarray]]:
-        """The decoded image in pieces: the top, the left, and the pixels (., ., 3) or (., .) uint8 of each."""
-        for top, left, x_hat in tiles.decode(self.tokenizer, tokens, height, width):
-            pixels = to_pixels(x_hat.mean(1, keepdim=True))[..., 0] if grey else to_pixels(x_hat)
-            yield top, left, pixels[0].numpy()
+    def _check_followed(self, factor: int, colour: int, name: str) -> None:
+        if factor != self.tokenizer.downsampling or colour not in (COLOUR, GREY):
+            raise CodecError(f"{name} says what this version cannot follow of its model's images; update hybridvq")
+
+    def pieces(self, tokens: Tokens, height: int, width: int, grey: bool) -> Pieces:
+        """The decoded image of tokens of codes and levels."""
+        return Pieces(height, width, grey, tiles.decode(self.tokenizer, tokens, height, width))
 
     def _tokens(self, image: Pixels, stages: int, gain_step: int, rate_weight: float) -> Tokens:
         if gain_step or rate_weight:
@@ -157,14 +255,10 @@ class Codec:
         return tiles.encode(self.tokenizer, [image]).to("cpu").stages(stages)
 
     def _header(self, image: Pixels, settings: CodecSettings) -> format.Header:
-        """Raises ConfigError where `decompress` would not believe the wavefronts."""
         (height, width), f = tiles.size_of(image), self.tokenizer.downsampling
         mode, colour = format.MODES.index(settings.mode), GREY if is_grey(image) else COLOUR
         header = format.header_of(self.tables, height, width, f, mode=mode, colour=colour, gain_step=settings.gain_step)
-        if header.waves > format.most_waves(max(format.MAX_PIXELS, height * width)):
-            raise ConfigError(
-                f"an image of {height}x{width} pixels is too long and thin for contextual; use mode static"
-            )
+        check_waves(header)
         return header
 
     def _file(self, tokens: Tokens, header: format.Header) -> bytes:
@@ -173,15 +267,22 @@ class Codec:
         streams = TokenCoder(self.tables, header.mode, header.gain_step).encode(tokens.codes[0].numpy(), gains)
         return format.write(header, streams)
 
-    def _psnr_db(self, image: Pixels, tokens: Tokens, grey: bool) -> float:
-        """PSNR of what `decompress` gives of tokens, a piece at a time."""
-        height, width = tiles.size_of(image)
-        squares = 0
-        for top, left, pixels in self.pieces(tokens, height, width, grey):
-            original = tiles.cut(image, top, left, top + pixels.shape[0], left + pixels.shape[1])
-            shown = pixels[..., None] if grey else pixels
-            squares += int(((original.astype(np.int32) - shown) ** 2).sum(dtype=np.int64))
-        return psnr_db(squares / (3 * height * width) / 127.5**2)
+
+def check_waves(header: format.Header) -> None:
+    """Raise ConfigError where `decompress` would not believe the wavefronts."""
+    height, width = header.height, header.width
+    if header.waves > format.most_waves(max(format.MAX_PIXELS, height * width)):
+        raise ConfigError(f"an image of {height}x{width} pixels is too long and thin for contextual; use mode static")
+
+
+def psnr_db_of(image: Pixels, shown: Callable[[], Pieces]) -> float:
+    """PSNR of what is shown of an image, a piece at a time."""
+    pieces, squares = shown(), 0
+    for top, left, pixels in pieces:
+        original = tiles.cut(image, top, left, top + pixels.shape[0], left + pixels.shape[1])
+        same = pixels[..., None] if pieces.grey else pixels
+        squares += int(((original.astype(np.int32) - same) ** 2).sum(dtype=np.int64))
+    return psnr_db(squares / (3 * pieces.height * pieces.width) / 127.5**2)
 
 
 def compress(image: Picture, model: str | Path | Codec, settings: CodecSettings | None = None) -> bytes:

@@ -15,12 +15,14 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from hybridvq.codec.integers import LIMIT, SCALE, UNIT_LOG2, layer, relu, softmax_counts, to_counts
+from hybridvq.codec.scales import ScaleTables, to_scale_tables
 from hybridvq.documents import mapping, parse_json
 from hybridvq.errors import CodecError
 from hybridvq.writing import write_whole
 
 FILE = "codec.safetensors"
-FORMAT = 1
+FORMAT, SCALES_FORMAT = 1, 2  # of tables for codes, and for codes and coefficients
+SCALES = "scales."
 STATIC, CONTEXTUAL = 0, 1  # which of the tables a file is coded with
 NEIGHBOURS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))  # (dy, dx); the coder's order visits them before
 MARGIN = 2  # as far as they reach
@@ -140,12 +142,14 @@ class Tables:
         codebook_size: K.
         levels: L, or None where the tokens have no gains.
         of_stages: the tables of each stage.
+        scales: those of the coefficients; None where the tokens have none.
     """
 
     model: str
     codebook_size: int
     levels: int | None
     of_stages: tuple[StageTables, ...]
+    scales: ScaleTables | None = None
 
     @property
     def stages(self) -> int:
@@ -177,7 +181,7 @@ class Tables:
 
     def _described(self) -> dict[str, int | str]:
         return {
-            "format": FORMAT,
+            "format": FORMAT if self.scales is None else SCALES_FORMAT,
             "model": self.model,
             "codebook_size": self.codebook_size,
             "levels": self.levels or 0,
@@ -185,12 +189,12 @@ class Tables:
         }
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        return {
-            f"{s}.{name}": array for s, stage in enumerate(self.of_stages) for name, array in vars_of(stage).items()
-        }
+        parts: dict[str, StageTables | ScaleTables] = {f"{s}.": stage for s, stage in enumerate(self.of_stages)}
+        parts |= {} if self.scales is None else {SCALES: self.scales}
+        return {prefix + name: array for prefix, part in parts.items() for name, array in vars_of(part).items()}
 
 
-def vars_of(stage: StageTables) -> dict[str, np.ndarray]:
+def vars_of(stage: StageTables | ScaleTables) -> dict[str, np.ndarray]:
     return {field.name: getattr(stage, field.name) for field in fields(stage)}
 
 
@@ -225,8 +229,8 @@ def load_tables(folder: Path, model: str | None = None) -> Tables:
 
 def to_tables(described: Mapping[str, int | str], arrays: Mapping[str, np.ndarray]) -> Tables:
     """Tables from what a file holds; raises ValueError or LookupError where that does not fit together."""
-    if described["format"] != FORMAT:
-        raise ValueError(f"format {described['format']}; this version reads {FORMAT}")
+    if described["format"] not in (FORMAT, SCALES_FORMAT):
+        raise ValueError(f"format {described['format']}; this version reads up to {SCALES_FORMAT}")
     k, levels, stages = (int(described[key]) for key in ("codebook_size", "levels", "stages"))
     names = [field.name for field in fields(StageTables)]
     of_stages = tuple(StageTables(**{name: arrays[f"{s}.{name}"] for name in names}) for s in range(stages))
@@ -235,7 +239,10 @@ def to_tables(described: Mapping[str, int | str], arrays: Mapping[str, np.ndarra
     model = str(described["model"])
     if stages < 1 or len(bytes.fromhex(model)) != hashlib.sha256().digest_size:
         raise ValueError(f"{stages} stages of the model {model}")
-    return Tables(model, k, levels or None, of_stages)
+    if described["format"] == FORMAT:
+        return Tables(model, k, levels or None, of_stages)
+    own = {name.removeprefix(SCALES): array for name, array in arrays.items() if name.startswith(SCALES)}
+    return Tables(model, k, levels or None, of_stages, to_scale_tables(own, k, stages))
 
 
 def check_shapes(stage: StageTables, k: int, levels: int, dim: int, context: int) -> None:

@@ -64,12 +64,7 @@ def meet(target: Target, attempt: Callable[[int, float], Attempt], stages: int, 
             break
     if met:
         return target.best(met)
-    ends = sorted(target.of(a) for a in (attempt(1, unit * 2 ** LOG2_WEIGHTS[1]), attempt(stages, 0.0)))
-    name, what = ("target_bpp", "bits per pixel") if target.is_rate else ("target_psnr", "dB")
-    raise ConfigError(
-        f"{name} {target.value:g} is out of reach: of this image the model makes files of {ends[0]:.3g} to "
-        f"{ends[1]:.3g} {what}; choose one between"
-    )
+    raise out_of_reach(target, [attempt(1, unit * 2 ** LOG2_WEIGHTS[1]), attempt(stages, 0.0)])
 
 
 def raise_weight(target: Target, attempt: Callable[[float], Attempt], unit: float) -> list[Attempt]:
@@ -90,3 +85,36 @@ def raise_weight(target: Target, attempt: Callable[[float], Attempt], unit: floa
         else:
             low = middle
     return best
+
+
+def meet_by_step(target: Target, attempt: Callable[[int], Attempt], most: int) -> Attempt:
+    """The best attempt that meets the target, of steps numbered 0 to `most`: a larger one takes fewer bits.
+
+    The smallest step that meets a rate, and the largest that meets a quality, by bisection.
+
+    Raises:
+        ConfigError: no step meets it.
+    """
+    low, high = 0, most
+    best = None
+    while low <= high:
+        middle = (low + high) // 2
+        tried = attempt(middle)
+        if target.is_met(tried):
+            best = tried
+        if target.is_met(tried) == target.is_rate:
+            high = middle - 1
+        else:
+            low = middle + 1
+    if best is None:
+        raise out_of_reach(target, [attempt(0), attempt(most)])
+    return best
+
+
+def out_of_reach(target: Target, extremes: list[Attempt]) -> ConfigError:
+    ends = sorted(target.of(attempt) for attempt in extremes)
+    name, what = ("target_bpp", "bits per pixel") if target.is_rate else ("target_psnr", "dB")
+    return ConfigError(
+        f"{name} {target.value:g} is out of reach: of this image the model makes files of {ends[0]:.3g} to "
+        f"{ends[1]:.3g} {what}; choose one between"
+    )

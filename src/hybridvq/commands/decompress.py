@@ -21,15 +21,25 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         help="the largest image that a file's header is believed to hold; 2^28 if not given",
     )
     add_device_argument(parser)
+    parser.add_argument("--preview", action="store_true", help="of a hybrid model, read the codes alone")
+    parser.add_argument(
+        "--draw",
+        action="store_true",
+        help="of a hybrid model, draw at random what a file lacks or --preview leaves out, from what the codes predict",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    parser.add_argument("--temperature", type=float, default=1.0, help="what is drawn is multiplied by it")
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     out = checked_out(arguments.out, ".png")
     from hybridvq.codec import Codec
     from hybridvq.codec.files import decompress_file, to_decompress
+    from hybridvq.codec.hybrid import Draw
 
+    draw = Draw(arguments.seed, arguments.temperature) if arguments.draw else None
     files = to_decompress(arguments.files, out)
     codec = Codec.load(arguments.model, arguments.device)
     for source, written in progress(files.items(), "decompressing"):
-        file = decompress_file(codec, source, written, arguments.max_pixels)
+        file = decompress_file(codec, source, written, arguments.max_pixels, arguments.preview, draw)
         say(f"{source}: {file.height}x{file.width} pixels -> {written}")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder, fit_tables
     from hybridvq.codec.fit import check_codable
     from hybridvq.codec.tables import FILE
-    from hybridvq.data import open_images
+    from hybridvq.data import EvalBatches, open_images
     from hybridvq.export import check_new
     from hybridvq.tokenizer import load_tokenizer, model_folder, weight_hash
     from hybridvq.writing import sole_writer
@@ -73,13 +74,13 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     train = open_images(data.data, "train", size=data.size, skip_unreadable=skip, limit=arguments.images)
     test = open_images(data.data, "test", size=data.size, skip_unreadable=skip, limit=TEST_IMAGES)
     list_skipped([*train.skipped, *test.skipped])
-    tables = fit_tables(
-        batches_of_tokens(tokenizer, train),
-        tokenizer,
-        weight_hash(folder),
-        steps=arguments.steps,
-        seed=arguments.seed,
-    )
+    steps, seed = arguments.steps, arguments.seed
+    tables = fit_tables(batches_of_tokens(tokenizer, train), tokenizer, weight_hash(folder), steps=steps, seed=seed)
+    if tokenizer.quantizer.counts_bits:
+        from hybridvq.codec.fit_scales import fit_scales, samples_of
+
+        samples = list(samples_of(tokenizer, EvalBatches(train, max(1, PIXELS // train.size**2))))
+        tables = replace(tables, scales=fit_scales(samples, tokenizer.quantizer, steps=steps, seed=seed))
     if out is folder:
         with sole_writer(folder):
             tables.save(folder)

@@ -183,8 +183,11 @@ class HybridQuantizer(Quantizer):
         return add(mean, coefficients.to(mean.dtype), step[:, None, None, None])
 
     def space(self) -> TokenSpace:
-        codes = self.codebook_size if self.uses_codes else None
-        return TokenSpace(codes or 0, self.stages, coefficients=self.dim, coarser=COARSER)
+        if self.structure is None or not self.uses_codes:
+            return TokenSpace(0, self.stages, coefficients=self.dim, coarser=COARSER)
+        vectors = torch.stack([self.structure.vectors(group) for group in range(self.stages)])
+        size = self.codebook_size or 0
+        return TokenSpace(size, self.stages, vectors=vectors, coefficients=self.dim, coarser=COARSER)
 
     def predict(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """The mean and the log scale (B, D, h, w) that codes stand for; h, w are those of the coefficients, if any.

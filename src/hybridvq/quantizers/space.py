@@ -82,7 +82,10 @@ class TokenSpace:
         own = {"codes": self.stages, "vectors": self.floats, "passed": 1, "coefficients": self.coefficients}
         grids = {}
         for name in own.keys() & tokens.parts.keys():
-            shape, few = tuple(tokens.parts[name].shape), name == "codes" and self.vectors is not None
+            shape, few = (
+                tuple(tokens.parts[name].shape),
+                name == "codes" and self.vectors is not None and not self.coefficients,
+            )
             if len(shape) != 4 or not (1 <= shape[1] <= own[name] if few else shape[1] == own[name]):
                 count = f"1 to {own[name]}" if few and own[name] > 1 else own[name]
                 raise ShapeError(f"the {name} have shape {shape}; they must be (batch, {count}, height, width)")
