@@ -33,10 +33,14 @@ from hybridvq.codec import (
     check_model,
     fit_tables,
     header_of,
+    layered,
     read,
     write,
 )
+from hybridvq.codec.fit_scales import fit_scales
 from hybridvq.codec.format import MAGIC, MAX_PIXELS, VERSION, checksum, pack, varint
+from hybridvq.codec.hybrid import Latent, decode
+from hybridvq.codec.layered import LayeredHeader
 
 LIMIT_SECONDS = 10
 LIMIT_MIB = 256  # that all files together may add to the peak of memory
@@ -44,6 +48,7 @@ BELIEVED_PIXELS = 2**12  # of a forged file that is decoded at all
 PAGE = """What the reader of [compressed files](../../format.md) makes of files that it should not trust. "Some tokens"
 are those of a forged file with a valid checksum, in the number and range that its header says: no checksum can tell."""
 KINDS = ("truncated", "flipped", "random", "spliced", "forged header", "forged streams", "bomb")
+FORGED = ("forged header", "forged streams", "bomb")
 SIDES = (0, 1, 2, 3, 63, 64, 65, 127, 128, 2**16, 2**28, 2**31, 2**32 - 1, 2**32, 2**62)
 EXTREMES: dict[str, tuple[Any, ...]] = {
     "height": SIDES,
@@ -55,6 +60,7 @@ EXTREMES: dict[str, tuple[Any, ...]] = {
     "mode": tuple(range(16)),
     "colour": tuple(range(16)),
     "gain_step": tuple(range(16)),
+    "step": (0, 1, 128, 255),
 }
 
 
@@ -63,7 +69,7 @@ class Original:
     """A good file, and what it holds."""
 
     tables: Tables
-    header: Header
+    header: Header | LayeredHeader
     streams: list[bytes]
     file: bytes
 
@@ -91,6 +97,25 @@ def make_originals(seed: int) -> list[Original]:
             header = header_of(tables, *sizes, 4, mode=mode)
             streams = TokenCoder(tables, mode).encode(codes[0], None if gains is None else gains[0])
             originals.append(Original(tables, header, streams, write(header, streams)))
+    return [*originals, *make_layered(seed)]
+
+
+def make_layered(seed: int) -> list[Original]:
+    """Files of codes and coefficients of a hybrid model, of random numbers."""
+    torch.manual_seed(seed)
+    tokenizer = Tokenizer(6, 8, "hybrid", {"groups": 2, "codebook_size": 16, "code_dim": 2, "width": 8}, "photo")
+    quantizer = tokenizer.quantizer
+    quantizer.steps.fill_(10**6)  # as if it had been trained
+    draw, (height, width) = np.random.default_rng(seed), (37, 60)
+    codes, rest = torch.from_numpy(draw.integers(0, 16, (1, 2, 2, 2))), torch.randn(1, 6, 5, 8) * 3
+    tables = fit_tables([(codes.numpy(), None)], tokenizer, draw.bytes(32).hex(), width=8, steps=3)
+    tables = replace(tables, scales=fit_scales([(codes, rest)], quantizer, steps=3, width=8))
+    originals = []
+    for mode in (STATIC, CONTEXTUAL):
+        streams = Latent(codes[0].numpy(), rest[0].numpy(), tables).streams(128, mode)
+        header = layered.layered_header(tables, height, width, 8, 128, mode=mode)
+        file = layered.write(header, streams)
+        originals.append(Original(tables, layered.read(file)[0], streams, file))
     return originals
 
 
@@ -98,8 +123,13 @@ def sealed(body: bytes) -> bytes:
     return body + checksum(body)
 
 
-def forged(header: Header, streams: list[bytes]) -> bytes:
-    """A file with a valid checksum, whatever its header says."""
+def forged(header: Header | LayeredHeader, streams: list[bytes]) -> bytes:
+    """A file with valid checksums, whatever its header says."""
+    if isinstance(header, LayeredHeader):
+        data = b"".join(layered.pack(replace(header, sizes=tuple(map(len, streams)))))
+        for number, stream in enumerate(streams):
+            data += stream + layered.checksum(data + stream, number)
+        return data
     sizes = b"".join(varint(len(stream)) for stream in streams)
     return sealed(b"".join([*pack(header, len(streams)), sizes, *streams]))
 
@@ -131,7 +161,7 @@ def random_file(draw: random.Random) -> bytes:
 
 
 def forged_header(original: Original, draw: random.Random) -> bytes:
-    names = draw.sample(sorted(EXTREMES), draw.randint(1, 3))
+    names = draw.sample(sorted(name for name in EXTREMES if hasattr(original.header, name)), draw.randint(1, 3))
     return forged(replace(original.header, **{name: draw.choice(EXTREMES[name]) for name in names}), original.streams)
 
 
@@ -165,6 +195,8 @@ def files(originals: list[Original], count: int, seed: int) -> Iterator[tuple[st
 
 def outcome(data: bytes, kind: str, originals: list[Original]) -> str:
     """What became of a file: refused, same tokens, tokens of a forged file, or what must not be."""
+    if data[: len(MAGIC) + 1] == MAGIC + bytes([layered.VERSION]):
+        return layered_outcome(data, kind, originals)
     try:
         header, streams = read(data, max_pixels=MAX_PIXELS if kind == "bomb" else BELIEVED_PIXELS)
         tables = next((o.tables for o in originals if o.header.tables == header.tables), originals[0].tables)
@@ -179,8 +211,25 @@ def outcome(data: bytes, kind: str, originals: list[Original]) -> str:
     )
     if levels is not None:
         well_formed = well_formed and levels.min() >= 0 and levels.max() < (tables.levels or 0)
-    has_checksum = kind in ("forged header", "forged streams", "bomb")
-    return "some tokens" if has_checksum and well_formed else "WRONG TOKENS"
+    return "some tokens" if kind in FORGED and well_formed else "WRONG TOKENS"
+
+
+def layered_outcome(data: bytes, kind: str, originals: list[Original]) -> str:
+    """`outcome` of a file of version 2, which may hold its first streams alone."""
+    try:
+        header, codes, streams = layered.read(data, max_pixels=MAX_PIXELS if kind == "bomb" else BELIEVED_PIXELS)
+        tables = next((o.tables for o in originals if o.header.tables == header.tables), originals[-1].tables)
+        layered.check_model(header, tables)
+        layers = decode(header, codes, streams, tables)
+    except CodecError as error:
+        return "refused" if str(error) else "REFUSED WITHOUT A WORD"
+    there = [codes, *streams]
+    if any(header == original.header and there == original.streams[: len(there)] for original in originals):
+        return "the same tokens"
+    well_formed = layers.codes.shape[1:] == header.codes.grid and layers.codes.max() < tables.codebook_size
+    if layers.rest is not None:
+        well_formed = well_formed and layers.rest.shape[1:] == header.size
+    return "some tokens" if kind in FORGED and well_formed else "WRONG TOKENS"
 
 
 def guarded(data: bytes, kind: str, originals: list[Original]) -> str:
