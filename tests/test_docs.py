@@ -19,8 +19,10 @@ from hybridvq import Tokenizer, load_tokenizer
 from hybridvq.cli import COMMANDS, build_parser, main
 from hybridvq.codec import fit_tables
 from hybridvq.commands.arguments import underscored
+from hybridvq.losses import LOSSES
 from hybridvq.quantizers import QUANTIZERS
 from hybridvq.tokenizer import weight_hash
+from hybridvq.training import LOGGERS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -132,7 +134,7 @@ def test_the_readme_runs(tmp_path, monkeypatch):
 
 def test_the_layer_page_runs():
     blocks = python_blocks("layer.md")
-    assert len(blocks) == 2
+    assert len(blocks) > 3
     exec("\n".join(blocks), {})
 
 
@@ -199,25 +201,25 @@ def test_the_adding_page_runs(tmp_path, monkeypatch):
     """Its files and command lines, in a folder of their own, with little to train on."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(QUANTIZERS, "fsq", None)  # taken out again at the end
+    monkeypatch.setitem(QUANTIZERS, "signs", None)  # taken out again at the end
     quantizer, tests, program = python_blocks("adding-a-quantizer.md")
     (recipe,) = blocks("adding-a-quantizer.md", "yaml")
-    for name, content in {"fsq.py": quantizer, "test_fsq.py": tests, "fsq.yaml": recipe}.items():
+    for name, content in {"signs.py": quantizer, "test_signs.py": tests, "signs.yaml": recipe}.items():
         (tmp_path / name).write_text(content)
     try:
-        for name, test in vars(import_module("test_fsq")).items():
+        for name, test in vars(import_module("test_signs")).items():
             if name.startswith("test_"):
                 test()
         exec(program, {})
         text = (DOCS / "adding-a-quantizer.md").read_text()
-        lines = re.findall(r"^    python fsq.py (.*)$", text, re.MULTILINE)
+        lines = re.findall(r"^    python signs.py (.*)$", text, re.MULTILINE)
         train, evaluate, compare = (line.split() for line in lines)
         little = "--model.dim 8 --training.steps 4 --training.batch_size 4 --eval-images 8 --size 16"
         assert main([*train, *little.split()]) == 0
         assert main([*evaluate, "--limit", "8"]) == 0
         build_parser(compare).parse_args(compare)
     finally:
-        for name in ("fsq", "test_fsq"):
+        for name in ("signs", "test_signs"):
             sys.modules.pop(name, None)
 
 
@@ -242,6 +244,21 @@ def test_the_network_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (program,) = python_blocks("adding-a-network.md")
     exec(program, {})
+
+
+@pytest.mark.parametrize(("page", "registry"), [("adding-a-loss.md", LOSSES), ("adding-a-logger.md", LOGGERS)])
+def test_the_pages_on_losses_and_loggers_run(page, registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = set(
+        re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (`.*?) \|", (DOCS / page).read_text(), re.MULTILINE)))
+    )
+    assert names == set(registry)
+    before = dict(registry)
+    try:
+        exec("\n".join(python_blocks(page)), {})
+    finally:
+        for name in registry.keys() - before.keys():
+            del registry[name]
 
 
 def test_numbers_on_the_choosing_page_are_published():

@@ -33,6 +33,7 @@ ALLOWED = {
     "metrics": set(),
     "quantizers": {"errors", "distributed", "metrics", "ranges"},
     "networks": {"errors", "distributed", "ranges"},
+    "losses": {"errors", "distributed", "quantizers", "ranges"},
     "writing": {"errors"},
     "data": {"documents", "errors", "printing", "threads"},
     "pixels": {"data", "errors"},
@@ -63,12 +64,13 @@ ALLOWED = {
     },
     "training": {
         "devices", "documents",
-        "errors", "distributed", "launch", "recipe", "settings", "data", "metrics", "priors", "bulk", "quantizers",
-        "tokenizer", "evaluation", "printing", "writing",
+        "errors", "distributed", "launch", "recipe", "settings", "data", "losses", "metrics", "priors", "bulk",
+        "quantizers", "tokenizer", "evaluation", "extras", "printing", "writing",
     },
     "comparison": {
         "devices", "documents", "pixels",
-        "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
+        "_version", "errors", "settings", "recipe", "data", "losses", "metrics", "tokenizer", "evaluation", "training",
+        "writing"
     },
     "report": {"documents", "errors", "metrics", "printing", "writing"},
     "app": {

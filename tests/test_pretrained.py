@@ -1,5 +1,6 @@
 """The bundled models: whole, small, found by name without a network, and as good as their cards say."""
 
+import hashlib
 import json
 import re
 import socket
@@ -130,3 +131,21 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
 def test_another_name_lists_them():
     with pytest.raises(ModelError, match=f"bundled models: photos-f4, photos-f4-vq, photos-f8, {PRIOR}"):
         model_folder("photos-f16")
+
+
+TOKENS_SHA256 = {
+    "photos-f4": "7c58e6006225a84704336efd7fc03b01cee71120da60d612a89c6b2ba74a2ee0",
+    "photos-f4-vq": "824d00cde1ac92f86c09b57938d9d08fbcb239bd9256ab1f3fa491f88799b3e8",
+    "photos-f8": "7a3ebfe8fc0d797c7f491d8b80f14d7f903b6918787133285ea71a07e8d2ac8f",
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_the_same_vectors_give_the_same_tokens(name):
+    """For multiples of 1/64 that no rounding brings from one code to another, without a convolution before."""
+    quantizer = load_tokenizer(name).quantizer
+    i = torch.arange(quantizer.code_dim * 256)
+    z = ((i * 7919 + i * i * 31) % 257 - 128).div(64).view(1, 16, 16, -1).movedim(-1, 1).contiguous()
+    parts = quantizer.quantize(z).tokens
+    content = b"".join(p.to(torch.int16).numpy().tobytes() for p in (parts.codes, parts.gains) if p is not None)
+    assert hashlib.sha256(content).hexdigest() == TOKENS_SHA256[name]

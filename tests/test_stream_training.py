@@ -95,7 +95,7 @@ def whole_of(whole, resumed):
 def test_another_way_of_reading_is_refused(tmp_path, shards, change, named):
     run(tmp_path, shards)
     before = weights(tmp_path)
-    with pytest.raises(ModelError, match=rf"\(see data\.{named} of recipe\.json there\)"):
+    with pytest.raises(ModelError, match=rf"recipe\.json was begun .*\(see data\.{named} there\)"):
         run(tmp_path, shards, resume=True, **change)
     assert weights(tmp_path) == before
 
@@ -123,9 +123,11 @@ def test_the_command_line_streams(tmp_path, shards, capsys):
     ("words", "message"),
     [
         (["compare", "--recipes", "vector", "--stream"], "compare shows every recipe the same images"),
-        (["train", "--workers", "2"], "workers is 2, but only a stream is read by workers; add --stream"),
         (["train", "--stream"], "'photos' cannot be streamed"),
-        (["train", "--stream", "--data", "x/y.tar", "--shuffle-buffer", "0"], "shuffle buffer of 0 images"),
+        (
+            ["train", "--stream", "--data", "x/y.tar", "--shuffle-buffer", "0"],
+            "shuffle_buffer is 0; it must be at least 1",
+        ),
     ],
 )
 def test_what_cannot_be_streamed_is_one_sentence(words, message, tmp_path, capsys):

@@ -1,6 +1,6 @@
 """Everything a user can set, as plain dataclasses; free of torch, so that the command line starts at once."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -19,12 +19,13 @@ class ModelSettings:
     Args:
         dim: width of the published network and length of a code vector.
         downsampling: how many pixels per side one position covers; a power of two.
-        quantizer: vector, projected, frequency, gain-shape, hybrid, identity or gaussian.
+        quantizer: vector, projected, frequency, gain-shape, fsq, hybrid, identity or gaussian.
         options: the quantizer's own arguments. With codes: codebook_size, beta, restart_every, decay, code_dim,
-            normalize; vector, projected and frequency also learn (gradient or ema) and init (kmeans or uniform);
-            frequency also frequent, rare, warmup_steps, table_decay; gain-shape also levels, stages, quantize_from,
-            gradient, rate_weight. hybrid: groups, codebook_size, code_dim, width, beta, aside_steps, step_range, step,
-            distortion, balance, init, restart_every, decay. gaussian: kl_weight.
+            normalize, channel_last, sync; vector, projected and frequency also learn (gradient or ema) and init (kmeans
+            or uniform); vector also distance (euclidean or cosine), heads, share_codes; frequency also frequent, rare,
+            warmup_steps, table_decay; gain-shape also levels, stages, quantize_from, gradient, rate_weight. fsq: grid.
+            hybrid: groups, codebook_size, code_dim, width, beta, aside_steps, step_range, step, distortion, balance,
+            init, restart_every, decay. gaussian: kl_weight.
         network: published, or photo, which has downsampling 8 alone.
         network_options: the network's own arguments: of photo, widths and decoder_width.
     """
@@ -53,6 +54,7 @@ class Schedule:
         precision: 32-true, bf16-mixed, or auto, which takes bf16-mixed where the device multiplies bfloat16 natively.
         eval_every: steps between two measurements of the test loss.
         checkpoint_every: steps between two checkpoints.
+        logger: where the losses and measurements go: tensorboard, csv, wandb or mlflow, or a list of them.
     """
 
     steps: int = number(3000, COUNT)
@@ -63,6 +65,7 @@ class Schedule:
     precision: str = "auto"
     eval_every: int = number(200, COUNT)
     checkpoint_every: int = number(200, COUNT)
+    logger: list[str] | str = "tensorboard"
 
     def __post_init__(self) -> None:
         check_numbers(self, "training.")
@@ -72,6 +75,10 @@ class Schedule:
             )
         if self.precision not in ("auto", "32-true", "bf16-mixed"):
             raise ConfigError(f"training.precision is {self.precision!r}; use auto, 32-true or bf16-mixed")
+
+    def identity(self) -> dict[str, Any]:
+        """What the weights follow from: all settings but the logger."""
+        return {key: value for key, value in asdict(self).items() if key != "logger"}
 
     def learning_rate_factor(self, step: int) -> float:
         """What the learning rate is multiplied by at `step`, counted from 0: linear up, flat, linear down."""
@@ -87,9 +94,10 @@ class TrainingSettings(Schedule):
     Args:
         freeze_norm: share of the steps, at the end, in which batch normalization uses its running averages, as in
             evaluation: what the decoder then learns is what it will be given, and no batch's statistics spoil a step.
-        loss: mse, or psnr: the mean over images of log(MSE + 0.001), which counts a tenth more error alike in a smooth
-            image and in a busy one, as a mean of decibels does; or rate-distortion, the bits that a hybrid quantizer
-            counts and the squared errors, each image at the exchange rate of its step.
+        loss: mse, l1, charbonnier or ms-ssim; or psnr: the mean over images of log(MSE + 0.001), which counts a tenth
+            more error alike in a smooth image and in a busy one, as a mean of decibels does; or rate-distortion, the
+            bits that a hybrid quantizer counts and the squared errors, each image at the exchange rate of its step. Or
+            several with their weights, such as {mse: 1.0, ms-ssim: 0.1, discriminator: {weight: 0.02, start: 1000}}.
         zoom: enlarge each image by a random factor of up to this, and keep as much of it as fits. Small images are
             sharper than photographs, and a codebook of them has few codes for what is smooth.
         shrink: cut out of each image up to so many times more of a side, where it is as large (see `short_side`), and
@@ -100,16 +108,11 @@ class TrainingSettings(Schedule):
     """
 
     freeze_norm: float = number(0.0, SHARE)
-    loss: Literal["mse", "psnr", "rate-distortion"] = "mse"
+    loss: dict[str, Any] | str = "mse"
     zoom: float = number(1.0, Range(1, 100, whole=False))
     shrink: float = number(1.0, Range(1, 100, whole=False))
     average: float = number(0.0, Range(0, 1 - 1e-9, whole=False))
     clip: float = number(0.0, Range(0, 1e9, whole=False))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss not in ("mse", "psnr", "rate-distortion"):
-            raise ConfigError(f"training.loss is {self.loss!r}; use mse, psnr or rate-distortion")
 
     def norm_is_frozen(self, step: int) -> bool:
         """Whether batch normalization uses its running averages at `step`, counted from 0; never in the first 300."""
@@ -201,7 +204,7 @@ class DataSettings:
         stream: read the images shard by shard, for sets that fit neither in memory nor on disk: a hub id, parquet files
             or WebDataset tar files.
         shuffle_buffer: images of a stream that are held back and drawn from at random.
-        workers: processes that read and decode a stream for each training process; 0 for none of their own.
+        workers: processes that read and decode images for each training process; 0 for none of their own.
     """
 
     data: str = "photos"
@@ -214,8 +217,6 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        if self.workers and not self.stream:
-            raise ConfigError(f"workers is {self.workers}, but only a stream is read by workers; add --stream")
         if self.short_side is not None and self.stream:
             raise ConfigError(f"short_side is {self.short_side}, but a stream is reduced to the size; leave it out")
         if self.short_side is not None and self.short_side < self.size:

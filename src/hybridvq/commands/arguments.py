@@ -170,7 +170,12 @@ def open_train_side(data: DataSettings) -> "Images | Stream":
 
     if not data.stream:
         return open_images(
-            data.data, "train", size=data.size, short_side=data.short_side, skip_unreadable=data.skip_unreadable
+            data.data,
+            "train",
+            size=data.size,
+            short_side=data.short_side,
+            skip_unreadable=data.skip_unreadable,
+            workers=data.workers,
         )
     return open_stream(
         data.data,

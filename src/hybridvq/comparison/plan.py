@@ -26,9 +26,11 @@ from hybridvq.comparison.run import (
 from hybridvq.data import EvalBatches, Images
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, ShapeError
+from hybridvq.losses import build_loss
 from hybridvq.recipe import load_recipe
 from hybridvq.settings import DataSettings, Plan, Recipe, changed
 from hybridvq.tokenizer import Tokenizer
+from hybridvq.training import check_loggers
 from hybridvq.writing import remove_partial, sole_writer
 
 SCHEMA = 1
@@ -124,17 +126,21 @@ def load_runs(plan: Plan) -> list[tuple[Recipe, int]]:
 
 
 def check_recipe(recipe: Recipe, size: int) -> None:
-    """Build the model and quantize one blank batch, so that a wrong option shows now, not after hours of other runs.
+    """Try the model and its loss on one blank batch, so that a wrong option shows now, not after hours of other runs.
 
     Raises:
         ConfigError: an option is wrong, or does not fit the batch or images of `size` pixels.
     """
     try:
+        check_loggers(recipe.training.logger)
         tokenizer = Tokenizer(**asdict(recipe.model))
         tokenizer.check_size(size)
         side = size // tokenizer.downsampling
         with torch.no_grad():
-            tokenizer.quantizer(torch.ones(recipe.training.batch_size, tokenizer.dim, side, side))
+            quantized = tokenizer.quantizer(torch.ones(recipe.training.batch_size, tokenizer.dim, side, side))
+            loss, x = build_loss(recipe.training.loss), torch.zeros(recipe.training.batch_size, 3, size, size)
+            loss.check(tokenizer.quantizer)
+            loss(x, x, quantized.rate)
     except (ConfigError, ShapeError) as error:
         raise ConfigError(f"recipe {recipe.name}: {error}") from error
 

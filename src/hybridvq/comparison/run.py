@@ -28,7 +28,7 @@ EVAL_BATCH = 256
 def open_both(data: DataSettings) -> tuple[Images, Images]:
     """The training and the test images."""
     return (
-        open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable),
+        open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable, workers=data.workers),
         open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable),
     )
 
@@ -113,7 +113,7 @@ def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
 
 def identity(recipe: Recipe, seed: int, described: dict[str, Any]) -> dict[str, Any]:
     """What a run's numbers follow from; two runs with the same are the same run."""
-    return {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed, "data": described}
+    return {"model": asdict(recipe.model), "training": recipe.training.identity(), "seed": seed, "data": described}
 
 
 def finished(recipe: Recipe, seed: int, described: dict[str, Any], out: Path) -> bool:

@@ -43,6 +43,7 @@ class Images(ABC):
         fingerprint: 16 hexadecimal digits of a SHA-256 over the identity of what is read; the same on every
             machine and wherever the files lie.
         skipped: one line "name: reason" for each image left out as unreadable.
+        workers: processes that read and decode for each training process, 0 for the training process itself.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Images(ABC):
     size: int
     fingerprint: str
     skipped: list[str]
+    workers: int = 0
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -14,21 +14,21 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, TrainingError
 from hybridvq.launch import Processes
-from hybridvq.training.callbacks import ProgressBar, Recorder, WholeCheckpoints
+from hybridvq.training.callbacks import ProgressBar, ProgressLines, Recorder, WholeCheckpoints
 from hybridvq.training.folder import CHECKPOINT, begin, write_model
+from hybridvq.training.loggers import check_loggers, start_loggers
 from hybridvq.training.module import Training
 from hybridvq.training.processes import OneOfSeveral, environment, joined
 
 QUIET = (
-    "does not have many workers",
-    "dataloader is not resumable",  # ours is: StepSampler
+    "dataloader is not resumable",  # ours is: BatchLoader
     "smaller than the logging interval",
     "treespec, LeafSpec",
+    "in eval mode at the start",  # the terms of a loss that only judge
 )
 
 
@@ -50,13 +50,14 @@ def run(
     Raises: as `train`.
     """
     first, path = processes.rank == 0, folder / CHECKPOINT
+    check_loggers(module.settings.logger)
     checkpoint = begin(described, folder, resume, first)
     callbacks: list[Callback] = [recorder]
     if processes.world_size > 1:
         begun = checkpoint["global_step"] if checkpoint else 0
         callbacks.append(OneOfSeveral(f"{json.dumps(described)} from step {begun}"))
-    if progress and first and sys.stderr.isatty():
-        callbacks.append(ProgressBar(module.settings.steps))
+    if progress and first:
+        callbacks.append((ProgressBar if sys.stderr.isatty() else ProgressLines)(module.settings.steps))
     finished = checkpoint is not None and recorder.finished(checkpoint)
     with nullcontext() if finished else joined(processes, path):
         if finished:
@@ -92,8 +93,7 @@ def fit(
         trainer = L.Trainer(
             max_steps=module.settings.steps,
             precision=resolve_precision(module.settings.precision, place),
-            # Of steps that a killed run logged after its last checkpoint, TensorBoard shows those of the second time.
-            logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first),
+            logger=start_loggers(module.settings.logger, folder, first),
             callbacks=callbacks,
             plugins=[WholeCheckpoints(described), environment(processes)],
             accelerator=place.type,

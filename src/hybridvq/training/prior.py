@@ -10,9 +10,9 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from hybridvq.bulk import TokenSet, load_tokens, tokenize
+from hybridvq.data import BatchLoader
 from hybridvq.devices import Device, find_device
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
@@ -24,7 +24,8 @@ from hybridvq.training.callbacks import Recorder
 from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, begin, own, write_model
 from hybridvq.training.history import PriorHistory
-from hybridvq.training.module import StepSampler, Training, advice
+from hybridvq.training.loggers import log_numbers
+from hybridvq.training.module import Training, advice
 from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
 
 EVAL_BATCH = 64
@@ -141,7 +142,8 @@ def describe(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, 
     """What a run's weights follow from, as recipe.json has it."""
     manifest = tokens.manifest
     data = {key: manifest.data[key] for key in ("fingerprint", "size")}
-    return asdict(settings) | {"seed": seed, "data": data, "tokenizer": manifest.model["sha256"]}
+    identity = {"seed": seed, "data": data, "tokenizer": manifest.model["sha256"]}
+    return asdict(settings) | {"training": settings.training.identity()} | identity
 
 
 class PriorTraining(Training):
@@ -186,11 +188,11 @@ class PriorTraining(Training):
         )
         return self.schedule(optimizer)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> BatchLoader:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         size, steps = self.settings.batch_size, self.settings.steps
         batches = TokenBatches(self.tokens, size, steps, self.seed, rank, world_size)
-        return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, self.global_step))
+        return BatchLoader(batches, self.global_step)
 
     def progress_text(self) -> str:
         return f"{self.last_bits:.3f} bits per position"
@@ -222,8 +224,7 @@ class PriorRecorder(Recorder):
         result = measure(self.prior, self.held_out) if trainer.is_global_zero else None
         result = trainer.strategy.broadcast(result)
         assert result is not None
-        assert trainer.logger is not None
-        trainer.logger.log_metrics({f"test/{name}": value for name, value in result.items()}, step=step)
+        log_numbers(trainer.loggers, {f"test/{name}": value for name, value in result.items()}, step)
         best = min((test["bits"] for test in history.tests), default=math.inf)
         history.tests.append({"step": step} | result)
         if result["bits"] < best:

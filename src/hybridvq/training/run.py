@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from hybridvq.data import EvalBatches, Images, Stream, open_images
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
+from hybridvq.losses import RECONSTRUCTION, TotalLoss, build_loss
 from hybridvq.recipe import load_recipe
 from hybridvq.settings import DataSettings, Recipe, changed
-from hybridvq.tokenizer import Tokenizer
+from hybridvq.tokenizer import GIVEN, Tokenizer
 from hybridvq.training.callbacks import TokenizerRecorder
 from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, own
@@ -36,6 +38,7 @@ def train(
     num_nodes: int | None = None,
     device: Device = "auto",
     tokenizer: Tokenizer | None = None,
+    loss: nn.Module | None = None,
     *,
     size: int | None = None,
     steps: int | None = None,
@@ -47,7 +50,8 @@ def train(
     the crops, 32 if not given, and the first 2,048 held-out images are measured where no `test_batches` are given.
     `steps` and `batch_size` replace those of the recipe.
 
-    Writes into `out`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/ (safetensors).
+    Writes into `out`: recipe.json, checkpoints/last.ckpt, what the logger writes, such as tensorboard/, and, at the
+    end, model/ (safetensors).
     With `resume`, continues from the checkpoint there, to the very weights an uninterrupted run would have; a run that
     is finished is returned as it is. A `watch` says on stderr when codes collapse, a gain runs away or the loss spikes,
     and may stop the run. A run that fails before its first checkpoint leaves no new folder behind, and while one writes
@@ -60,7 +64,9 @@ def train(
 
     `device` is the kind of device, such as cpu or cuda, or for one process also which, such as cuda:1.
 
-    A `tokenizer`, such as one with modules of your own, is trained in place of the one that the recipe describes.
+    A `tokenizer`, such as one with modules of your own, is trained in place of the one that the recipe describes, and
+    by a `loss` in place of its loss: a module that takes x_hat and x (B, 3, H, W) in [-1, 1] and returns a number, or
+    one for each image, see `hybridvq.losses`.
 
     Raises:
         ConfigError: the recipe does not fit the images or the devices, `out` holds a run and `resume` is not set, or
@@ -80,8 +86,10 @@ def train(
     else:
         described["model"] = tokenizer.config
     tokenizer.check_size(train_images.size)
+    if loss is not None:
+        described["training"]["loss"] = {GIVEN: type(loss).__name__}
     history = History()
-    module = TokenizerTraining(tokenizer, recipe.training, train_images, seed)
+    module = TokenizerTraining(tokenizer, recipe.training, train_images, seed, loss_of(recipe, seed, loss))
     watching = None if watch == "off" else Watch(tokenizer.quantizer.codebook_size)
     recorder = TokenizerRecorder(
         recipe.training, history, folder / CHECKPOINT, test_batches, watching, watch == "stop", recipe.title
@@ -130,10 +138,23 @@ def build_tokenizer(recipe: Recipe, seed: int, size: int | None = None) -> Token
     return tokenizer
 
 
+def loss_of(recipe: Recipe, seed: int, given: nn.Module | None = None) -> TotalLoss:
+    """The `given` loss, or the recipe's, whose first weights follow from the seed.
+
+    Raises:
+        ConfigError: the recipe asks for what there is not.
+    """
+    if given is not None:
+        return TotalLoss({RECONSTRUCTION: given}, title=type(given).__name__)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_loss(recipe.training.loss)
+
+
 def describe(recipe: Recipe, seed: int, images: Images | Stream) -> dict[str, Any]:
     """What a run's weights follow from, as recipe.json has it."""
     data: dict[str, Any] = {"fingerprint": images.fingerprint, "size": images.size}
     if isinstance(images, Stream):
         # The order of a stream depends on these too.
         data |= {"shuffle_buffer": images.shuffle_buffer, "workers": images.workers}
-    return {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed, "data": data}
+    return {"model": asdict(recipe.model), "training": recipe.training.identity(), "seed": seed, "data": data}
