@@ -118,7 +118,7 @@ def test_a_tensor_of_any_size_comes_back_as_one(size):
     torch.testing.assert_close(x_hat, torch.stack([expected, expected]), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("quantizer", ["vector", "projected", "frequency", "gain-shape", "identity", "gaussian"])
+@pytest.mark.parametrize("quantizer", ["vector", "projected", "frequency", "gain-shape", "fsq", "identity", "gaussian"])
 def test_large_images_are_computed_in_tiles(quantizer, monkeypatch, tmp_path):
     """Of every kind of token: no network sees more than a tile and its margin, and the pixels are the whole image's."""
     model, seen = tokenizer(quantizer), []
