@@ -93,7 +93,7 @@ def fit(
         trainer = L.Trainer(
             max_steps=module.settings.steps,
             precision=resolve_precision(module.settings.precision, place),
-            logger=start_loggers(module.settings.logger, folder, first),
+            logger=start_loggers(module.settings.logger, folder, first, processes.rank == 0),
             callbacks=callbacks,
             plugins=[WholeCheckpoints(described), environment(processes)],
             accelerator=place.type,

@@ -73,8 +73,8 @@ def check_loggers(names: str | Sequence[str]) -> list[str]:
     return chosen
 
 
-def start_loggers(names: str | Sequence[str], folder: Path, first: int) -> list[Logger]:
-    """The loggers of those names, ready, for the run of `folder` from step `first` on.
+def start_loggers(names: str | Sequence[str], folder: Path, first: int, writes: bool) -> list[Logger]:
+    """The loggers of those names for the run of `folder` from step `first` on, ready in the process that `writes`.
 
     Raises:
         ConfigError: one cannot be started, or as `check_loggers`.
@@ -83,7 +83,8 @@ def start_loggers(names: str | Sequence[str], folder: Path, first: int) -> list[
     for name in check_loggers(names):
         try:
             loggers.append(LOGGERS[name](folder, first))
-            getattr(loggers[-1], "experiment", None)  # which is made when it is first asked for
+            if writes:
+                getattr(loggers[-1], "experiment", None)  # which is made when it is first asked for
         except Exception as error:  # their packages raise their own
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ConfigError(f"the logger {name} cannot be started ({reason}); see to it, or use another") from error
