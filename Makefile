@@ -7,7 +7,7 @@ RUN := $(VENV)/bin/python
 help:
 	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about nine minutes on two cores, with its install)"
 	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about four minutes)"
-	@echo "make app      show the models that come along in a web page"
+	@echo "make app      show the bundled models in a web page"
 	@echo "make test     run the tests"
 	@echo "make check    run the linter, the type checker and the import-graph test"
 	@echo "make bench    time and measure everything in benchmarks/ that is quick (about ten minutes, on a quiet machine)"

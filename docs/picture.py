@@ -32,7 +32,7 @@ def main(target: Path) -> None:
         part = np.s_[top : top + SIDE, left : left + SIDE]
         pixels = photographs[name]
         row[0].imshow(pixels[part], interpolation="nearest")
-        row[0].set_title("original\n24 bits a pixel\n")
+        row[0].set_title("original\n24 bits per pixel\n")
         for ax, (model, title) in zip(row[1:], MODELS.items(), strict=True):
             folder = pretrained_folder(model)
             assert folder is not None
@@ -42,7 +42,7 @@ def main(target: Path) -> None:
             mse = float(np.mean((decoded / 127.5 - pixels / 127.5) ** 2))
             ax.imshow(decoded[part], interpolation="nearest")
             bits = 8 * len(data) / (pixels.shape[0] * pixels.shape[1])
-            ax.set_title(f"{title}\n{bits:.2f} bits a pixel\nMSE {mse:.4f}, {psnr_db(mse):.1f} dB")
+            ax.set_title(f"{title}\n{bits:.2f} bits per pixel\nMSE {mse:.4f}, {psnr_db(mse):.1f} dB")
     for ax in axes.flat:
         ax.set_axis_off()
     figure.savefig(target, dpi=110, pil_kwargs={"quality": 95, "subsampling": 0})

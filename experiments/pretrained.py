@@ -1,9 +1,9 @@
-"""Measure the models that come with the package, and write their cards and the page about them.
+"""Measure the bundled models, and write their cards and the page about them.
 
     python -m experiments.pretrained --data PATH_OR_HUB_ID --photographs FOLDER --beside runs/vector-published
 
 Measures every tokenizer at 64x64 on the held-out images of --data, and at full size on the photographs of a folder,
-through files of its codec; then those of --beside, runs with tables that do not come along; then the prior, on the
+through files of its codec; then those of --beside, runs with tables that are not bundled; then the prior, on the
 tokens of the held-out images. Writes result.json and README.md to --out, the table of the project's README, and a
 README.md, the card, into each model's folder. `--page` measures nothing and writes these anew.
 """
@@ -147,7 +147,7 @@ def token_batches(tokenizer: Tokenizer, held_out: EvalBatches) -> Iterator[tuple
 
 
 def write_pages(result: dict[str, Any], out: Path) -> None:
-    """The page, the table of the project's README, and a card for each model that comes along."""
+    """The page, the table of the project's README, and a card for each bundled model."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -172,7 +172,7 @@ def write_pages(result: dict[str, Any], out: Path) -> None:
 def table(result: dict[str, Any]) -> str:
     """Every tokenizer beside the published recipe trained for as many steps."""
     lines = [
-        "| model | bits a pixel: raw | files, static tables | contextual | MSE | PSNR | MSE at 64x64 |",
+        "| model | bits per pixel: raw | files, static tables | contextual | MSE | PSNR | MSE at 64x64 |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name, model in result["tokenizers"].items():

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from hybridvq import Tokenizer, load_prior, load_tokenizer, open_images
 from hybridvq.data import EvalBatches, Images
-from hybridvq.evaluation import to_pixels
 from hybridvq.generation import generate
+from hybridvq.pixels import to_pixels
 from hybridvq.settings import SamplingSettings
 
 SHOWN, SEED, BATCH = 10, 0, 256

@@ -1,4 +1,4 @@
-"""What tokens cost under each prior: bits a position on held-out images, for several tokenizers and sets of images.
+"""What tokens cost under each prior: bits per position on held-out images, for several tokenizers and sets of images.
 
     python -m experiments.priors experiments/plans/priors.yaml --data cifar10=PATH_OR_HUB_ID imagenet-64=PATH_OR_HUB_ID
 

@@ -114,7 +114,7 @@ def shorter(value: Any) -> Any:
 
 def short_table(recipes: list[Recipe]) -> str:
     """Recipe, bits, error and codes, for the project's README."""
-    lines = ["| recipe | bits a position, raw | test MSE | PSNR | codes used |", "|---|--:|--:|--:|--:|"]
+    lines = ["| recipe | bits per position, raw | test MSE | PSNR | codes used |", "|---|--:|--:|--:|--:|"]
     for recipe in recipes:
         mse, used = recipe.stat("test_mse"), recipe.stat("codes_used")
         spread = f" ± {mse.sd:.4f}" if mse.count > 1 else ""
@@ -140,9 +140,9 @@ def against_fsq(recipes: list[Recipe]) -> str:
         "## At FSQ's bits",
         "",
         f"FSQ's test MSE at the entropy of each other model, interpolated between its {len(curve)} sizes "
-        f"({curve[0][0]:.1f} to {curve[-1][0]:.1f} bits a position); a ratio below 1 is better than FSQ.",
+        f"({curve[0][0]:.1f} to {curve[-1][0]:.1f} bits per position); a ratio below 1 is better than FSQ.",
         "",
-        "| recipe | bits a position, entropy | test MSE | FSQ's there | ratio |",
+        "| recipe | bits per position, entropy | test MSE | FSQ's there | ratio |",
         "|---|--:|--:|--:|--:|",
     ]
     for recipe in recipes:
@@ -169,7 +169,7 @@ def rounding_table(recipes: list[Recipe]) -> str:
         "## The coefficient, rounded after training",
         "",
         "To evenly spaced values between the 0.2 and 99.8 percentiles of the coefficients on training images; "
-        "test MSE, and the raw bits a position.",
+        "test MSE, and the raw bits per position.",
         "",
         "| recipe | mean ± deviation, range | float | " + " | ".join(f"{bits} bits" for bits in widths) + " |",
         "|---|---|" + "--:|" * (len(widths) + 1),

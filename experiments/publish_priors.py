@@ -19,7 +19,7 @@ from hybridvq.documents import read_json, to_json
 ROOT = Path(__file__).parents[1]
 ORDER = ("static-gaussian", "static", "pixelcnn", "transformer")
 TITLES = {
-    "static-gaussian": "static, a Gaussian gain a code",
+    "static-gaussian": "static, a Gaussian gain per code",
     "static": "static tables",
     "pixelcnn": "PixelCNN",
     "transformer": "transformer",
@@ -38,7 +38,7 @@ GRID_BITS = "4"  # of the grid on which float gains are compared
 
 
 def bits(prior: dict[str, Any]) -> tuple[float, float]:
-    """Code and gain bits a position; float gains rounded to 4 bits."""
+    """Code and gain bits per position; float gains rounded to 4 bits."""
     found = prior["rounded"].get(GRID_BITS, prior)
     return found["code_bits"], found["gain_bits"]
 
@@ -47,7 +47,7 @@ def table(part: dict[str, Any], factor: int = 4) -> list[str]:
     """The priors over one tokenizer's tokens."""
     density = part["gain"] == "float"
     lines = [
-        "| prior | code | gain | bits a position | bits a pixel | saves over static tables | steps | weights |"
+        "| prior | code | gain | bits per position | bits per pixel | saves over static tables | steps | weights |"
         + (" gain as a density |" if density else ""),
         "|---|--:|--:|--:|--:|--:|--:|--:|" + ("--:|" if density else ""),
     ]
@@ -66,7 +66,7 @@ def table(part: dict[str, Any], factor: int = 4) -> list[str]:
 
 
 def curves(result: dict[str, Any], path: Path) -> None:
-    """Held-out bits a position along each training run over gain-shape tokens, beside the static tables."""
+    """Held-out bits per position along each training run over gain-shape tokens, beside the static tables."""
     sets = result["sets"]
     figure = Figure(figsize=(4.6 * len(sets), 3.2), layout="constrained")
     for ax, (name, parts) in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets.items(), strict=True):
@@ -85,7 +85,7 @@ def curves(result: dict[str, Any], path: Path) -> None:
             ax.plot(
                 [t["step"] for t in tests], [t["bits"] for t in tests], color=colour, marker=".", label=TITLES[prior]
             )
-        ax.set(title=f"{name}, gain-shape tokens", xlabel="step", ylabel="held-out bits a position")
+        ax.set(title=f"{name}, gain-shape tokens", xlabel="step", ylabel="held-out bits per position")
         ax.legend(fontsize=8)
     with mpl.rc_context({"svg.hashsalt": "hybridvq"}):
         figure.savefig(path, metadata={"Date": None})
@@ -104,7 +104,7 @@ def main(source: Path, target: Path) -> None:
 def page(result: dict[str, Any], target: Path) -> str:
     """The whole page."""
     parts = ["# Priors: what tokens cost on held-out images", INTRODUCTION, "\n".join(summary(result))]
-    parts.append("![held-out bits a position along the runs](curves.svg)")
+    parts.append("![held-out bits per position along the runs](curves.svg)")
     for name, tokenizers in result["sets"].items():
         for recipe, part in tokenizers.items():
             h, w = part["grid"]
@@ -114,7 +114,7 @@ def page(result: dict[str, Any], target: Path) -> str:
     parts.append("    python -m experiments.publish_priors runs/priors docs/results/priors")
     parts.append(
         f"[The plan](../../../experiments/plans/priors.yaml) holds every setting. One seed; "
-        f"{result['hardware']['name']}, one thread a run, torch {result['torch']}. "
+        f"{result['hardware']['name']}, one thread per run, torch {result['torch']}. "
         "Bits are means over all positions of all held-out images, in float32."
     )
     parts.append(

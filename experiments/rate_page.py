@@ -29,7 +29,7 @@ def write_page(result: dict[str, Any], out: Path) -> None:
         "# Bits against quality: photographs",
         f"{photographs['name']}: the {photographs['images']} of them whose sides are at least {SMALLEST_SIDE} pixels, "
         f"{photographs['megapixels']:.1f} megapixels.",
-        "![PSNR and MS-SSIM over bits a pixel](rate.svg)",
+        "![PSNR and MS-SSIM over bits per pixel](rate.svg)",
         delta_table(curves),
         points_table(curves, len(judged(photographs["images"]))),
         how_it_was_made(result),
@@ -40,7 +40,7 @@ def write_page(result: dict[str, Any], out: Path) -> None:
 
 
 def curve_over(curve: dict[str, Any], quality: str) -> Curve:
-    """(bits a pixel, quality) of each point."""
+    """(bits per pixel, quality) of each point."""
     measure = decibels if quality == "ms_ssim" else float
     return [(point["rate_bpp"], measure(point[quality])) for point in curve["points"]]
 
@@ -60,8 +60,8 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
         f"## Bits for the same quality, against {anchor['title']}",
         "",
         "Bjøntegaard's delta rate: the mean difference in file bytes, below 0 fewer. Over all qualities that both "
-        f"reach, and over those that both reach at {low} to {high:g} bits a pixel. MS-SSIM as -10 log10(1 - MS-SSIM). "
-        "Megapixels a second of one core: the mean over the points of a curve, of files in memory.",
+        f"reach, and over those that both reach at {low} to {high:g} bits per pixel. MS-SSIM as -10 log10(1 - MS-SSIM)."
+        " Megapixels per second of one core: the mean over the points of a curve, of files in memory.",
         "",
         f"| codec | PSNR | PSNR, {low} to {high:g} bpp | MS-SSIM | MS-SSIM, {low} to {high:g} bpp "
         "| encodes, megapixels/s | decodes |",
@@ -79,10 +79,10 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
 
 
 def short_table(curves: list[dict[str, Any]]) -> str:
-    """Of the project's pages: the delta rates within RATES_BPP, and the bits a pixel that each curve spans."""
+    """Of the project's pages: the delta rates within RATES_BPP, and the bits per pixel that each curve spans."""
     anchor = next((curve for curve in curves if curve["codec"] == ANCHOR), None)
     lines = [
-        "| codec | bits against JPEG's, by PSNR | by MS-SSIM | measured, bits a pixel |",
+        "| codec | bits against JPEG's, by PSNR | by MS-SSIM | measured, bits per pixel |",
         "|---|--:|--:|--:|",
     ]
     for curve in curves if anchor else ():
@@ -113,7 +113,7 @@ def points_table(curves: list[dict[str, Any]], similarity_images: int) -> str:
         f"the mean over {similarity_images} images, evenly spread. Lambda 0: tokens chosen as the model was trained "
         "to, which weighs bits already where its recipe has a rate weight.",
         "",
-        "| codec | quality | bits a pixel | without headers | PSNR, dB | of the mean MSE | MS-SSIM |",
+        "| codec | quality | bits per pixel | without headers | PSNR, dB | of the mean MSE | MS-SSIM |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for curve in curves:
@@ -144,7 +144,7 @@ def how_it_was_made(result: dict[str, Any]) -> str:
 
 
 def rate_figure(curves: list[dict[str, Any]]) -> Figure:
-    """PSNR (left) and MS-SSIM in decibels (right) over bits a pixel of whole files."""
+    """PSNR (left) and MS-SSIM in decibels (right) over bits per pixel of whole files."""
     recipes = [Recipe(curve["codec"], curve["title"], "", "", ()) for curve in curves]
     style = looks(recipes)
     figure = empty_figure(4.8, recipes, style)

@@ -24,7 +24,7 @@ def codes_of(tokens: Tokens) -> Tensor:
 class BinarySphericalQuantizer(Quantizer):
     """BSQ, arXiv:2406.07548: the signs of log2 K dimensions on the unit sphere, with its entropy loss.
 
-    Rate: log2 K bits a position.
+    Rate: log2 K bits per position.
     """
 
     def __init__(self, dim: int, codebook_size: int, entropy_loss_weight: float = 0.1) -> None:
@@ -50,7 +50,7 @@ class BinarySphericalQuantizer(Quantizer):
 class ResidualVectorQuantizer(Quantizer):
     """RVQ, arXiv:2107.03312: S codebooks in turn, each on what the ones before left; k-means start, dead codes expire.
 
-    Rate: S log2 K bits a position.
+    Rate: S log2 K bits per position.
     """
 
     def __init__(self, dim: int, codebook_size: int, stages: int = 2, code_dim: int | None = None) -> None:

@@ -2,8 +2,8 @@
 
     python -m experiments.scale docs/at-scale.json
 
-The floating-point operations an image, and how many JPEG files a core decodes a second, are measured here; sizes, rates
-and machines elsewhere are stated with their source, or as the assumptions that they are.
+The floating-point operations per image, and how many JPEG files a core decodes per second, are measured here; sizes,
+rates and machines elsewhere are stated with their source, or as the assumptions that they are.
 """
 
 import io
@@ -89,7 +89,7 @@ def decoding_rate(rounds: int = 40) -> float:
 
 
 def limits(gflops: float, m: Measured) -> dict[str, float]:
-    """Images a second that each part of a node allows, where an image takes so many operations."""
+    """Images per second that each part of a node allows, where an image takes so many operations."""
     return {
         "graphics processors": GPUS_A_NODE * GPU_FLOPS * UTILISATION / (gflops * 1e9),
         "decoding": CORES * m.decoded_per_second,

@@ -111,6 +111,8 @@ def test_help(command, capsys):
         ],
         "decompress": ["files", "--model", "--out", "--max_pixels", "default: decompressed"],
         "info": ["file"],
+        "models": ["--json", "--threads"],
+        "recipes": ["--json", "--threads"],
         "compare": [
             "--config", "--print_config", "--data", "--size", "--skip_unreadable", "--recipes", "--seeds",
             "--first_seed_only", "--steps", "--batch_size", "--eval_images", "--eval_every", "--overrides", "--jobs",
@@ -172,7 +174,7 @@ def test_train_evaluate_reconstruct(trained, tmp_path, capsys):
     assert main(["reconstruct", str(trained), str(image), "--out", str(tmp_path / "out")]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert re.fullmatch(r"\S+a\.png: \d+\.\d\d dB at 0\.379 bits a pixel -> \S+out/a\.png\n", out)
+    assert re.fullmatch(r"\S+a\.png: \d+\.\d\d dB at 0\.379 bits per pixel -> \S+out/a\.png\n", out)
     with Image.open(tmp_path / "out" / "a.png") as written:
         assert written.size == (13, 13)
 
@@ -231,7 +233,7 @@ def test_compare_writes_a_report(tmp_path, capsys):
 def test_every_override_counts(tmp_path, monkeypatch, words, expected):
     plans = []
 
-    def stop(plan, *_):
+    def stop(plan, *_, **__):
         plans.append(plan)
         raise KeyboardInterrupt
 
@@ -272,7 +274,7 @@ def test_a_process_of_its_own_prints_only_the_result(tmp_path):
     )
     assert done.returncode == 0
     assert done.stderr == ""
-    assert re.fullmatch(r"test MSE 0\.\d{4} after 20 steps, \d+ images a second\nmodel: \S+/run/model\n", done.stdout)
+    assert re.fullmatch(r"test MSE 0\.\d{4} after 20 steps, \d+ images per second\nmodel: \S+/run/model\n", done.stdout)
 
 
 def test_the_progress_bar_tells_the_time_left(tmp_path):
@@ -316,7 +318,10 @@ def test_the_progress_bar_tells_the_time_left(tmp_path):
         ("train --model.options.beta x", "beta is 'x'; it must be a number"),
         ("train --training.batch-size 0", "training.batch_size is 0; it must be at least 1"),
         ("train --training.learning_rate -1", "training.learning_rate is -1.0; it must be positive"),
-        ("train --size 30", "images of 30 pixels a side do not divide into positions of 4x4; choose a size such as 32"),
+        (
+            "train --size 30",
+            "images of 30 pixels per side do not divide into positions of 4x4; choose a size such as 32",
+        ),
         ("train --size 0", "size is 0; it must be at least 1"),
         ("train --seed -1", "seed is -1"),
         ("train --eval-images 0", "--eval-images is 0"),
@@ -384,7 +389,7 @@ def test_wrong_data(complaint, tmp_path):
 
 
 def test_wrong_sizes_for_a_model(complaint, trained):
-    assert "images of 18 pixels a side do not divide" in complaint("evaluate", trained, "--size", 18)
+    assert "images of 18 pixels per side do not divide" in complaint("evaluate", trained, "--size", 18)
     assert "too small to measure" in complaint("evaluate", trained, "--size", 4)
 
 

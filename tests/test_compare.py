@@ -112,7 +112,7 @@ def test_titles_can_change_without_training(tmp_path, single, monkeypatch):
 
 
 def test_processes_give_the_same_numbers(tmp_path, plan, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     plan = replace(plan, seeds=[0], first_seed_only=[])
     one, two = quiet(plan, tmp_path / "one"), quiet(replace(plan, jobs=2), tmp_path / "two")
     assert [run["threads"] for run in two["runs"]] == [1, 1]
@@ -197,7 +197,7 @@ def test_wrong_options_show_before_the_first_run(tmp_path, plan, monkeypatch):
         (replace(plan, overrides=plan.overrides | {"model.options.foo": 1}), DATA, "no option 'foo'"),
         (replace(plan, overrides=plan.overrides | {"model.dimm": 1}), DATA, r"there is no option --model\.dimm"),
         (replace(plan, recipes=["vector", "nope"]), DATA, "no recipe 'nope'"),
-        (plan, replace(DATA, size=18), "images of 18 pixels a side do not divide"),
+        (plan, replace(DATA, size=18), "images of 18 pixels per side do not divide"),
     ]
     for wrong, data, message in cases:
         with pytest.raises(ConfigError, match=message):

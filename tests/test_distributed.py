@@ -23,13 +23,17 @@ VARIANTS = {
     "gain-shape rate": GAIN_SHAPE | {"normalize": True, "beta": 0.0, "rate_weight": 0.1},
     "vector normalized": tiny.CODES | {"normalize": True, "code_dim": 5},
 }
-NAMES = [*tiny.MODELS, *tiny.COUNTING, *VARIANTS]
+OPPONENT = {"mse": 1.0, "discriminator": {"weight": 0.1, "width": 8, "layers": 1, "start": 3}}
+LOSSES = {"vector-ema discriminator": OPPONENT}
+NAMES = [*tiny.MODELS, *tiny.COUNTING, *VARIANTS, *LOSSES]
 SHORT = {"steps": 10, "eval_every": 4, "checkpoint_every": 5}
 
 
 def recipe_of(name):
     if name in tiny.MODELS | tiny.COUNTING:
         return tiny.recipe(name, **SHORT)
+    if name in LOSSES:
+        return tiny.recipe(name.split()[0], **SHORT, loss=LOSSES[name])
     recipe = tiny.recipe(name.split()[0], **SHORT)
     recipe.model = replace(recipe.model, options=VARIANTS[name])
     return recipe

@@ -19,8 +19,10 @@ from hybridvq import Tokenizer, load_tokenizer
 from hybridvq.cli import COMMANDS, build_parser, main
 from hybridvq.codec import fit_tables
 from hybridvq.commands.arguments import underscored
+from hybridvq.losses import LOSSES
 from hybridvq.quantizers import QUANTIZERS
 from hybridvq.tokenizer import weight_hash
+from hybridvq.training import LOGGERS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -221,10 +223,42 @@ def test_the_adding_page_runs(tmp_path, monkeypatch):
             sys.modules.pop(name, None)
 
 
+def test_the_python_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(16):
+        image = tmp_path / f"path/to/images/{'test' if number % 4 == 0 else 'train'}/a/{number}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        noise(number).resize((40, 36)).save(image)
+    noise(1).resize((90, 70)).save("photo.jpg")
+    names = {}
+    for block in python_blocks("python.md"):
+        exec(block, names)
+    assert names["image"].size == names["back"].size == (90, 70)
+    assert names["array"].shape == (70, 90, 3)
+    assert [image.size for image in names["images"]] == [(32, 32)] * 4
+    assert (tmp_path / "samples" / "grid.png").is_file()
+    assert [run["recipe"] for run in names["result"]["runs"]] == ["vector", "projected"]
+
+
 def test_the_network_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (program,) = python_blocks("adding-a-network.md")
     exec(program, {})
+
+
+@pytest.mark.parametrize(("page", "registry"), [("adding-a-loss.md", LOSSES), ("adding-a-logger.md", LOGGERS)])
+def test_the_pages_on_losses_and_loggers_run(page, registry, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = set(
+        re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (`.*?) \|", (DOCS / page).read_text(), re.MULTILINE)))
+    )
+    assert names == set(registry)
+    before = dict(registry)
+    try:
+        exec("\n".join(python_blocks(page)), {})
+    finally:
+        for name in registry.keys() - before.keys():
+            del registry[name]
 
 
 def test_numbers_on_the_choosing_page_are_published():

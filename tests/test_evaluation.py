@@ -9,17 +9,17 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 
 import tiny
 from hybridvq import ShapeError, evaluate
+from hybridvq.devices import evaluating
 from hybridvq.evaluation import (
     GainRange,
     SymbolCounts,
     code_usage,
-    evaluating,
     gain_range,
     read_gains,
     reconstruct,
-    to_pixels,
 )
 from hybridvq.metrics import grid_levels, grid_values
+from hybridvq.pixels import to_pixels
 from hybridvq.quantizers import Tokens
 from test_tokenizer import images, tokenizer
 
@@ -42,7 +42,7 @@ def round_to_grid(gains, *grid):
         ("identity", 32 * 8),
     ],
 )
-def test_bits_a_position(name, bits):
+def test_bits_per_position(name, bits):
     result = evaluate(tokenizer(name), [BATCH])
     assert result["bits_per_position"] == pytest.approx(bits)
     assert result["rate_bpp"] == pytest.approx(bits / 16)

@@ -118,12 +118,6 @@ def test_unreadable_images_stop_or_are_skipped(tmp_path, damage):
     assert "bad.png" in skipped[0]
 
 
-def test_images_too_large_for_the_networks_are_refused(tmp_path):
-    Image.new("1", (8192, 4097)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png .*\(8192x4097 pixels, over the limit of 33 megapixels\)"):
-        reconstructed(tmp_path, tmp_path / "a.png")
-
-
 def test_two_at_once_do_not_mix_their_pictures(tmp_path):
     path = draw(tmp_path / "a.png")
     with sole_writer(tmp_path / "out"), pytest.raises(ConfigError, match="out is being written by another process"):

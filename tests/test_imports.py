@@ -26,57 +26,65 @@ ALLOWED = {
     "extras": {"errors"},
     "settings": {"errors", "ranges"},
     "recipe": {"documents", "errors", "settings"},
+    "threads": {"errors", "ranges"},
+    "devices": {"errors"},
     "distributed": set(),
     "launch": {"errors"},
+    "losses": {"errors", "distributed", "quantizers", "ranges"},
     "metrics": set(),
     "quantizers": {"errors", "distributed", "metrics", "ranges"},
     "networks": {"errors", "distributed", "ranges"},
     "writing": {"errors"},
-    "data": {"documents", "errors", "printing"},
+    "data": {"documents", "errors", "printing", "threads"},
+    "pixels": {"data", "errors"},
+    "tiles": {"devices", "errors", "networks", "pixels", "quantizers"},
     "pretrained": set(),
     "tokenizer": {
-        "documents", "errors", "networks", "pretrained", "quantizers", "ranges", "settings", "weights"
+        "devices", "documents", "errors", "networks", "pixels", "pretrained", "quantizers", "ranges", "settings",
+        "tiles", "weights",
     },
-    "export": {"_version", "documents", "errors", "extras", "quantizers", "tokenizer", "writing"},
+    "export": {"_version", "devices", "documents", "errors", "extras", "quantizers", "tokenizer", "writing"},
     "half": {"errors", "tokenizer", "writing"},
-    "evaluation": {"errors", "metrics", "quantizers", "tokenizer"},
+    "evaluation": {"data", "devices", "errors", "settings", "metrics", "quantizers", "tokenizer"},
     "priors": {
-        "documents", "errors", "evaluation", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights",
+        "devices", "documents", "errors", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights",
         "writing"
     },
-    "files": {"errors", "data", "metrics", "evaluation", "tokenizer", "writing"},
+    "files": {"errors", "data", "metrics", "evaluation", "quantizers", "tiles", "tokenizer", "writing"},
     "bulk": {
-        "_version", "documents", "errors", "extras", "data", "evaluation", "quantizers", "tokenizer", "writing"
+        "_version", "devices", "documents", "errors", "extras", "data", "quantizers", "settings", "tokenizer", "writing"
     },
     "generation": {
-        "errors", "settings", "data", "evaluation", "files", "priors", "quantizers", "tokenizer", "writing"
+        "devices", "errors", "settings", "data", "files", "pixels", "priors", "quantizers", "ranges", "tokenizer",
+        "writing",
     },
     "codec": {
-        "documents", "errors", "settings", "metrics", "data", "networks", "quantizers", "ranges", "tokenizer",
-        "evaluation", "files", "writing",
+        "devices", "documents", "errors", "settings", "metrics", "data", "networks", "pixels", "quantizers", "ranges",
+        "tiles", "tokenizer", "evaluation", "files", "writing",
     },
     "training": {
-        "documents",
-        "errors", "distributed", "launch", "settings", "data", "metrics", "priors", "bulk", "quantizers", "tokenizer",
-        "evaluation", "printing", "writing",
+        "devices", "documents",
+        "errors", "distributed", "launch", "recipe", "settings", "data", "losses", "metrics", "priors", "bulk",
+        "quantizers", "tokenizer", "evaluation", "extras", "printing", "writing",
     },
     "comparison": {
-        "documents",
-        "_version", "errors", "settings", "recipe", "data", "metrics", "tokenizer", "evaluation", "training", "writing"
+        "devices", "documents", "pixels",
+        "_version", "errors", "settings", "recipe", "data", "losses", "metrics", "tokenizer", "evaluation", "training",
+        "writing"
     },
     "report": {"documents", "errors", "metrics", "printing", "writing"},
     "app": {
-        "documents",
+        "devices", "documents", "pixels", "tiles",
         "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
         "generation", "printing", "report",
     },
     "commands": {
         "documents", "errors", "extras", "launch", "settings", "recipe", "data", "quantizers", "tokenizer",
         "evaluation", "files", "priors", "codec", "export", "half", "generation", "bulk", "training", "comparison",
-        "report", "app", "printing", "ranges", "writing"
+        "report", "app", "pretrained", "printing", "ranges", "writing"
     },
     "__main__": {"cli"},
-    "cli": {"_version", "commands", "errors", "extras", "launch", "printing", "recipe", "__main__"},
+    "cli": {"_version", "commands", "errors", "extras", "launch", "printing", "recipe", "threads", "__main__"},
 }  # fmt: skip
 
 
@@ -179,7 +187,7 @@ def test_public_names():
         "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens", "TrainingError",
         "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer", "compare", "compress",
         "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer", "load_tokens",
-        "open_images", "tokenize", "train", "write_report",
+        "open_images", "sample", "tokenize", "train", "train_prior", "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
         kind = getattr(hybridvq, name)

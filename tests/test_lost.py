@@ -90,7 +90,7 @@ def test_the_command_line_stops_and_goes_on(tmp_path):
     assert (tmp_path / "run" / CHECKPOINT).exists()
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment, timeout=300)
     assert done.stderr == ""
-    assert re.fullmatch(r"test MSE 0\.\d{4} after 20 steps, \d+ images a second\nmodel: \S+/run/model\n", done.stdout)
+    assert re.fullmatch(r"test MSE 0\.\d{4} after 20 steps, \d+ images per second\nmodel: \S+/run/model\n", done.stdout)
     assert done.returncode == 0
 
 

@@ -1,143 +1,149 @@
-"""A quantizer that the package does not have gets all that its own ones get."""
+"""A network and a loss from outside the package, by name and as they are, all the way to files, samples and ONNX."""
+
+import json
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
 
 import tiny
-from codec.models import photo
-from hybridvq import (
-    Codec,
-    ConfigError,
-    Tokenizer,
-    Tokens,
-    build_prior,
-    evaluate,
-    export_onnx,
-    load_recipe,
-    load_tokenizer,
-    load_tokens,
-    tokenize,
-    train,
-)
-from hybridvq.codec import fit_tables
-from hybridvq.export import DECODER, ENCODER
-from hybridvq.quantizers import QUANTIZERS, Quantized, Quantizer, TokenSpace, straight_through
+from hybridvq import ModelError, Tokenizer, VectorQuantizer, load_tokenizer, load_tokens, tokenize
+from hybridvq.cli import main
+from hybridvq.losses import LOSSES, PatchDiscriminator
+from hybridvq.networks import NETWORKS
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
-from hybridvq.tokenizer import weight_hash
-from hybridvq.training import train_prior
+from hybridvq.training import fit_prior
+from runs import read_checkpoint, run, weights
+from test_losses import cut_off
 
 
-class SignQuantizer(Quantizer):
-    """The signs of a few numbers, and how far along them: z_hat = g s / sqrt(n), s in {-1, 1}^n, g one of `gains`."""
-
-    vectors: Tensor  # (2^n, n), of length 1
-    values: Tensor  # (L,)
-
-    def __init__(self, dim: int, bits: int = 3, gains: list[float] | None = None) -> None:
-        super().__init__(dim, code_dim=bits)
-        self.codebook_size, self.levels = 2**bits, len(gains) if gains else None
-        signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * bits)
-        self.register_buffer("vectors", signs / bits**0.5)
-        self.register_buffer("values", torch.tensor(gains or [1.0]))
-
-    def quantize(self, z: Tensor) -> Quantized:
-        strides = 2 ** torch.arange(z.shape[1]).flip(0).view(-1, 1, 1)
-        codes = ((z > 0) * strides).sum(1, keepdim=True)
-        along = z.abs().sum(1, keepdim=True) / z.shape[1] ** 0.5
-        levels = (along[..., None] - self.values).abs().argmin(-1)
-        tokens = Tokens(codes, levels if self.levels else None)
-        value = self.read(tokens)
-        return Quantized(straight_through(z, value), tokens, {"commitment": (z - value.detach()).square().mean()})
-
-    def read(self, tokens: Tokens) -> Tensor:
-        assert tokens.codes is not None
-        directions = self.vectors[tokens.codes[:, 0]].movedim(-1, 1)
-        return directions if tokens.gains is None else self.values[tokens.gains] * directions
-
-    def space(self) -> TokenSpace:
-        if not self.levels:
-            return super().space()  # a code at each position, read as a vector of its own
-        return TokenSpace(self.codebook_size, 1, "levels", self.values[None], self.vectors)
+class OutsideEncoder(nn.Sequential):
+    def __init__(self, dim, downsampling, width=12):
+        f = downsampling
+        super().__init__(nn.Conv2d(3, width, f, stride=f), nn.SiLU(), nn.Conv2d(width, dim, 3, padding=1))
 
 
-OPTIONS = {"codes": {}, "gains": {"gains": [0.5, 1.0, 2.0]}}
+class OutsideDecoder(nn.Sequential):
+    def __init__(self, dim, downsampling):
+        super().__init__(nn.Conv2d(dim, 3 * downsampling**2, 3, padding=1), nn.PixelShuffle(downsampling), nn.Tanh())
 
 
-@pytest.fixture(scope="module", params=OPTIONS)
-def trained(request, tmp_path_factory):
-    """A model with the quantizer by name, its folder after training, and its options."""
-    folder, options = tmp_path_factory.mktemp(request.param) / "run", OPTIONS[request.param]
-    QUANTIZERS["sign"] = SignQuantizer
-    plain = {"steps": 3, "batch_size": 4, "precision": "32-true", "warmup": 0}
-    settings = {"model.quantizer": "sign", "model.options": options, "model.dim": 8}
-    recipe = load_recipe("vector", settings | {f"training.{key}": value for key, value in plain.items()})
-    train(recipe, tiny.images(), tiny.test_batches(), folder, progress=False)
-    yield load_tokenizer(folder), folder / "model", options
-    del QUANTIZERS["sign"]
+class Gradients(nn.Module):
+    """The mean of |x_hat - x| and of the same of their horizontal differences; one number for each image."""
+
+    def __init__(self, power=1.0):
+        super().__init__()
+        self.power = power
+        self.register_buffer("frozen", torch.ones(3))
+
+    def forward(self, x_hat, x):
+        assert not self.training
+        error = (x_hat - x) * self.frozen[:, None, None]
+        return (error.abs() + F.pad(error.diff(dim=-1), (0, 1)).abs() ** self.power).mean((1, 2, 3))
 
 
-def test_by_name_and_by_instance(trained):
-    tokenizer, folder, options = trained
-    given = Tokenizer(8, quantizer=SignQuantizer(8, **options))
-    given.load_state_dict(tokenizer.state_dict())
-    x = tiny.test_batches()[0]
-    assert given.eval().encode(x) == tokenizer.encode(x)
-    given.save_pretrained(folder.parent / "given")
-    again = load_tokenizer(folder.parent / "given", quantizer=SignQuantizer(8, **options))
-    assert again.encode(x) == tokenizer.encode(x)
+class Judge(nn.Module):
+    """A loss with weights of its own that learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Linear(3, 1)
+
+    def forward(self, x_hat, x):
+        assert not any(p.requires_grad for p in self.parameters())
+        return (x_hat - x).square().mean() - self.layers(x_hat.mean((2, 3))).mean()
+
+    def opponent_loss(self, x_hat, x):
+        assert not x_hat.requires_grad
+        real, made = (self.layers(images.mean((2, 3))) for images in (x, x_hat))
+        return (1 - real).square().mean() + (1 + made).square().mean()
 
 
-def test_it_is_measured(trained):
-    tokenizer, _, options = trained
-    row = evaluate(tokenizer, tiny.test_batches())
-    assert row["bits_per_position"] == pytest.approx(3 + (np.log2(3) if options else 0))
-    assert row["codebook_size"] == 8
+RECIPE = """
+model:
+  network: outside
+  network_options: {width: 10}
+  dim: 6
+  options: {codebook_size: 32}
+training:
+  loss: {mse: 1.0, gradients: {weight: 0.5, power: 2.0}}
+  steps: 12
+  batch_size: 8
+  eval_every: 6
+"""
 
 
-def test_it_gets_a_codec(trained):
-    tokenizer, folder, _ = trained
-    tokens = [tokenizer.encode(tiny.test_batches()[0]) for _ in range(2)]
-    batches = [(t.codes.numpy(), None if t.gains is None else t.gains.numpy()) for t in tokens]
-    codec = Codec(tokenizer, fit_tables(batches, tokenizer, weight_hash(folder), width=8, steps=5))
-    image = photo(30, 37)
-    assert codec.decompress(codec.compress(image)).size == (37, 30)
-    assert repr(codec).startswith("Codec(SignQuantizer(dim=8, code_dim=3, codebook_size=8")
+@pytest.fixture
+def named(monkeypatch):
+    monkeypatch.setitem(NETWORKS, "outside", (OutsideEncoder, OutsideDecoder))
+    monkeypatch.setitem(LOSSES, "gradients", Gradients)
 
 
-@pytest.mark.parametrize("trained", ["gains"], indirect=True)
-def test_it_gets_token_shards_and_a_prior(trained, tmp_path):
-    tokenizer, folder, _ = trained
-    x = tiny.test_batches()[0]
-    tokenize(folder, tiny.images("test"), tmp_path / "tokens", workers=1)
-    stored = load_tokens(tmp_path / "tokens")
-    assert stored[: len(x)].codes.shape == tokenizer.encode(x).codes.shape
-    schedule = PriorTrainingSettings(steps=2, batch_size=4, eval_every=2, precision="32-true")
-    settings = PriorSettings("transformer", {"width": 16, "layers": 1, "heads": 2}, training=schedule)
-    prior, _ = train_prior(settings, folder, stored, stored, tmp_path / "prior", progress=False, eval_images=4)
-    drawn = prior.sample(2, (4, 4))
-    tokenizer.quantizer.check(drawn)
-    assert tokenizer.decode(drawn).shape == (2, 3, 16, 16)
+def test_named_ones_go_all_the_way_from_the_command_line(named, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outside.yaml").write_text(RECIPE)
+    photo = tiny.images("test", 48).crop(0, None)[:45, :38]
+    Image.fromarray(photo).save("photo.png")
+    assert main(["train", "--recipe", "outside.yaml", "--size", "16", "--out", "mine"]) == 0
+    tokenizer = load_tokenizer("mine")
+    assert isinstance(tokenizer.encoder, OutsideEncoder)
+    assert not [name for name in tokenizer.state_dict() if "loss" in name or "frozen" in name]
+    capsys.readouterr()
+    assert main(["evaluate", "mine", "--limit", "8", "--json", "result.json"]) == 0
+    assert json.loads((tmp_path / "result.json").read_text())["codebook_size"] == 32
+    assert main(["fit-codec", "mine", "--size", "16", "--images", "8", "--steps", "2"]) == 0
+    assert main(["compress", "photo.png", "--model", "mine", "-o", "photo.hvq"]) == 0
+    assert main(["decompress", "photo.hvq", "--model", "mine", "-o", "back.png"]) == 0
+    with Image.open("back.png") as back:
+        assert back.size == (38, 45)
+        x = torch.from_numpy(np.pad(photo, ((0, 3), (0, 2), (0, 0)), "edge")).permute(2, 0, 1)[None] / 127.5 - 1
+        whole = tokenizer(x).x_hat[0, :, :45, :38].permute(1, 2, 0)
+        assert np.abs(np.asarray(back) / 127.5 - 1 - whole.detach().numpy()).max() < 0.05
+    assert main(["export", "mine", "--format", "onnx", "--out", "exported"]) == 0
+    assert {path.suffix for path in (tmp_path / "exported").iterdir()} >= {".onnx"}
 
 
-@pytest.mark.parametrize("trained", ["gains"], indirect=True)
-@torch.no_grad()
-def test_it_is_exported(trained, tmp_path):
-    tokenizer, folder, _ = trained
-    export_onnx(folder, tmp_path / "onnx")
-    encoder, decoder = (onnxruntime.InferenceSession(tmp_path / "onnx" / name) for name in (ENCODER, DECODER))
-    x = tiny.test_batches()[0][:3]
-    tokens = tokenizer.encode(x)
-    parts = dict(zip(tokens.parts, encoder.run(None, {"x": x.numpy()}), strict=True))
-    for name, part in tokens.parts.items():
-        assert (parts[name] != part.numpy()).mean() < 0.01  # where a sum is rounded another way
-    given = {name: part.numpy() for name, part in tokens.parts.items()}
-    np.testing.assert_allclose(decoder.run(None, given)[0], tokenizer.decode(tokens).numpy(), rtol=0, atol=1e-4)
+def test_a_prior_learns_the_tokens_of_a_network_from_outside(named, tmp_path):
+    torch.manual_seed(0)
+    Tokenizer(6, 4, options={"codebook_size": 32}, network="outside").save_pretrained(tmp_path / "model")
+    for split in ("train", "test"):
+        tokenize(tmp_path / "model", tiny.images(split), tmp_path / split, workers=1)
+    schedule = PriorTrainingSettings(steps=4, batch_size=4, eval_every=2, precision="32-true")
+    settings = PriorSettings("transformer", {"width": 16, "layers": 1, "heads": 2}, False, schedule)
+    sets = load_tokens(tmp_path / "train"), load_tokens(tmp_path / "test")
+    _, history = fit_prior(settings, tmp_path / "model", *sets, tmp_path / "prior", progress=False)
+    assert history.tests[-1]["bits"] > 0
 
 
-def test_codes_that_are_no_sum_of_vectors_get_no_prior():
-    space = TokenSpace(8, stages=2)
-    with pytest.raises(ConfigError, match="these tokens hold codes without a vector for each, so no prior"):
-        build_prior("static", space, (4, 4))
+def parts():
+    torch.manual_seed(0)
+    modules = {"encoder": OutsideEncoder(6, 4), "decoder": OutsideDecoder(6, 4)}
+    return modules | {"quantizer": VectorQuantizer(6, codebook_size=32)}
+
+
+@pytest.mark.parametrize("loss", [Gradients, Judge, lambda: PatchDiscriminator(8, 1)])
+def test_modules_train_and_resume_to_the_bit(tmp_path, monkeypatch, loss):
+    recipe, made = tiny.recipe(), {"tokenizer": lambda: Tokenizer(6, 4, **parts()), "loss": loss}
+
+    def options():
+        torch.manual_seed(1)
+        return {key: make() for key, make in made.items()}
+
+    given = options()
+    run(tmp_path / "whole", recipe, **given)
+    name = type(given["loss"]).__name__
+    assert json.loads((tmp_path / "whole" / "recipe.json").read_text())["training"]["loss"] == {"given": name}
+    cut_off(tmp_path / "cut", recipe, 8, monkeypatch, **options())
+    with pytest.raises(ModelError, match=r"another recipe, seed or images \(see training\.loss"):
+        run(tmp_path / "cut", recipe, resume=True, **options() | {"loss": nn.MSELoss()})
+    run(tmp_path / "cut", recipe, resume=True, **options())
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert not [key for key in load_tokenizer(tmp_path / "cut", **parts()).state_dict() if "terms" in key]
+    learned = [key for key in read_checkpoint(tmp_path / "cut")["state_dict"] if key.startswith("loss.terms")]
+    assert learned
+    run(tmp_path / "mse", recipe, tokenizer=options()["tokenizer"], loss=nn.MSELoss())
+    run(tmp_path / "named", recipe, tokenizer=options()["tokenizer"])
+    assert weights(tmp_path / "mse") == weights(tmp_path / "named") != weights(tmp_path / "whole")

@@ -1,4 +1,4 @@
-"""The models that come along: whole, small, found by name without a network, and as good as their cards say."""
+"""The bundled models: whole, small, found by name without a network, and as good as their cards say."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ LEAST_DB = {"photos-f4": 27.0, "photos-f4-vq": 24.0, "photos-f8": 25.0}  # of th
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
     def refuse(*_, **__):
-        raise AssertionError("a model that comes along needs no network")
+        raise AssertionError("a bundled model needs no network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
@@ -67,7 +67,7 @@ def test_a_name_is_enough(name):
 @pytest.mark.parametrize(
     "keywords",
     [
-        {"map_location": "cpu"},
+        {"device": "cpu"},
         {"revision": "main", "token": False},
         {"cache_dir": "x", "local_files_only": True, "force_download": True},
     ],
@@ -100,7 +100,7 @@ def test_photographs_come_back(name):
 def test_the_card_is_of_these_weights(name):
     card = (pretrained_folder(name) / "README.md").read_text()
     assert weight_hash(pretrained_folder(name)) in card
-    for said in ("What it was trained on", "Limits", f"hybridvq train --recipe {name}", "bits a pixel"):
+    for said in ("What it was trained on", "Limits", f"hybridvq train --recipe {name}", "bits per pixel"):
         assert said in card
 
 
@@ -129,7 +129,7 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
 
 
 def test_another_name_lists_them():
-    with pytest.raises(ModelError, match=f"that come along: photos-f4, photos-f4-vq, photos-f8, {PRIOR}"):
+    with pytest.raises(ModelError, match=f"bundled models: photos-f4, photos-f4-vq, photos-f8, {PRIOR}"):
         model_folder("photos-f16")
 
 

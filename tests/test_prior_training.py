@@ -23,7 +23,7 @@ from hybridvq.data import TrainBatches
 from hybridvq.priors import bits_per_position
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
 from hybridvq.tokenizer import weight_hash
-from hybridvq.training import train_prior
+from hybridvq.training import fit_prior
 from hybridvq.training.prior import PriorTraining
 from hybridvq.training.tokens import TokenArrays, TokenBatches, split
 from hybridvq.writing import sole_writer
@@ -63,7 +63,7 @@ def gain_shape(tmp_path_factory):
 
 def train(tokens, folder, given=None, **options):
     sets = load_tokens(tokens / "train"), load_tokens(tokens / "test")
-    return train_prior(given or settings(), tokens / "model", *sets, folder, **({"progress": False} | options))
+    return fit_prior(given or settings(), tokens / "model", *sets, folder, **({"progress": False} | options))
 
 
 @pytest.mark.parametrize("name", ["static", "pixelcnn", "transformer"])
@@ -199,7 +199,7 @@ def test_refusals(gain_shape, tmp_path):
     other = make_tokens(tmp_path / "other", "vector")
     sets = load_tokens(gain_shape / "train"), load_tokens(gain_shape / "test")
     with pytest.raises(ModelError, match="holds the tokens of a model whose weights"):
-        train_prior(settings(), other / "model", *sets, tmp_path / "run")
+        fit_prior(settings(), other / "model", *sets, tmp_path / "run")
     train(gain_shape, tmp_path / "run")
     with pytest.raises(ConfigError, match="add --resume"):
         train(gain_shape, tmp_path / "run")

@@ -28,9 +28,10 @@ from hybridvq.codec import fit_tables
 from hybridvq.data import Stream, TrainBatches, read_image
 from hybridvq.data.batches import crop_draws
 from hybridvq.data.images import random_crop
+from hybridvq.losses import RateDistortion
 from hybridvq.quantizers import HybridQuantizer, Rate, step_of_quality
 from hybridvq.settings import DataSettings, TrainingSettings
-from hybridvq.training.module import TokenizerTraining, average_of, rate_distortion
+from hybridvq.training.module import TokenizerTraining, average_of
 from runs import read_checkpoint, run
 
 STEPS = [0.3, 1.0, 3.0]
@@ -47,7 +48,7 @@ def test_the_loss_is_bits_and_errors_at_the_rate_of_each_step():
     x, x_hat = torch.rand(2, 2, 3, 8, 8, dtype=torch.double) * 2 - 1
     step = torch.tensor([0.5, 2.0], dtype=torch.double)
     bits, aside = torch.tensor([100.0, 30.0]), torch.tensor([7.0, 9.0])
-    terms = rate_distortion(x_hat, x, Rate(bits, aside, 0.0067 / step**2, step**0.6))
+    terms = RateDistortion()(x_hat, x, Rate(bits, aside, 0.0067 / step**2, step**0.6))
     expected = 0.0
     for i in range(2):
         pixels, guess = ((image[i].numpy() + 1) / 2 * 255 for image in (x, x_hat))

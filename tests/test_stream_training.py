@@ -123,7 +123,6 @@ def test_the_command_line_streams(tmp_path, shards, capsys):
     ("words", "message"),
     [
         (["compare", "--recipes", "vector", "--stream"], "compare shows every recipe the same images"),
-        (["train", "--workers", "2"], "workers is 2, but only a stream is read by workers; add --stream"),
         (["train", "--stream"], "'photos' cannot be streamed"),
         (["train", "--stream", "--data", "x/y.tar", "--shuffle-buffer", "0"], "shuffle buffer of 0 images"),
     ],

@@ -287,7 +287,7 @@ def test_keywords_are_of_the_download(saved, monkeypatch):
     )
     with pytest.raises(TypeError, match="unexpected keyword argument 'revisoin'"):
         Tokenizer.from_pretrained("owner/name", revisoin="v1")
-    assert Tokenizer.from_pretrained(saved, map_location="meta").encoder.layers[0].weight.is_meta
+    assert Tokenizer.from_pretrained(saved, device="cpu").encoder.layers[0].weight.is_cpu
 
 
 def test_no_weight_is_left_at_random(saved):

@@ -81,9 +81,9 @@ def main(path: Path, count: int) -> None:
     plain, *_ = times.values()
     speeds = {name: ratio(plain, values) for name, values in times.items()}
     per_second = {name: round(count / ms * 1e3, 1) for name, ms in medians(times).items()}
-    table = ["| | images a second / the loop's |", "|---|--:|"]
+    table = ["| | images per second / the loop's |", "|---|--:|"]
     table += [f"| {name} | {value:.2f} |" for name, value in speeds.items()]
-    table += ["", f"{sizes[-1] / count:.1f} bytes an image on disk, {count} images"]
+    table += ["", f"{sizes[-1] / count:.1f} bytes per image on disk, {count} images"]
     content = {"rounds": ROUNDS, "images": count, "images_per_second": per_second, "over_loop": speeds}
     write_result(path, "benchmarks.speed.bulk", content | {"bytes_per_image": sizes[-1] / count}, table)
 

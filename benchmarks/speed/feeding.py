@@ -73,7 +73,7 @@ def main(path: Path) -> None:
             case = {"size": size, "batch": batch, "dim": dim, "from": "JPEG files" if files else "memory"}
             cases.append(case | time_case(size, batch, dim, images))
     table = [
-        "| images | from | width | share of the time waiting | images a second, fed | trained |",
+        "| images | from | width | share of the time waiting | images per second, fed | trained |",
         "|---|---|--:|--:|--:|--:|",
     ]
     for case in cases:

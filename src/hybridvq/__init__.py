@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hybridvq.errors import TrainingError as TrainingError
     from hybridvq.evaluation import evaluate as evaluate
     from hybridvq.export import export_onnx as export_onnx
+    from hybridvq.generation import sample as sample
     from hybridvq.priors import PixelCNNPrior as PixelCNNPrior
     from hybridvq.priors import Prior as Prior
     from hybridvq.priors import StaticPrior as StaticPrior
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from hybridvq.tokenizer import Tokenizer as Tokenizer
     from hybridvq.tokenizer import load_tokenizer as load_tokenizer
     from hybridvq.training import train as train
+    from hybridvq.training import train_prior as train_prior
 
 # Loaded on first use, so that the command line and its help do not wait for torch.
 _HOMES = {
@@ -73,6 +75,7 @@ _HOMES = {
     "TrainingError": "errors",
     "evaluate": "evaluation",
     "export_onnx": "export",
+    "sample": "generation",
     "PixelCNNPrior": "priors",
     "Prior": "priors",
     "StaticPrior": "priors",
@@ -97,6 +100,7 @@ _HOMES = {
     "Tokenizer": "tokenizer",
     "load_tokenizer": "tokenizer",
     "train": "training",
+    "train_prior": "training",
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

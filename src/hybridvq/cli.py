@@ -18,18 +18,21 @@ from hybridvq.commands import (
     export,
     fit_codec,
     info,
+    models,
+    recipes,
     reconstruct,
     sample,
     tokenize,
     train,
     train_prior,
 )
-from hybridvq.commands.arguments import new_parser, underscored
+from hybridvq.commands.arguments import add_threads_argument, new_parser, underscored
 from hybridvq.errors import DataError, HybridVQError, LostProcessError
 from hybridvq.extras import missing
 from hybridvq.launch import is_first
 from hybridvq.printing import say
 from hybridvq.recipe import plain
+from hybridvq.threads import threads_limited
 
 EXAMPLES = """examples:
   hybridvq compare --recipes vector projected --steps 500      compare two quantizers on sample photographs
@@ -67,6 +70,8 @@ COMMANDS: dict[str, Command] = {
     "compress": compress,
     "decompress": decompress,
     "info": info,
+    "models": models,
+    "recipes": recipes,
     "compare": compare,
     "app": app,
 }
@@ -85,7 +90,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         arguments = parser.instantiate(parser.parse_args(words))
         command = arguments.subcommand
-        COMMANDS[command].run(arguments[command], words)
+        own = arguments[command]
+        processes = own.get("devices")
+        with threads_limited(own.threads, processes if isinstance(processes, int) else 1):
+            COMMANDS[command].run(own, words)
     except ArgumentError as error:
         help_of = " ".join(["hybridvq", *words[:1]]) if words[0] in COMMANDS else "hybridvq"
         return complain(f"{plain(error)}; see `{help_of} --help`")
@@ -126,6 +134,7 @@ def build_parser(words: Sequence[str]) -> ArgumentParser:
         own = new_parser(description=command.SUMMARY)
         if words[:1] == [name]:
             command.add_arguments(own, words)
+            add_threads_argument(own)
         commands.add_subcommand(name, own, help=command.SUMMARY)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser

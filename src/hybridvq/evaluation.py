@@ -1,22 +1,24 @@
 """Measure a tokenizer on held-out images."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from hybridvq import metrics
+from hybridvq.data import EvalBatches, open_images
+from hybridvq.devices import Device, evaluating
 from hybridvq.errors import ShapeError
 from hybridvq.quantizers import Quantized, Tokens
 from hybridvq.quantizers.tokens import FLOAT_BITS
-from hybridvq.tokenizer import Tokenizer
+from hybridvq.settings import DataSettings
+from hybridvq.tokenizer import Tokenizer, load_tokenizer
 
+BATCH = 64
 GAIN_BITS = (8, 6, 4)
 GAIN_QUANTILES = (0.002, 0.998)
 SMALLEST_SIDE = 6  # pixels: SSIM mirrors 5 at each border
@@ -211,9 +213,19 @@ def gain_range(tokenizer: Tokenizer, batches: Batches) -> GainRange | None:
 
 @torch.inference_mode()
 def evaluate(
-    tokenizer: Tokenizer, batches: Batches, gain_range: GainRange | None = None, step: float | None = None
+    tokenizer: Tokenizer | str | Path,
+    batches: Batches | str | Path = "photos",
+    gain_range: GainRange | None = None,
+    step: float | None = None,
+    *,
+    size: int | None = None,
+    limit: int | None = None,
+    device: Device = "auto",
 ) -> dict[str, Any]:
     """Every number of a table row, on batches (B, 3, H, W) in [-1, 1], in float32 and from tokens alone.
+
+    A tokenizer that is only named is loaded on the `device`. For `batches`, what `hybridvq train --data` takes stands
+    for its held-out images, all or `limit` of them, at the `size` of the training if no other is given.
 
     Bits: log2 K a code, log2 L a gain on L levels, 32 a float coefficient, 32 D a passed-through vector;
     the entropy rates count a code and its level at their joint entropy. With `gain_range`, also the error once
@@ -223,11 +235,18 @@ def evaluate(
     Raises:
         ConfigError: a step is given, and the quantizer has none.
         ShapeError: the images are too small to measure.
+        ModelError, DataError: the model or the images cannot be read.
     """
-    with evaluating(tokenizer) as device:
+    if isinstance(tokenizer, str | Path):
+        tokenizer = load_tokenizer(tokenizer, device=device)
+    if isinstance(batches, str | Path):
+        data = DataSettings.of(batches, size or tokenizer.size)
+        tokenizer.check_size(data.size)
+        batches = EvalBatches(open_images(data.data, "test", size=data.size, limit=limit), BATCH)
+    with evaluating(tokenizer) as place:
         measurement = Measurement(tokenizer, gain_range, step)
         for i in range(len(batches)):
-            measurement.add(batches[i].to(device))
+            measurement.add(batches[i].to(place))
     return measurement.result()
 
 
@@ -256,27 +275,3 @@ def raw_bits(tokenizer: Tokenizer, tokens: Tokens) -> float:
     if levels and tokens.gains is not None:
         bits += tokens.gains.shape[1] * math.log2(levels)
     return bits
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[torch.device]:
-    """Evaluation mode while inside, and after it each part in the mode it was in before; gives the model's device."""
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield next(chain(model.parameters(), model.buffers())).device
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-def to_pixels(x: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [-1, 1] to (B, H, W, 3) uint8."""
-    return ((x.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).movedim(1, -1).cpu()
-
-
-def default_device() -> torch.device:
-    """The first of CUDA, Apple's Metal and the CPU that this machine has."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

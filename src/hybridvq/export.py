@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridvq._version import __version__
+from hybridvq.devices import Device
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError
 from hybridvq.extras import lacking
@@ -51,14 +52,14 @@ class Decode(nn.Module):
         return self.tokenizer.decode(Tokens(**dict(zip(self.names, parts, strict=True))))
 
 
-def export_onnx(model: str | Path, out: str | Path) -> dict[str, Any]:
+def export_onnx(model: str | Path, out: str | Path, device: Device = "auto") -> dict[str, Any]:
     """Write encoder.onnx, decoder.onnx and export.json into the new folder `out`; return what the last says.
 
     The encoder takes x (B, 3, f h, f w) float32 in [-1, 1], f being the downsampling factor, and gives the parts of
     `Tokens` that the model has: codes (B, S, h, w) int64, gains (B, S, h, w) int64 levels or float32, vectors
     (B, D, h, w) float32, passed (B, 1, h, w) bool. The decoder takes those and gives x_hat. B, h and w are free. Both
     compute what `Tokenizer.encode` and `decode` do in evaluation, to the rounding of float32; the encoder holds a score
-    for each position and code at once, where ours holds a slab of them.
+    for each position and code at once, where ours holds a slab of them. They are traced on `device`.
 
     Raises:
         ConfigError: the extra `export` is not installed, `out` is not a new folder or cannot be written, or the model
@@ -68,7 +69,7 @@ def export_onnx(model: str | Path, out: str | Path) -> dict[str, Any]:
     require_exporter()
     check_new(Path(out))
     folder = model_folder(model)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, device=device)
     if tokenizer.quantizer.space().coefficients:
         raise ConfigError(
             f"{model} has a hybrid quantizer, whose step has no place in an exported model; export one of another kind"
@@ -96,7 +97,8 @@ def trace(tokenizer: Tokenizer) -> dict[str, Any]:
     """An `onnx.ModelProto` for each of the two files; the tokenizer is of no other use afterwards (see `settle`)."""
     f = tokenizer.downsampling
     batch, h, w = (torch.export.Dim(name) for name in ("batch", "h", "w"))
-    x = torch.zeros(EXAMPLE[0], 3, f * EXAMPLE[1], f * EXAMPLE[2])
+    device = next(tokenizer.parameters()).device
+    x = torch.zeros(EXAMPLE[0], 3, f * EXAMPLE[1], f * EXAMPLE[2], device=device)
     with torch.no_grad():
         parts = tokenizer.encode(x).parts
     settle(tokenizer.quantizer)

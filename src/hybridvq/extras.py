@@ -12,6 +12,8 @@ EXTRA_OF = {
     "matplotlib": "train",
     "skimage": "train",
     "sklearn": "train",
+    "wandb": "wandb",
+    "mlflow": "mlflow",
     "gradio": "app",
     "ray": "ray",
     "onnx": "export",

@@ -1,34 +1,30 @@
 """Image files through tokens and back to image files."""
 
 import io
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
-from hybridvq.data import PHOTOS, photo_files, read_image
+from hybridvq import tiles
+from hybridvq.data import PHOTOS, open_image, photo_files
 from hybridvq.data.decode import image_extensions
 from hybridvq.data.listing import files_below
 from hybridvq.errors import ConfigError, DataError
-from hybridvq.evaluation import reconstruct, to_pixels
+from hybridvq.evaluation import bits_of
 from hybridvq.metrics import psnr_db
+from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import Tokenizer
 from hybridvq.writing import sole_writer, write_whole
-
-MAX_PIXELS = 2**25
-"""Largest image that is reconstructed, which the networks hold as a whole: some 200 bytes a pixel at width 64."""
 
 
 @dataclass(frozen=True)
 class ReconstructedFile:
-    """One image and what came back: its source, the PNG written, the error on [-1, 1] and its raw bits a pixel."""
+    """One image and what came back: its source, the PNG written, the error on [-1, 1] and its raw bits per pixel."""
 
     source: Path
     written: Path
@@ -47,13 +43,13 @@ def reconstruct_files(
 
     `out` is a folder, or, with one image, may be a .png file.
 
-    Sides that are not multiples of the downsampling factor are padded with their edge pixels for the tokenizer,
-    and the padding is cut off again. With a list `skipped`, unreadable images are described there instead of raising.
+    Sides that are not multiples of the downsampling factor are extended by reflection for the tokenizer, and cut again
+    afterwards. With a list `skipped`, unreadable images are described there instead of raising.
 
     With a `step`, a hybrid quantizer rounds to that.
 
     Raises:
-        DataError: an image cannot be read or has over MAX_PIXELS, or there is none.
+        DataError: an image cannot be read or there is none.
         ConfigError: `out` cannot be written, another process writes there, two images would be written to one file, or
             the quantizer has no step.
     """
@@ -61,13 +57,13 @@ def reconstruct_files(
     with nullcontext() if out in files.values() else sole_writer(out):
         for path, written in files.items():
             try:
-                pixels = read_image(path, MAX_PIXELS)
+                image = open_image(path)
             except DataError as error:
                 if skipped is None:
                     raise
                 skipped.append(str(error))
                 continue
-            yield reconstruct_file(tokenizer, path, pixels, written, step)
+            yield reconstruct_file(tokenizer, path, image, written, step)
 
 
 def places(files: Mapping[Path, Path], out: Path, ending: str) -> dict[Path, Path]:
@@ -109,16 +105,23 @@ def targets(files: Mapping[Path, Path], out: Path, ending: str) -> dict[Path, Pa
 
 
 def reconstruct_file(
-    tokenizer: Tokenizer, path: Path, pixels: np.ndarray, written: Path, step: float | None = None
+    tokenizer: Tokenizer, path: Path, image: Image.Image, written: Path, step: float | None = None
 ) -> ReconstructedFile:
-    """One image (H, W, 3) uint8 through the tokenizer, its reconstruction saved as `written`."""
-    x = torch.from_numpy(pixels.copy()).movedim(-1, 0)[None].float() / 127.5 - 1
-    padded = pad_to_multiple(x, tokenizer.downsampling)
-    x_hat, bits = reconstruct(tokenizer, padded, step)
-    x_hat = x_hat[..., : x.shape[2], : x.shape[3]].cpu()
-    save_png(Image.fromarray(to_pixels(x_hat)[0].numpy()), written)
-    mse = float(F.mse_loss(x_hat, x))
-    return ReconstructedFile(path, written, psnr_db(mse), bits / (x.shape[2] * x.shape[3]))
+    """One RGB image through the tokenizer, its reconstruction saved as `written`."""
+    bits = 0.0
+
+    def choose(z: Tensor) -> Tokens:
+        nonlocal bits
+        quantized = tokenizer.quantizer(z, step)
+        bits += bits_of(tokenizer, quantized, z.shape[2] * z.shape[3])
+        return quantized.tokens
+
+    [pixels] = tiles.reconstruct(tokenizer, [image], choose)
+    save_png(Image.fromarray(pixels), written)
+    rows = zip(np.asarray(image), pixels, strict=True)
+    squares = sum(int(((a.astype(np.int32) - b) ** 2).sum()) for a, b in rows)
+    mse = squares / pixels.size / 127.5**2
+    return ReconstructedFile(path, written, psnr_db(mse), bits / (image.width * image.height))
 
 
 def image_files(sources: Iterable[str | Path]) -> dict[Path, Path]:
@@ -154,12 +157,6 @@ def files_in(sources: Iterable[str | Path], endings: Collection[str], kind: str)
         else:
             raise DataError(f"there is no file or folder {source}; give {kind} files or a folder of them")
     return files
-
-
-def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """x (B, 3, H, W) with right and bottom edges extended until both sides are multiples of `multiple`."""
-    height, width = (math.ceil(side / multiple) * multiple for side in x.shape[2:])
-    return F.pad(x, (0, width - x.shape[3], 0, height - x.shape[2]), mode="replicate")
 
 
 def save_png(image: Image.Image, path: Path) -> None:

@@ -5,6 +5,7 @@ prior ──sample──► tokens ──decode──► x_hat ──► grid.pn
 a picture's own tokens, where they are kept
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +19,18 @@ from torch import Tensor
 from hybridvq.data import open_image, to_rgb
 from hybridvq.data.batches import to_tensor
 from hybridvq.data.decode import UnreadableError, fit
+from hybridvq.devices import Device
 from hybridvq.errors import ConfigError, DataError
-from hybridvq.evaluation import to_pixels
 from hybridvq.files import save_png
-from hybridvq.priors import Prior, prior_folder, read_prior_config
+from hybridvq.pixels import to_pixels
+from hybridvq.priors import Prior, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
 from hybridvq.quantizers import Tokens
+from hybridvq.ranges import COUNT, Range
 from hybridvq.settings import SamplingSettings
-from hybridvq.tokenizer import Tokenizer
+from hybridvq.tokenizer import Tokenizer, load_tokenizer
 from hybridvq.writing import sole_writer
 
+SEED = Range(0, 2**63 - 1)
 CHUNK = 64  # images drawn together
 GAP = 2  # pixels between the images of a grid
 Keep = Literal["top", "left"] | float
@@ -58,6 +62,56 @@ def label_numbers(wanted: Sequence[str], prior: str | Path) -> list[int]:
             raise ConfigError(f"{prior} knows no class {name!r}; it has {config.classes}, by name or number: {shown}")
         numbers.append(number)
     return numbers
+
+
+def sample(
+    prior: str | Path,
+    count: int = 16,
+    out: str | Path | None = None,
+    *,
+    settings: SamplingSettings | None = None,
+    labels: Sequence[str] = (),
+    shape: tuple[int, int] | None = None,
+    complete: str | Path | None = None,
+    keep: Keep = "top",
+    model: str | Path | None = None,
+    seed: int = 0,
+    device: Device = "auto",
+) -> list[Image.Image]:
+    """New images, or continuations of one, as `hybridvq sample` makes them.
+
+    Args:
+        prior: a folder that `train_prior` wrote, or a bundled prior.
+        count: images, of each label if there are some.
+        out: the folder that they are written to, with all of them in grid.png; nowhere if None.
+        settings: how tokens are drawn.
+        labels: classes, by name or number.
+        shape: (h, w) positions; as trained if None.
+        complete: a picture to continue.
+        keep: what is kept of that picture: its top or left half, or a share of it in reading order.
+        model: the tokenizer to decode with; the prior's own copy if None.
+        seed: the images follow from it.
+        device: where they are computed.
+
+    Raises:
+        ConfigError, ShapeError: a number, label or setting cannot be used, or `out` cannot be written.
+        ModelError, DataError: the prior, the tokenizer or the picture cannot be read.
+    """
+    COUNT.check("count", count)
+    SEED.check("seed", seed)
+    model = model or tokenizer_of_prior(prior)
+    loaded, tokenizer = load_prior(prior, model, device=device), load_tokenizer(model, device=device)
+    h, w = shape or loaded.shape
+    loaded.check_shape((h, w))
+    classes: list[int | None] = [*label_numbers(labels, prior)] or [None]
+    given = continue_picture(complete, keep, tokenizer, (h, w)) if complete else None
+    numbers = [label for label in classes for _ in range(count)]
+    images = generate(loaded, tokenizer, numbers, (h, w), settings or SamplingSettings(), seed, given)
+    if out is not None:
+        shown = torch.cat([show_kept(given, tokenizer), images]) if given else images
+        columns = count if len(classes) > 1 else math.ceil(math.sqrt(len(shown)))
+        write_images(images, file_names(numbers, count), picture_grid(shown, columns), Path(out))
+    return [Image.fromarray(pixels) for pixels in to_pixels(images).numpy()]
 
 
 @torch.inference_mode()

@@ -17,11 +17,11 @@ def save_half(model: str | Path, out: str | Path) -> Path:
     """Write a tokenizer or a prior to the new folder `out` with its weights rounded to float16; return their file.
 
     Rounded are float32 tensors of two dimensions and more: those of convolutions, linear layers and embeddings. What
-    tokens stand for, and what is one number a channel, stays float32. Loaders need not be told. The weights are others,
-    and so is their hash: tables for the codec and priors are to be fitted to the folder that this wrote.
+    tokens stand for, and what is one number per channel, stays float32. Loaders need not be told. The weights change,
+    and so does their hash: tables for the codec and priors are to be fitted to the folder that this wrote.
 
     Args:
-        model: a run, a model folder, a name of those that come along, or a hub id.
+        model: a run, a model folder, a bundled model, or a hub id.
 
     Raises:
         ConfigError: `out` exists, or cannot be written.

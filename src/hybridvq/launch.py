@@ -1,4 +1,4 @@
-"""The processes that train one model together: one a device, started by torchrun, by SLURM, or from here.
+"""The processes that train one model together: one per device, started by torchrun, by SLURM, or from here.
 
 torchrun --nproc-per-node 4 ...    all are there, and RANK, WORLD_SIZE, ... say which one this is
 srun hybridvq train                all are there, and SLURM_PROCID, SLURM_STEP_NUM_TASKS, ... say so

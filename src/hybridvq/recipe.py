@@ -18,7 +18,7 @@ BASE = RECIPES / "base.yaml"
 
 
 def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
+    """The bundled recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml") if path != BASE)
 
 

@@ -1,12 +1,15 @@
 """Everything a user can set, as plain dataclasses; free of torch, so that the command line starts at once."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from hybridvq.errors import ConfigError
 from hybridvq.ranges import COUNT, SEED, SHARE, SIZE, Range, check_numbers, number
 
-NORM_STEPS = 300  # frozen after 60 steps of 600, with 32 photographs a step, a VQ-VAE ends a fifth worse
+T = TypeVar("T")
+
+NORM_STEPS = 300  # frozen after 60 steps of 600, with 32 photographs per step, a VQ-VAE ends a fifth worse
 
 
 @dataclass
@@ -15,14 +18,14 @@ class ModelSettings:
 
     Args:
         dim: width of the published network and length of a code vector.
-        downsampling: how many pixels a side one position covers; a power of two.
-        quantizer: vector, projected, frequency, gain-shape, hybrid, fsq, identity or gaussian.
+        downsampling: how many pixels per side one position covers; a power of two.
+        quantizer: vector, projected, frequency, gain-shape, fsq, hybrid, identity or gaussian.
         options: the quantizer's own arguments. With codes: codebook_size, beta, restart_every, decay, code_dim,
-            normalize; vector, projected and frequency also learn (gradient or ema) and init (kmeans or uniform);
-            vector also distance (euclidean or cosine), heads, share_codes;
-            frequency also frequent, rare, warmup_steps, table_decay; gain-shape also levels, stages, quantize_from,
-            gradient, rate_weight. hybrid: groups, codebook_size, code_dim, width, beta, aside_steps, step_range, step,
-            distortion, balance, init, restart_every, decay. fsq: grid. gaussian: kl_weight.
+            normalize, channel_last, sync; vector, projected and frequency also learn (gradient or ema) and init (kmeans
+            or uniform); vector also distance (euclidean or cosine), heads, share_codes; frequency also frequent, rare,
+            warmup_steps, table_decay; gain-shape also levels, stages, quantize_from, gradient, rate_weight. fsq: grid.
+            hybrid: groups, codebook_size, code_dim, width, beta, aside_steps, step_range, step, distortion, balance,
+            init, restart_every, decay. gaussian: kl_weight.
         network: published, or photo, which has downsampling 8 alone.
         network_options: the network's own arguments: of photo, widths and decoder_width.
     """
@@ -44,13 +47,14 @@ class Schedule:
 
     Args:
         steps: optimizer steps.
-        batch_size: images a step, over all devices.
+        batch_size: images per step, over all devices.
         learning_rate: Adam's, after the warm-up.
         warmup: share of the steps over which the learning rate rises from 0.
         decay: share of the steps, at the end, over which it falls to 0.
         precision: 32-true, bf16-mixed, or auto, which takes bf16-mixed where the device multiplies bfloat16 natively.
         eval_every: steps between two measurements of the test loss.
         checkpoint_every: steps between two checkpoints.
+        logger: where the losses and measurements go: tensorboard, csv, wandb or mlflow, or a list of them.
     """
 
     steps: int = number(3000, COUNT)
@@ -61,6 +65,7 @@ class Schedule:
     precision: str = "auto"
     eval_every: int = number(200, COUNT)
     checkpoint_every: int = number(200, COUNT)
+    logger: list[str] | str = "tensorboard"
 
     def __post_init__(self) -> None:
         check_numbers(self, "training.")
@@ -70,6 +75,10 @@ class Schedule:
             )
         if self.precision not in ("auto", "32-true", "bf16-mixed"):
             raise ConfigError(f"training.precision is {self.precision!r}; use auto, 32-true or bf16-mixed")
+
+    def identity(self) -> dict[str, Any]:
+        """What the weights follow from: all settings but the logger."""
+        return {key: value for key, value in asdict(self).items() if key != "logger"}
 
     def learning_rate_factor(self, step: int) -> float:
         """What the learning rate is multiplied by at `step`, counted from 0: linear up, flat, linear down."""
@@ -85,9 +94,10 @@ class TrainingSettings(Schedule):
     Args:
         freeze_norm: share of the steps, at the end, in which batch normalization uses its running averages, as in
             evaluation: what the decoder then learns is what it will be given, and no batch's statistics spoil a step.
-        loss: mse, or psnr: the mean over images of log(MSE + 0.001), which counts a tenth more error alike in a smooth
-            image and in a busy one, as a mean of decibels does; or rate-distortion, the bits that a hybrid quantizer
-            counts and the squared errors, each image at the exchange rate of its step.
+        loss: mse, l1, charbonnier or ms-ssim; or psnr: the mean over images of log(MSE + 0.001), which counts a tenth
+            more error alike in a smooth image and in a busy one, as a mean of decibels does; or rate-distortion, the
+            bits that a hybrid quantizer counts and the squared errors, each image at the exchange rate of its step. Or
+            several with their weights, such as {mse: 1.0, ms-ssim: 0.1, discriminator: {weight: 0.02, start: 1000}}.
         zoom: enlarge each image by a random factor of up to this, and keep as much of it as fits. Small images are
             sharper than photographs, and a codebook of them has few codes for what is smooth.
         shrink: cut out of each image up to so many times more of a side, where it is as large (see `short_side`), and
@@ -98,16 +108,11 @@ class TrainingSettings(Schedule):
     """
 
     freeze_norm: float = number(0.0, SHARE)
-    loss: Literal["mse", "psnr", "rate-distortion"] = "mse"
+    loss: dict[str, Any] | str = "mse"
     zoom: float = number(1.0, Range(1, 100, whole=False))
     shrink: float = number(1.0, Range(1, 100, whole=False))
     average: float = number(0.0, Range(0, 1 - 1e-9, whole=False))
     clip: float = number(0.0, Range(0, 1e9, whole=False))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.loss not in ("mse", "psnr", "rate-distortion"):
-            raise ConfigError(f"training.loss is {self.loss!r}; use mse, psnr or rate-distortion")
 
     def norm_is_frozen(self, step: int) -> bool:
         """Whether batch normalization uses its running averages at `step`, counted from 0; never in the first 300."""
@@ -199,7 +204,7 @@ class DataSettings:
         stream: read the images shard by shard, for sets that fit neither in memory nor on disk: a hub id, parquet files
             or WebDataset tar files.
         shuffle_buffer: images of a stream that are held back and drawn from at random.
-        workers: processes that read and decode a stream for each training process; 0 for none of their own.
+        workers: processes that read and decode images for each training process; 0 for none of their own.
     """
 
     data: str = "photos"
@@ -212,12 +217,16 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        if self.workers and not self.stream:
-            raise ConfigError(f"workers is {self.workers}, but only a stream is read by workers; add --stream")
         if self.short_side is not None and self.stream:
             raise ConfigError(f"short_side is {self.short_side}, but a stream is reduced to the size; leave it out")
         if self.short_side is not None and self.short_side < self.size:
             raise ConfigError(f"short_side is {self.short_side}; it must be at least the size, {self.size}")
+
+    @classmethod
+    def of(cls, data: "DataSettings | str | Path", size: int | None = None) -> "DataSettings":
+        """The settings of a data string, at that size or the default one; settings as they are, but for the size."""
+        settings = data if isinstance(data, DataSettings) else cls(str(data))
+        return replace(settings, size=settings.size if size is None else size)
 
 
 @dataclass
@@ -229,9 +238,9 @@ class Plan:
         seeds: each recipe is trained once with each of these.
         first_seed_only: recipes trained with the first seed alone.
         steps: optimizer steps of every run.
-        batch_size: images a step of every run.
+        batch_size: images per step of every run.
         eval_images: held-out images measured for the curves; the final numbers use all of them.
-        eval_every: steps between two points of the test curves; 0 for 20 points a run.
+        eval_every: steps between two points of the test curves; 0 for 20 points per run.
         overrides: recipe keys set to the same value in every recipe, such as {model.dim: 64} or {model: {dim: 64}}.
         jobs: runs trained at the same time, each in a process of its own with its share of the cores.
         watch: warn of collapsing codes, runaway gains and loss spikes, stop at them, or neither (off).
@@ -271,6 +280,11 @@ class Plan:
         return common | dotted(self.overrides)
 
 
+def changed(settings: T, **values: Any) -> T:
+    """The settings with the values that are not None in place of their own."""
+    return replace(settings, **{name: value for name, value in values.items() if value is not None})  # type: ignore[type-var]
+
+
 def dotted(overrides: dict[str, Any]) -> dict[str, Any]:
     """{"model": {"dim": 64}} as {"model.dim": 64}; other keys as they are."""
     keys: dict[str, Any] = {}
@@ -285,12 +299,12 @@ class CodecSettings:
     """How an image is compressed.
 
     Args:
-        stages: of a model with several codes a position, use only the first so many; all if not given.
+        stages: of a model with several codes per position, use only the first so many; all if not given.
         gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda,
             refused where it makes a file larger.
         rate_weight: lambda; choose codes and levels by their error and lambda times their bits. In squared units of
             what is quantized; 0 leaves the choice as the model was trained to make it, and no file is larger than its.
-        target_bpp: the best quality in at most so many bits a pixel, by stages and lambda.
+        target_bpp: the best quality in at most so many bits per pixel, by stages and lambda.
         target_psnr: the fewest bits with at least so many decibels, by stages and lambda.
         mode: contextual probabilities take fewer bits, static ones less time.
     """

@@ -1,20 +1,24 @@
 """An image tokenizer: encoder, quantizer, decoder."""
 
 import hashlib
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 import torch
 from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from PIL import Image
 from torch import Tensor, nn
 
+from hybridvq import tiles
+from hybridvq.devices import Device, evaluating, find_device
 from hybridvq.documents import read_json
-from hybridvq.errors import ConfigError, DataError, ModelError, ShapeError
+from hybridvq.errors import ConfigError, ModelError, ShapeError
 from hybridvq.networks import network_parts
+from hybridvq.pixels import Picture, as_given, as_pixels, check_range
 from hybridvq.pretrained import pretrained_folder, pretrained_names
 from hybridvq.quantizers import Quantized, Quantizer, Tokens, build_quantizer
 from hybridvq.ranges import SIZE
@@ -60,7 +64,7 @@ class Tokenizer(
         (B,3,H,W)      (B,D,H/f,W/f)                                (B,D,H/f,W/f)          (B,3,H,W)
 
     `save_pretrained(folder)` writes model.safetensors and config.json; `from_pretrained(model)` reads them, from a
-    folder, from a model that comes along, such as photos-f4, or from the hub.
+    folder, from a bundled model, such as photos-f4, or from the hub.
 
     Args:
         dim: D, the width of the published network and the length of a code.
@@ -116,25 +120,25 @@ class Tokenizer(
         cls,
         pretrained_model_name_or_path: str | Path,
         *,
-        map_location: str | torch.device = "cpu",
+        device: Device = "cpu",
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         force_download: bool = False,
     ) -> "Tokenizer":
-        """As `load_tokenizer`, on the device `map_location`.
+        """As `load_tokenizer`.
 
         Args:
             revision, token, cache_dir, local_files_only, force_download: how a model of the hub is downloaded, as in
                 huggingface-hub; folders and bundled models need none of it.
 
         Raises:
-            ModelError: as `load_tokenizer`.
+            ModelError, ConfigError: as `load_tokenizer`.
         """
         download = {"revision": revision, "token": token, "cache_dir": cache_dir}
         download |= {"local_files_only": local_files_only, "force_download": force_download}
-        return load_tokenizer(model_folder(pretrained_model_name_or_path, download)).to(map_location)
+        return load_tokenizer(model_folder(pretrained_model_name_or_path, download), device=device)
 
     def forward(self, x: Tensor, step: float | Tensor | None = None) -> Reconstruction:
         """Reconstruct x (B, 3, H, W) in [-1, 1].
@@ -149,25 +153,94 @@ class Tokenizer(
         quantized = self.quantizer(z, step)
         return Reconstruction(self.decoder(quantized.z_hat), z, quantized)
 
-    def encode(self, x: Tensor, step: float | Tensor | None = None) -> Tokens:
-        """The tokens of x (B, 3, H, W) in [-1, 1].
+    @overload
+    def encode(self, x: Tensor | Picture, step: float | Tensor | None = None) -> Tokens: ...
+    @overload
+    def encode(self, x: Sequence[Picture], step: float | Tensor | None = None) -> Tokens | list[Tokens]: ...
+    def encode(
+        self, x: Tensor | Picture | Sequence[Picture], step: float | Tensor | None = None
+    ) -> Tokens | list[Tokens]:
+        """The tokens of images.
 
         Args:
+            x: (B, 3, H, W) in [-1, 1], with sides that are multiples of `downsampling`; or the path of a file, a Pillow
+                image, an array (H, W, 3) of uint8 or of floats in [-1, 1], or a list of these, of any size. They are
+                extended by reflection to the grid, large ones are computed in tiles, and all in evaluation mode and
+                without gradients.
             step: of a hybrid quantizer, what coefficients are rounded to, one for all images or (B,); see
                 `hybridvq.quantizers.step_of_quality`.
 
+        Returns:
+            One `Tokens` for all images; a list of them, of one image each, for a list of images of several sizes.
+
         Raises:
             ConfigError: a step is given, and the quantizer has none or it is not positive.
-            ShapeError: x is not a batch of color images, of floats, whose sides are multiples of `downsampling`.
-            DataError: x has values outside of [-1, 1], or NaN.
+            ShapeError: a tensor is not a batch of color images, of floats, whose sides are multiples of `downsampling`,
+                an array has another shape or type, or a list is empty.
+            DataError: values lie outside of [-1, 1], or an image cannot be read.
         """
-        return self.quantize(x, step).tokens
+        if isinstance(x, Tensor):
+            return self.quantize(x, step).tokens
+        pixels = [as_pixels(image) for image in listed(x)]
+        parts = [tiles.encode(self, batch, self._chooser(step)) for batch in tiles.batches(pixels)]
+        if len(set(map(tiles.size_of, pixels))) == 1:
+            return tiles.join(parts)
+        return [one for part in parts for one in tiles.each(part)]
+
+    @overload
+    def reconstruct(self, x: Tensor, step: float | Tensor | None = None) -> Tensor: ...
+    @overload
+    def reconstruct(self, x: np.ndarray, step: float | Tensor | None = None) -> np.ndarray: ...
+    @overload
+    def reconstruct(  # type: ignore[overload-overlap]
+        self, x: str | Path | Image.Image, step: float | Tensor | None = None
+    ) -> Image.Image: ...
+    @overload
+    def reconstruct(
+        self, x: Sequence[Picture], step: float | Tensor | None = None
+    ) -> list[Image.Image | np.ndarray]: ...
+    def reconstruct(
+        self, x: Tensor | Picture | Sequence[Picture], step: float | Tensor | None = None
+    ) -> Tensor | Image.Image | np.ndarray | list[Image.Image | np.ndarray]:
+        """Images through tokens and back, in evaluation mode and without gradients.
+
+        Args:
+            x: what `encode` takes, and tensors (B, 3, H, W) of any size.
+            step: as in `encode`.
+
+        Returns:
+            The kind that was given, of the same size: a Pillow image for a path or a Pillow image, an array of the same
+            type for an array, a tensor for a tensor, and a list for a list.
+
+        Raises:
+            ConfigError, ShapeError, DataError: as `encode`.
+        """
+        if isinstance(x, Tensor):
+            return self._reconstruct_tensor(x, step)
+        images = listed(x)
+        batches = tiles.batches([as_pixels(image) for image in images])
+        done = [pixels for batch in batches for pixels in tiles.reconstruct(self, batch, self._chooser(step))]
+        back = [as_given(pixels, image) for pixels, image in zip(done, images, strict=True)]
+        return back if isinstance(x, list | tuple) else back[0]
+
+    def _reconstruct_tensor(self, x: Tensor, step: float | Tensor | None) -> Tensor:
+        if x.ndim != 4 or not x.numel():
+            self._check(x)
+        height, width = x.shape[2:]
+        rows, columns = (
+            torch.from_numpy(tiles.reflected(side, self.downsampling)).to(x.device) for side in (height, width)
+        )
+        with evaluating(self), torch.no_grad():
+            return self.decode(self.encode(x[..., rows[:, None], columns], step))[..., :height, :width]
+
+    def _chooser(self, step: float | Tensor | None) -> Callable[[Tensor], Tokens]:
+        return lambda z: self.quantizer(z, step).tokens
 
     def quantize(self, x: Tensor, step: float | Tensor | None = None) -> Quantized:
         """As `encode`, with what the quantizer says beside the tokens.
 
         Raises:
-            ConfigError, ShapeError, DataError: as `encode`.
+            ConfigError, ShapeError, DataError: as `encode` of a tensor.
         """
         self._check(x)
         check_range(x)
@@ -179,12 +252,13 @@ class Tokenizer(
         return self.decoder(self.quantizer.dequantize(tokens))
 
     def check_size(self, size: int) -> None:
-        """Raise ShapeError unless images of `size` pixels a side divide into whole positions."""
+        """Raise ShapeError unless images of `size` pixels per side divide into whole positions."""
         f = self.downsampling
         if size % f or size < f:
             near = max(1, round(size / f)) * f
             raise ShapeError(
-                f"images of {size} pixels a side do not divide into positions of {f}x{f}; choose a size such as {near}"
+                f"images of {size} pixels per side do not divide into positions of {f}x{f}; "
+                f"choose a size such as {near}"
             )
 
     def _check(self, x: Tensor) -> None:
@@ -198,14 +272,13 @@ class Tokenizer(
             raise ShapeError(f"x is {x.dtype}; this tokenizer takes floats in [-1, 1]: of bytes, give x / 127.5 - 1")
 
 
-def check_range(x: Tensor) -> None:
-    """Raise DataError unless all values of x lie in [-1, 1], to a hundredth; not while a graph is traced."""
-    if torch.compiler.is_compiling() or not x.numel():
-        return
-    low, high = (value.item() for value in torch.aminmax(x.detach()))
-    if not -1.01 <= low <= high <= 1.01:  # false for NaN
-        found = "holds NaN" if math.isnan(low) else f"has values from {low:.4g} to {high:.4g}"
-        raise DataError(f"x {found}; images lie in [-1, 1]: of values in 0 to 255, give x / 127.5 - 1")
+def listed(images: Picture | Sequence[Picture]) -> Sequence[Picture]:
+    """The images of a list, or the one given as a list; raises ShapeError where there is none."""
+    if not isinstance(images, list | tuple):
+        return [images]  # type: ignore[list-item]
+    if not images:
+        raise ShapeError("the list of images is empty; give at least one image")
+    return images
 
 
 def named_quantizer(dim: int, name: str, options: dict[str, Any] | None) -> Quantizer:
@@ -223,20 +296,24 @@ def named_quantizer(dim: int, name: str, options: dict[str, Any] | None) -> Quan
 def load_tokenizer(
     model: str | Path,
     *,
+    device: Device = "cpu",
     encoder: nn.Module | None = None,
     decoder: nn.Module | None = None,
     quantizer: Quantizer | None = None,
 ) -> Tokenizer:
-    """A tokenizer in eval mode: that in a folder or a run's `model` folder, one that comes along, or one of the hub.
+    """A tokenizer in eval mode: that in a folder or a run's `model` folder, a bundled one, or one of the hub.
 
     Args:
         model: the folder, a name such as photos-f4 (see `pretrained_names`), or the hub id. A folder here is preferred.
+        device: where it computes, such as cpu, cuda, cuda:1, mps or auto, see `hybridvq.devices.find_device`.
         encoder, decoder, quantizer: the modules that the tokenizer was made with, where it was; they take on the
             weights of the folder.
 
     Raises:
         ModelError: there is none, its files cannot be used, or it was made with a module that is not given.
+        ConfigError: there is no such device.
     """
+    place = find_device(device)
     folder = model_folder(model)
     given = {"encoder": encoder, "decoder": decoder, "quantizer": quantizer}
     try:
@@ -252,7 +329,7 @@ def load_tokenizer(
             f"{folder} does not hold a tokenizer that this version can load ({reason}); give a folder that "
             "`hybridvq train` wrote"
         ) from error
-    return tokenizer.eval()
+    return tokenizer.to(place).eval()
 
 
 def check_given(config: dict[str, Any], folder: Path) -> None:
@@ -282,7 +359,7 @@ def model_folder(model: str | Path, download: Mapping[str, Any] | None = None) -
     elif path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/")):
         raise ModelError(
             f"there is no model folder {model}; give a folder that `hybridvq train` wrote, a hub id, or one of the "
-            f"models that come along: {', '.join(pretrained_names())}"
+            f"bundled models: {', '.join(pretrained_names())}"
         )
     else:
         try:

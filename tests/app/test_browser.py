@@ -128,7 +128,7 @@ def test_compress_and_open_again(page, tmp_path):
     (tmp_path / "cut.hvq").write_bytes(data[:-1])
     upload(page, "compress-open", tmp_path / "cut.hvq")
     says(page, "compress", "cut.hvq is cut off")
-    page.locator("#compress-dial").get_by_text("bits a pixel").click()
+    page.locator("#compress-dial").get_by_text("bits per pixel").click()
     page.locator("#compress-target input").fill("0.0001")
     page.locator("#compress-go").click()
     says(page, "compress", "out of reach")

@@ -7,7 +7,7 @@ from hybridvq import Tokens
 from hybridvq.app import codebook
 from hybridvq.app.picture import SAMPLES, sample_picture
 from hybridvq.app.reconstruct import encode
-from hybridvq.evaluation import to_pixels
+from hybridvq.pixels import to_pixels
 
 
 def test_codes_are_decoded_alone(loaded):

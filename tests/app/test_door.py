@@ -188,7 +188,9 @@ def test_odd_values_are_sentences(client, site, name, data, sentence):
     assert "Something went wrong" not in shown
 
 
-@pytest.mark.parametrize("dials", [["nothing", 0, 1], ["lambda", math.nan, 1], ["bits a pixel", 0, "1"], [None, 0, 0]])
+@pytest.mark.parametrize(
+    "dials", [["nothing", 0, 1], ["lambda", math.nan, 1], ["bits per pixel", 0, "1"], [None, 0, 0]]
+)
 def test_odd_values_of_compress(client, site, dials):
     shown = result(client, site, "go_on", None, "chelsea", *dials)
     assert "; " in shown

@@ -12,7 +12,7 @@ from hybridvq.app import reconstruct
 from hybridvq.app.models import load_model
 from hybridvq.app.picture import Picture
 from hybridvq.evaluation import reconstruct as through
-from hybridvq.evaluation import to_pixels
+from hybridvq.pixels import to_pixels
 
 
 @pytest.fixture
@@ -73,7 +73,9 @@ def test_any_model_with_codes(name, picture, tmp_path):
 
 def test_a_model_without_codes_is_refused(tmp_path):
     Tokenizer(8, 4, "identity").save_pretrained(tmp_path / "none")
-    with pytest.raises(ConfigError, match="none has no codebook that can be shown; give a vector, projected or gain"):
+    with pytest.raises(
+        ConfigError, match="none has no codebook that can be shown; give a vector, projected, gain-shape or fsq"
+    ):
         load_model(str(tmp_path / "none"))
 
 

@@ -43,7 +43,7 @@ def test_it_says_what_it_made(model, folder, tmp_path, capsys, complaint, monkey
         assert main(["tokenize", *words, "--skip-unreadable"]) == 0
         out, err = capsys.readouterr()
         assert re.fullmatch(
-            rf"9 images in 3 shards, {made} of them made now, \d+ bytes an image\ntokens: tokens\n", out
+            rf"9 images in 3 shards, {made} of them made now, \d+ bytes per image\ntokens: tokens\n", out
         )
         assert err == "left out 1 unreadable images:\n  train/bad.png: not an image\n"
     assert len(load_tokens("tokens")) == 9
@@ -71,7 +71,7 @@ def test_a_run_tells_the_size(model, tmp_path, capsys):
         ("MODEL --address ray://x:1", "--address is of a Ray cluster; add --engine ray"),
         ("MODEL --data /no/where", "'/no/where' is not a data set"),
         ("MODEL --workers 0", "workers is 0; it must be at least 1"),
-        ("MODEL --size 18", "images of 18 pixels a side do not divide into positions of 4x4"),
+        ("MODEL --size 18", "images of 18 pixels per side do not divide into positions of 4x4"),
         ("MODEL --out FILE/x", "cannot be written"),
     ],
 )

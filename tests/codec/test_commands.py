@@ -39,9 +39,9 @@ def test_there_and_back(images, folder, codec, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert re.fullmatch(
-        r"in/colour.png: \d+ bytes, \d+\.\d{3} bits a pixel -> files/colour.hvq\n"
-        r"in/deep/grey.png: \d+ bytes, \d+\.\d{3} bits a pixel -> files/deep/grey.hvq\n"
-        r"alone.bmp: \d+ bytes, \d+\.\d{3} bits a pixel -> files/alone.hvq\n",
+        r"in/colour.png: \d+ bytes, \d+\.\d{3} bits per pixel -> files/colour.hvq\n"
+        r"in/deep/grey.png: \d+ bytes, \d+\.\d{3} bits per pixel -> files/deep/grey.hvq\n"
+        r"alone.bmp: \d+ bytes, \d+\.\d{3} bits per pixel -> files/alone.hvq\n",
         out,
     )
     assert (images / "files" / "colour.hvq").read_bytes() == codec.compress(models.photo(30, 41))

@@ -122,7 +122,7 @@ def test_the_command(tmp_path, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     bits = re.fullmatch(
-        rf"static tables: (\d+\.\d\d) bits a position\ncontextual tables: (\d+\.\d\d) bits a position\n"
+        rf"static tables: (\d+\.\d\d) bits per position\ncontextual tables: (\d+\.\d\d) bits per position\n"
         rf"measured on \d+ held-out images; tables: {folder}/codec.safetensors\n",
         out,
     )
@@ -211,7 +211,7 @@ def test_a_copy_that_cannot_be_written(fitted, tmp_path, monkeypatch, capsys):
         ("/no/where", "there is no model folder /no/where"),
         ("MODEL --images 0", "images is 0; it must be at least 1"),
         ("MODEL --steps 0", "steps is 0; it must be at least 1"),
-        ("MODEL --size 18", "images of 18 pixels a side do not divide into positions of 4x4"),
+        ("MODEL --size 18", "images of 18 pixels per side do not divide into positions of 4x4"),
         ("FLOATS", "hold floats"),
     ],
 )

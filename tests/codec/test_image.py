@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from codec import models, small
-from codec.test_tiles import SIZES
 from hybridvq import Codec, CodecError, CodecSettings, ConfigError, DataError, ShapeError, compress, decompress
 from hybridvq.codec import STATIC, TokenCoder, read, truncate
 from hybridvq.codec.choose import Chooser
@@ -18,6 +17,7 @@ from hybridvq.codec.format import write
 from hybridvq.codec.targets import Attempt, Target, meet
 from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import weight_hash
+from test_tiles import SIZES
 
 NAN = float("nan")
 
@@ -69,7 +69,7 @@ def test_the_two_functions_take_a_folder_or_a_codec(folder, codec):
 def test_large_images_are_computed_in_tiles(codec, monkeypatch):
     pixels = models.photo(100, 75)
     whole = tokens_of(codec, codec.compress(pixels))
-    monkeypatch.setattr("hybridvq.codec.tiles.TILE_PIXELS", 32)
+    monkeypatch.setattr("hybridvq.tiles.TILE_PIXELS", 32)
     for tiled, expected in zip(tokens_of(codec, codec.compress(pixels)), whole, strict=True):
         assert (tiled != expected).mean() < 0.01, "but where a vector lies half-way between two codes or levels"
 
@@ -118,14 +118,16 @@ def test_a_photograph_on_its_side(codec):
 
 
 def test_wrong_images(codec):
-    for array in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8)):
-        with pytest.raises(ShapeError, match=r"the image is .* of shape .*; give \(height, width, 3\) uint8"):
-            codec.compress(array)
-    for other in ([[[0, 0, 0]]], torch.zeros(4, 4, 3), "a.png", None):
+    for array in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3), int), np.zeros((0, 4, 3), np.uint8)):
         with pytest.raises(
-            ShapeError, match=r"the image is .*; give \(height, width, 3\) uint8 with at least one pixel"
+            ShapeError, match=r"the image is .* of shape .*; give the path of a file, a Pillow image, or \(height"
         ):
+            codec.compress(array)
+    for other in ([[[0, 0, 0]]], torch.zeros(4, 4, 3), None):
+        with pytest.raises(ShapeError, match=r"the image is .*; give the path of a file, .* with at least one pixel"):
             codec.compress(other)
+    with pytest.raises(DataError, match=r"a\.png cannot be read as an image \(no such file\)"):
+        codec.compress("a.png")
     with pytest.raises(DataError, match="floating-point pixels"):
         codec.compress(Image.new("F", (4, 4)))
     with pytest.raises(DataError, match="0x4 pixels and so has none"):
@@ -271,7 +273,7 @@ def test_a_target_rate(name, mode, request):
         assert rate <= target
         assert quality >= max((q for r, q in plain if r <= target), default=0.0) - 1e-9
     assert measured(target_bpp=2 * plain[-1][0], stages=1) == plain[0]
-    with pytest.raises(ConfigError, match=r"target_bpp 0.001 is out of reach: .* to .* bits a pixel; choose"):
+    with pytest.raises(ConfigError, match=r"target_bpp 0.001 is out of reach: .* to .* bits per pixel; choose"):
         measured(target_bpp=0.001)
 
 

@@ -31,7 +31,7 @@ def test_straight_curves_with_different_slopes():
 
 
 def test_only_the_stated_rates_count():
-    """Twice the bits above 1 bit a pixel, the same below, on a straight curve."""
+    """Twice the bits above 1 bit per pixel, the same below, on a straight curve."""
     anchor = [(2.0**q, q) for q in range(-4, 5)]
     other = [(rate * (2 if q > 0 else 1), q) for rate, q in anchor]
     assert bd_rate(anchor, other, (2**-3, 2**-1)) == pytest.approx(0)

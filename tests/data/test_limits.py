@@ -66,7 +66,7 @@ def test_damaged_icons_are_unreadable() -> None:
 @pytest.mark.usefixtures("undecoded")
 @pytest.mark.parametrize(("width", "height"), [(MAX_SIDE + 1, 1), (1, MAX_SIDE + 1), (89_000_000, 1)])
 def test_a_side_has_a_limit(width: int, height: int) -> None:
-    refused(png(width, height, 8, 0, b""), rf"{width}x{height} pixels, over the limit of 1,048,576 pixels a side")
+    refused(png(width, height, 8, 0, b""), rf"{width}x{height} pixels, over the limit of 1,048,576 pixels per side")
 
 
 @pytest.mark.usefixtures("undecoded")

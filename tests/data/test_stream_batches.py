@@ -128,7 +128,7 @@ def test_shuffling_draws_from_the_seed_and_nothing_else(folder: Path) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the data loader look after its workers ten times a second, and not every five."""
+    """Let the data loader look after its workers ten times per second, and not every five."""
     iterator = torch.utils.data.dataloader._MultiProcessingDataLoaderIter
     monkeypatch.setattr(iterator._try_get_data, "__defaults__", (0.1,))
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.1)

@@ -136,5 +136,5 @@ def test_options_that_have_no_such_value(kind, options, message):
 
 
 def test_pixelcnn_models_one_code_a_position():
-    with pytest.raises(ConfigError, match="pixelcnn models one code a position, and these tokens have 2"):
+    with pytest.raises(ConfigError, match="pixelcnn models one code per position, and these tokens have 2"):
         PixelCNNPrior(space(stages=2), (3, 4))

@@ -14,16 +14,16 @@ def text(result_of):
 def test_all_comparisons_of_four_recipes(text, four_runs):
     assert text(four_runs) == (
         "Of the 4 tokenizers trained, “Projected healthy” reconstructs held-out images best: "
-        "a test MSE of 0.0100 (PSNR 20.0 dB) at 35.0 bits a position (2.19 bits a pixel). "
+        "a test MSE of 0.0100 (PSNR 20.0 dB) at 35.0 bits per position (2.19 bits per pixel). "
         "With its coefficient rounded to 6 bits after training, its test MSE is 0.0104 "
-        "at 9.0 bits a position. "
-        "At the fewest bits, 3.0 a position, the best is “Vector healthy” with a test MSE of 0.0250. "
+        "at 9.0 bits per position. "
+        "At the fewest bits, 3.0 per position, the best is “Vector healthy” with a test MSE of 0.0250. "
         "As published, projecting onto the code divides the test MSE by 2.00 (0.0400 to 0.0200) "
-        "and multiplies the bits a position by 11.67 (3.0 to 35.0). "
+        "and multiplies the bits per position by 11.67 (3.0 to 35.0). "
         "In the healthy setting, projecting onto the code divides the test MSE by 2.50 (0.0250 to 0.0100) "
-        "and multiplies the bits a position by 11.67 (3.0 to 35.0). "
+        "and multiplies the bits per position by 11.67 (3.0 to 35.0). "
         "For VQ-VAE, the healthy setting in place of the published one divides the test MSE by 1.60 (0.0400 to 0.0250) "
-        "at the same 3.0 bits a position. It uses 8 of 8 codes instead of 2 of 8. "
+        "at the same 3.0 bits per position. It uses 8 of 8 codes instead of 2 of 8. "
         "Where a recipe was trained once only, a small difference may be chance."
     )
 
@@ -37,13 +37,13 @@ def test_every_sentence_with_an_error_states_bits(text, four_runs, run):
 def test_one_recipe(text, run):
     assert text([run("vector-healthy", "healthy")]) == (
         "“Vector healthy” reconstructs held-out images with a test MSE of 0.0400 (PSNR 20.0 dB) "
-        "at 3.0 bits a position (0.188 bits a pixel)."
+        "at 3.0 bits per position (0.188 bits per pixel)."
     )
 
 
 def test_only_a_reference(text, run):
     alone = run("identity", "continuous reference", bits_per_position=2048.0)
-    assert text([alone]) == "Without a codebook, “Identity” reaches a test MSE of 0.0400 at 2,048 bits a position."
+    assert text([alone]) == "Without a codebook, “Identity” reaches a test MSE of 0.0400 at 2,048 bits per position."
 
 
 def test_a_worse_result_is_not_called_better(text, run):
@@ -93,4 +93,4 @@ def test_coarse_rounding_is_reported_as_it_is(text, four_runs):
     """No width keeps the error within 5%: the widest is quoted, not hidden."""
     for entry in four_runs[3]["gains"]["rounded"]:
         entry["test_mse"] = 0.5
-    assert "rounded to 8 bits after training, its test MSE is 0.500 at 11.0 bits a position" in text(four_runs)
+    assert "rounded to 8 bits after training, its test MSE is 0.500 at 11.0 bits per position" in text(four_runs)

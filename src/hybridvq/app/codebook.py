@@ -12,8 +12,9 @@ from hybridvq.app import markup
 from hybridvq.app.models import Model
 from hybridvq.app.picture import SAMPLES, sample_picture
 from hybridvq.app.reconstruct import encode
-from hybridvq.evaluation import evaluating, to_pixels
+from hybridvq.devices import evaluating
 from hybridvq.metrics import codes_used, perplexity
+from hybridvq.pixels import to_pixels
 from hybridvq.quantizers import Tokens
 from hybridvq.report.figures import INK, plain_axes, to_svg
 

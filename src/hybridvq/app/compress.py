@@ -20,7 +20,7 @@ from hybridvq.metrics import psnr_db
 from hybridvq.settings import CodecSettings
 
 QUALITIES = {"JPEG": (1, 95), "WebP": (0, 100)}
-TARGETS = (0.0001, 100.0)  # bits a pixel
+TARGETS = (0.0001, 100.0)  # bits per pixel
 MAX_PIXELS = 4 * PIXELS  # of an `.hvq` file's picture
 
 
@@ -34,7 +34,7 @@ class Coded:
     setting: str
 
     def cells(self, original: np.ndarray) -> list[str]:
-        """Of the table: format, bytes, bits a pixel, PSNR, setting."""
+        """Of the table: format, bytes, bits per pixel, PSNR, setting."""
         rate_bpp = 8 * len(self.data) / (original.shape[0] * original.shape[1])
         quality_db = psnr_db(mse(original, self.pixels))
         return [self.title, f"{len(self.data):,}", f"{rate_bpp:.3f}", f"{quality_db:.2f} dB", self.setting]
@@ -67,7 +67,7 @@ def compress(model: Model, picture: Picture, rate_weight: float, target_bpp: flo
     settings = CodecSettings(target_bpp=target_bpp) if target_bpp else CodecSettings(rate_weight=rate_weight)
     data = codec.compress(picture.pixels, settings)
     pixels = np.asarray(codec.decompress(data).convert("RGB"))
-    setting = f"target {target_bpp:g} bits a pixel" if target_bpp else f"lambda {rate_weight:g}"
+    setting = f"target {target_bpp:g} bits per pixel" if target_bpp else f"lambda {rate_weight:g}"
     return [Coded(".hvq", data, pixels, setting), *(rival(name, picture.pixels, len(data)) for name in QUALITIES)]
 
 
@@ -126,6 +126,9 @@ def open_file(model: Model, path: str | Path) -> str:
     parts = describe(data, name, MAX_PIXELS)
     pixels = np.asarray(codec.decompress(data, name, MAX_PIXELS).convert("RGB"))
     rate = 8 * len(data) / (pixels.shape[0] * pixels.shape[1])
-    rows = [*([p.name, f"{p.size:,}", p.value] for p in parts), ["file", f"{len(data):,}", f"{rate:.3f} bits a pixel"]]
+    rows = [
+        *([p.name, f"{p.size:,}", p.value] for p in parts),
+        ["file", f"{len(data):,}", f"{rate:.3f} bits per pixel"],
+    ]
     shown = markup.figure(pixels, name, f"{pixels.shape[1]}x{pixels.shape[0]} pixels")
     return markup.block(markup.row([shown, markup.table(["Part", "Bytes", "What it says"], rows, "text")]))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from hybridvq.printing import printable
 
-SHARP_BELOW = 300  # pixels a side below which an enlarged picture shows its pixels as squares
+SHARP_BELOW = 300  # pixels per side below which an enlarged picture shows its pixels as squares
 
 CSS = """
 .hvq { color: #1f2328; }

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hybridvq.codec import Codec
+from hybridvq.devices import Device
 from hybridvq.errors import CodecError, ConfigError
-from hybridvq.evaluation import default_device
 from hybridvq.priors import Prior, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
 from hybridvq.quantizers import TokenSpace
 from hybridvq.tokenizer import Tokenizer, load_tokenizer
@@ -40,20 +40,20 @@ class Models:
     prior: PriorModel
 
 
-def load_models(model: str, baseline: str, prior: str) -> Models:
-    """Load everything, on the best device there is.
+def load_models(model: str, baseline: str, prior: str, device: Device = "auto") -> Models:
+    """Load everything, on the device of that name.
 
     Raises:
         ModelError: one cannot be loaded.
         ConfigError: a tokenizer's tokens are not a code, or a code and a gain, at every position.
     """
-    own, other = load_model(model), load_model(baseline)
+    own, other = load_model(model, device), load_model(baseline, device)
     if own.title == other.title:
         own, other = replace(own, title=model), replace(other, title=baseline)
-    return Models(own, other, load_prior_model(prior))
+    return Models(own, other, load_prior_model(prior, device))
 
 
-def load_model(name: str) -> Model:
+def load_model(name: str, device: Device = "auto") -> Model:
     """A tokenizer, with its codec where it has tables, called by the last part of its name.
 
     Raises:
@@ -62,10 +62,10 @@ def load_model(name: str) -> Model:
     """
     codec, problem = None, ""
     try:
-        codec = Codec.load(name)
+        codec = Codec.load(name, device)
         tokenizer = codec.tokenizer
     except CodecError as error:
-        tokenizer, problem = load_tokenizer(name).to(default_device()), str(error)
+        tokenizer, problem = load_tokenizer(name, device=device), str(error)
     space = tokenizer.quantizer.space()
     if space.obstacle:
         raise ConfigError(
@@ -74,7 +74,7 @@ def load_model(name: str) -> Model:
     return Model(Path(name).name, tokenizer, codec, problem, space)
 
 
-def load_prior_model(name: str) -> PriorModel:
+def load_prior_model(name: str, device: Device = "auto") -> PriorModel:
     """A prior and the tokenizer whose tokens it models.
 
     Raises:
@@ -82,6 +82,5 @@ def load_prior_model(name: str) -> PriorModel:
     """
     config = read_prior_config(prior_folder(name))
     classes = config.class_names or tuple(map(str, range(config.classes or 0)))
-    device, model = default_device(), tokenizer_of_prior(name)
-    prior, tokenizer = load_prior(name, model), load_tokenizer(model)
-    return PriorModel(prior.to(device), tokenizer.to(device), classes)
+    model = tokenizer_of_prior(name)
+    return PriorModel(load_prior(name, model, device=device), load_tokenizer(model, device=device), classes)

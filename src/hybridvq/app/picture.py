@@ -14,7 +14,7 @@ from hybridvq.errors import DataError
 
 SAMPLES = ("chelsea", *(name for names in PHOTOGRAPHS.values() for name in names if name != "chelsea"))
 UPLOAD_PIXELS = 40_000_000  # 120 MB as RGB; told from the header, before any pixel is decoded
-PIXELS = 2**20  # of what is worked on: some seconds a step on one core
+PIXELS = 2**20  # of what is worked on: some seconds per step on one core
 SIDE = 4096  # browsers do not show much longer images
 
 

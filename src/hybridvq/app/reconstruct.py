@@ -18,11 +18,13 @@ from hybridvq.app.picture import Picture
 from hybridvq.codec import CONTEXTUAL, TokenCoder
 from hybridvq.codec.choose import Chooser
 from hybridvq.codec.tables import kept_levels
-from hybridvq.codec.tiles import reflected, to_input
-from hybridvq.evaluation import evaluating, raw_bits, to_pixels
+from hybridvq.devices import evaluating
+from hybridvq.evaluation import raw_bits
 from hybridvq.metrics import psnr_db
+from hybridvq.pixels import to_input, to_pixels
 from hybridvq.quantizers import Tokens
 from hybridvq.report.pictures import absolute_error, coloured
+from hybridvq.tiles import reflected
 from hybridvq.tokenizer import Tokenizer
 
 GOLDEN = 0.61803398875  # successive multiples of it are spread evenly over the hues
@@ -37,8 +39,8 @@ class Shown:
         codes: (h, w) int64, of the first stage.
         gains: (h, w) float32, likewise, as they were decoded; None without.
         mse: on [-1, 1], of pixels.
-        raw_bpp: bits a pixel before entropy coding.
-        codec_bpp: bits a pixel that the codec's tables give these tokens; None without tables.
+        raw_bpp: bits per pixel before entropy coding.
+        codec_bpp: bits per pixel that the codec's tables give these tokens; None without tables.
         levels: how many gain levels were in use; None without.
     """
 
@@ -57,7 +59,7 @@ def encode(model: Model, picture: Picture) -> Tensor:
     f = model.tokenizer.downsampling
     rows, columns = (reflected(side, f) for side in picture.size)
     with evaluating(model.tokenizer) as device:
-        return model.tokenizer.encoder(to_input(picture.pixels[np.ix_(rows, columns)], device))
+        return model.tokenizer.encoder(to_input(picture.pixels[np.ix_(rows, columns)], device)[None])
 
 
 @torch.inference_mode()

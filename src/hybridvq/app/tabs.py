@@ -36,7 +36,7 @@ LIVE: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "show_progress":
 STATE_SECONDS = 3600
 RECENT = 4  # pictures whose latents are kept, of all visitors together: up to some 25 MB each
 BUTTON: dict[str, Any] = {"scale": 0, "min_width": 190, "size": "md", "elem_classes": "action"}
-DIALS = ("lambda", "bits a pixel")
+DIALS = ("lambda", "bits per pixel")
 LIMIT = f"Uploads may have up to {UPLOAD_PIXELS // 10**6} megapixels; they are deleted once they are read."
 
 
@@ -156,7 +156,7 @@ def compress_tab(model: Model, uploads: Uploads) -> None:
         dial = gr.Radio(DIALS, value=DIALS[0], label="Set by", elem_id="compress-dial")
         rate_weight = gr.Slider(0, highest, 0, step=highest / 40, label="Lambda (0: as the model was trained)")
         target = gr.Number(
-            0.5, step=0.05, label="At most so many bits a pixel", visible=False, elem_id="compress-target"
+            0.5, step=0.05, label="At most so many bits per pixel", visible=False, elem_id="compress-target"
         )
     with gr.Row():
         go = gr.Button("Compress", variant="primary", elem_id="compress-go", **BUTTON)
@@ -168,7 +168,7 @@ def compress_tab(model: Model, uploads: Uploads) -> None:
         if choice("the dial", dial, DIALS) == DIALS[0]:
             made = compress.compress(model, picture, number("lambda", rate_weight, 0, highest), None)
         else:
-            made = compress.compress(model, picture, 0.0, number("bits a pixel", target, *compress.TARGETS))
+            made = compress.compress(model, picture, 0.0, number("bits per pixel", target, *compress.TARGETS))
         return compress.render(model, picture, made)
 
     def go_on(picture: Picture | None, sample: str | None, *dials: Any) -> str:

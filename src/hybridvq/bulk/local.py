@@ -14,34 +14,36 @@ from typing import Any
 import torch
 
 from hybridvq.bulk.shards import Job, ShardMaker
+from hybridvq.devices import count_devices
 from hybridvq.errors import HybridVQError
-from hybridvq.evaluation import default_device
 
 _job: Job
 _device: str
 _maker: ShardMaker | None = None
 
 
-def default_workers() -> int:
-    """One worker for each core, or for each accelerator where there is one."""
-    device = default_device().type
-    return {"cpu": os.cpu_count() or 1, "cuda": torch.cuda.device_count()}.get(device, 1)
+def default_workers(device: torch.device) -> int:
+    """One worker for each thread that torch may use, or for each accelerator of that kind."""
+    if device.type == "cpu":
+        return torch.get_num_threads()
+    return 1 if device.index is not None else count_devices(device.type)
 
 
-def devices(workers: int) -> list[str]:
+def devices(workers: int, device: torch.device) -> list[str]:
     """Where each worker computes; several may share an accelerator."""
-    device = default_device().type
-    return [f"cuda:{i % torch.cuda.device_count()}" if device == "cuda" else device for i in range(workers)]
+    if device.type == "cpu" or device.index is not None:
+        return [str(device)] * workers
+    return [f"{device.type}:{i % count_devices(device.type)}" for i in range(workers)]
 
 
-def make_shards(job: Job, todo: list[int], workers: int) -> Iterator[int]:
+def make_shards(job: Job, todo: list[int], workers: int, device: torch.device) -> Iterator[int]:
     """Make the shards `todo` and give the number of images of each as it is finished; one worker is this process.
 
     Raises:
         HybridVQError: a shard cannot be made, or a worker was killed; finished shards stay.
     """
     if workers == 1:
-        yield from map(ShardMaker(job, devices(1)[0]), todo)
+        yield from map(ShardMaker(job, devices(1, device)[0]), todo)
         return
     context, others = get_context("spawn"), set(active_children())
     # Not an argument of `begin`: a worker would have to read it before the next one is started.
@@ -49,7 +51,7 @@ def make_shards(job: Job, todo: list[int], workers: int) -> Iterator[int]:
     with ProcessPoolExecutor(workers, context, initializer=begin, initargs=(given,)) as pool:
         try:
             with interrupts_held():
-                threading.Thread(target=give, args=(given, job, devices(workers)), daemon=True).start()
+                threading.Thread(target=give, args=(given, job, devices(workers, device)), daemon=True).start()
                 tasks = [pool.submit(make_shard, shard) for shard in todo]
             for task in as_completed(tasks):
                 yield task.result()

@@ -13,8 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hybridvq.bulk.local import default_workers, make_shards
 from hybridvq.bulk.schema import MANIFEST, Manifest, describe, read_manifest
 from hybridvq.bulk.shards import Job, read_footer, without_memory
-from hybridvq.data import Images
+from hybridvq.data import Images, Split, open_images
+from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, DataError
+from hybridvq.settings import DataSettings
 from hybridvq.tokenizer import load_tokenizer, model_folder
 from hybridvq.writing import remove_partial, sole_writer, write_whole
 
@@ -34,9 +36,12 @@ class Summary:
 
 def tokenize(
     model: str | Path,
-    images: Images,
-    out: str | Path,
+    images: Images | str | Path = "photos",
+    out: str | Path = "tokens",
     *,
+    size: int | None = None,
+    split: Split = "train",
+    device: Device = "auto",
     workers: int | None = None,
     shard_images: int = SHARD_IMAGES,
     batch_size: int = BATCH,
@@ -50,9 +55,12 @@ def tokenize(
 
     Args:
         model: a run, a model folder or a hub id.
-        images: one split of a data set, see `hybridvq.data.open_images`.
+        images: one split of a data set, see `hybridvq.data.open_images`, or what `hybridvq train --data` takes.
+        size, split: of the images where they are only named: the side of the crops, that of the training if None, and
+            train or test.
         out: the folder; one model, data set and setting each.
-        workers: how many make shards at a time; if None, one for each core, or for each accelerator where there is one.
+        device: where they are computed; auto and cuda mean every GPU there is, and on a cluster its own.
+        workers: how many make shards at a time; if None, one for each thread of torch, or for each accelerator.
         shard_images: n.
         batch_size: images encoded together.
         engine: worker processes of this machine, or the actors of a Ray cluster.
@@ -68,8 +76,14 @@ def tokenize(
     for name, value in (("workers", workers), ("shard_images", shard_images), ("batch_size", batch_size)):
         if value is not None and value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
+    place = find_device(device)
     folder, out = model_folder(model).absolute(), Path(out).absolute()
-    manifest = describe(load_tokenizer(folder), folder, images, shard_images)
+    tokenizer = load_tokenizer(folder)
+    if isinstance(images, str | Path):
+        data = DataSettings.of(images, size or tokenizer.size)
+        source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data  # for workers elsewhere
+        images = open_images(source, split, size=data.size)
+    manifest = describe(tokenizer, folder, images, shard_images)
     with sole_writer(out):
         remove_partial(out)
         begin(out, manifest)
@@ -80,7 +94,7 @@ def tokenize(
 
             follow(cluster.make_shards(job, todo, workers, address), manifest, todo)
         elif todo:
-            follow(make_shards(job, todo, min(workers or default_workers(), len(todo))), manifest, todo)
+            follow(make_shards(job, todo, min(workers or default_workers(place), len(todo)), place), manifest, todo)
     size = sum((out / manifest.file(shard)).stat().st_size for shard in range(manifest.shards))
     return Summary(manifest.shards, len(todo), manifest.images, size)
 

@@ -13,9 +13,9 @@ import torch
 
 from hybridvq._version import __version__
 from hybridvq.data import Images
+from hybridvq.devices import evaluating
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, DataError
-from hybridvq.evaluation import evaluating
 from hybridvq.quantizers import Tokens, TokenSpace
 from hybridvq.tokenizer import CONFIG, Tokenizer, weight_hash
 
@@ -89,7 +89,7 @@ class Manifest:
         return f"{self.data['split']}-{shard:05d}-of-{self.shards:05d}.parquet"
 
     def schema(self) -> pa.Schema:
-        """One row an image: its number, its class if it has one, then its tokens."""
+        """One row per image: its number, its class if it has one, then its tokens."""
         numbers = ["index"] if self.classes is None else ["index", LABEL]
         fields = [pa.field(name, pa.int64(), nullable=False) for name in numbers]
         fields += [column.field(name) for name, column in self.columns.items()]

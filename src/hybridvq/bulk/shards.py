@@ -119,7 +119,7 @@ def exact() -> Iterator[None]:
 
 
 def to_parquet(table: pa.Table, manifest: Manifest) -> memoryview:
-    """The bytes of a shard, its pages checksummed; a dictionary packs integers to about log2 K bits a code."""
+    """The bytes of a shard, its pages checksummed; a dictionary packs integers to about log2 K bits per code."""
     columns: dict[bool, list[str]] = {True: [], False: ["index", LABEL]}
     for name, column in manifest.columns.items():
         if column.dtype != "bool":

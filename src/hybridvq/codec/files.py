@@ -14,7 +14,7 @@ ENDING, DECOMPRESSED = ".hvq", ".png"
 
 @dataclass(frozen=True)
 class CompressedFile:
-    """One image and its file: where it was written, how many bytes, and those as bits a pixel of the image."""
+    """One image and its file: where it was written, how many bytes, and those as bits per pixel of the image."""
 
     source: Path
     written: Path

@@ -187,7 +187,7 @@ def describe(data: bytes, name: str = "this file", max_pixels: int = MAX_PIXELS)
         Part("magic and version", fields[0], f"{MAGIC.decode()} {VERSION}"),
         Part("model", fields[1], header.model.hex()),
         Part("tables", fields[2], header.tables.hex()),
-        Part("coding", fields[3], f"{MODES[header.mode]} tables, {header.factor}x{header.factor} pixels a position"),
+        Part("coding", fields[3], f"{MODES[header.mode]} tables, {header.factor}x{header.factor} pixels per position"),
         Part("colour and gain step", fields[4], f"{header.colour}, {header.gain_step}"),
         Part("size", fields[5], f"{header.height}x{header.width} pixels, {h}x{w} positions"),
         Part("tokens", fields[6], f"K = {header.codebook_size}{gains}, {len(streams)} of {header.stages} stages"),
@@ -289,7 +289,7 @@ def checksum(body: bytes) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first, the top bit set in all but the last."""
+    """Seven bits per byte, the lowest first, the top bit set in all but the last."""
     groups = [value >> shift & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
     return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
 

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from hybridvq.codec import format, tiles
+from hybridvq import tiles
+from hybridvq.codec import format
 from hybridvq.codec.choose import Chooser
 from hybridvq.codec.coder import TokenCoder
 from hybridvq.codec.fit import check_codable
 from hybridvq.codec.tables import FILE, Tables, load_tables
 from hybridvq.codec.targets import Attempt, Target, meet
-from hybridvq.data import to_rgb
-from hybridvq.errors import CodecError, ConfigError, ShapeError
-from hybridvq.evaluation import default_device, to_pixels
+from hybridvq.devices import Device
+from hybridvq.errors import CodecError, ConfigError
 from hybridvq.metrics import psnr_db
+from hybridvq.pixels import Picture, Pixels, as_bytes, as_pixels, to_pixels
 from hybridvq.quantizers import Tokens
 from hybridvq.settings import CodecSettings
 from hybridvq.tokenizer import Tokenizer, load_tokenizer, model_folder, weight_hash
@@ -60,33 +61,38 @@ class Codec:
         return f"Codec({self.tokenizer.quantizer}, downsampling={factor}, model={model[:12]})"
 
     @classmethod
-    def load(cls, model: str | Path, device: str | torch.device | None = None) -> "Codec":
-        """The codec of a run, a model folder or a hub id, on the device given or the best there is.
+    def load(cls, model: str | Path, device: Device = "auto") -> "Codec":
+        """The codec of a run, a model folder, a bundled model or one of the hub, on the device of that name.
 
         Raises:
             ModelError: there is no such model.
+            ConfigError: there is no such device.
             CodecError: the model has no tables, or those of another; `hybridvq fit-codec` makes them.
         """
         folder = model_folder(model)
-        tokenizer = load_tokenizer(folder).to(device or default_device())
+        tokenizer = load_tokenizer(folder, device=device)
         return cls(tokenizer, load_tables(folder, weight_hash(folder)))
 
-    def compress(self, image: tiles.Pixels, settings: CodecSettings | None = None) -> bytes:
+    def compress(self, image: Picture, settings: CodecSettings | None = None) -> bytes:
         """The file of an image of any size from 1x1.
 
         Args:
-            image: (H, W, 3) uint8, or a Pillow image of any mode, which becomes RGB as `hybridvq.data.decode` says. One
-                whose channels are all equal is grey, and comes back grey.
+            image: the path of a file, a Pillow image of any mode, or (H, W, 3) uint8 or floats in [-1, 1]; files and
+                Pillow images become RGB as `hybridvq.data.decode` says. One whose channels are all equal is grey, and
+                comes back grey.
             settings: how; all stages and levels, chosen as the model was trained to, if not given. No `rate_weight`
                 gives a larger file than 0 does: where the tokens it chooses take more bytes, the model's own stand.
 
         Raises:
             ShapeError: the array has another shape or type.
-            DataError: the Pillow image has pixels of unknown range.
+            DataError: the file cannot be read, the Pillow image has pixels of unknown range, or floats lie elsewhere.
             ConfigError: the model has no such setting, a target is out of reach, `gain_step` makes the file larger, or
                 the image is too long and thin for contextual tables.
         """
-        image, settings = as_rgb(image), replace(settings or CodecSettings())  # checked again: fields can be set
+        settings = replace(settings or CodecSettings())  # checked again: fields can be set
+        return self._compress(as_bytes(as_pixels(image)), settings)
+
+    def _compress(self, image: Pixels, settings: CodecSettings) -> bytes:
         stages = settings.stages or self.tables.stages
         if stages > self.tables.stages:
             raise ConfigError(f"stages is {stages}, and the model has {self.tables.stages}; use no more than that")
@@ -104,7 +110,7 @@ class Codec:
             unit = Chooser(self.tokenizer.quantizer, self.tables, 1, 0, 0.0).power()
             return meet(Target(value, settings.target_bpp is not None), attempt, stages, unit).data
         data = min((attempt(stages, weight).data for weight in sorted({0.0, settings.rate_weight})), key=len)
-        if settings.gain_step and len(data) > (most := len(self.compress(image, replace(settings, gain_step=0)))):
+        if settings.gain_step and len(data) > (most := len(self._compress(image, replace(settings, gain_step=0)))):
             raise ConfigError(
                 f"gain_step {settings.gain_step} makes a file of {len(data)} bytes, and all levels make one of {most}; "
                 "leave it out, and use rate_weight for smaller files"
@@ -144,13 +150,13 @@ class Codec:
             pixels = to_pixels(x_hat.mean(1, keepdim=True))[..., 0] if grey else to_pixels(x_hat)
             yield top, left, pixels[0].numpy()
 
-    def _tokens(self, image: tiles.Pixels, stages: int, gain_step: int, rate_weight: float) -> Tokens:
+    def _tokens(self, image: Pixels, stages: int, gain_step: int, rate_weight: float) -> Tokens:
         if gain_step or rate_weight:
             chooser = Chooser(self.tokenizer.quantizer, self.tables, stages, gain_step, rate_weight)
-            return tiles.encode(self.tokenizer, image, chooser)
-        return tiles.encode(self.tokenizer, image).stages(stages)
+            return on_cpu(tiles.encode(self.tokenizer, [image], chooser))
+        return on_cpu(tiles.encode(self.tokenizer, [image])).stages(stages)
 
-    def _header(self, image: tiles.Pixels, settings: CodecSettings) -> format.Header:
+    def _header(self, image: Pixels, settings: CodecSettings) -> format.Header:
         """Raises ConfigError where `decompress` would not believe the wavefronts."""
         (height, width), f = tiles.size_of(image), self.tokenizer.downsampling
         mode, colour = format.MODES.index(settings.mode), GREY if is_grey(image) else COLOUR
@@ -167,7 +173,7 @@ class Codec:
         streams = TokenCoder(self.tables, header.mode, header.gain_step).encode(tokens.codes[0].numpy(), gains)
         return format.write(header, streams)
 
-    def _psnr_db(self, image: tiles.Pixels, tokens: Tokens, grey: bool) -> float:
+    def _psnr_db(self, image: Pixels, tokens: Tokens, grey: bool) -> float:
         """PSNR of what `decompress` gives of tokens, a piece at a time."""
         height, width = tiles.size_of(image)
         squares = 0
@@ -178,7 +184,7 @@ class Codec:
         return psnr_db(squares / (3 * height * width) / 127.5**2)
 
 
-def compress(image: tiles.Pixels, model: str | Path | Codec, settings: CodecSettings | None = None) -> bytes:
+def compress(image: Picture, model: str | Path | Codec, settings: CodecSettings | None = None) -> bytes:
     """As `Codec.compress`, of the codec given or that of a run, a model folder or a hub id."""
     return (model if isinstance(model, Codec) else Codec.load(model)).compress(image, settings)
 
@@ -188,25 +194,12 @@ def decompress(data: bytes, model: str | Path | Codec) -> Image.Image:
     return (model if isinstance(model, Codec) else Codec.load(model)).decompress(data)
 
 
-def as_rgb(image: tiles.Pixels) -> tiles.Pixels:
-    """An RGB image of a Pillow image; an array as it is.
-
-    Raises:
-        ShapeError: this is neither a Pillow image nor an array (H, W, 3) uint8 with pixels.
-        DataError: the Pillow image has no pixel, or pixels of unknown range.
-    """
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    array = image if isinstance(image, np.ndarray) else None
-    if array is None or array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
-        kind = type(image).__name__ if array is None else f"{array.dtype} of shape {array.shape}"
-        raise ShapeError(
-            f"the image is {kind}; give (height, width, 3) uint8 with at least one pixel, or a Pillow image"
-        )
-    return array
+def on_cpu(tokens: Tokens) -> Tokens:
+    """The tokens, to be coded."""
+    return Tokens(**{name: value.cpu() for name, value in tiles.parts_of(tokens).items()})
 
 
-def is_grey(image: tiles.Pixels) -> bool:
+def is_grey(image: Pixels) -> bool:
     """Whether the three channels are equal everywhere; looks no further than the first strip where they are not."""
     height, width = tiles.size_of(image)
     for top in range(0, height, STRIP):

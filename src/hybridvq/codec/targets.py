@@ -12,7 +12,7 @@ HALVINGS = 9  # until lambda is known to a fortieth of its value
 
 @dataclass(frozen=True)
 class Attempt:
-    """An image as one setting compresses it: the file, its bits a pixel, and its PSNR, asked for where it is needed."""
+    """An image as one setting compresses it: the file, its bits per pixel, and its PSNR, asked for when needed."""
 
     data: bytes
     rate_bpp: float
@@ -21,7 +21,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Target:
-    """At most so many bits a pixel, or at least so many decibels."""
+    """At most so many bits per pixel, or at least so many decibels."""
 
     value: float
     is_rate: bool
@@ -65,7 +65,7 @@ def meet(target: Target, attempt: Callable[[int, float], Attempt], stages: int, 
     if met:
         return target.best(met)
     ends = sorted(target.of(a) for a in (attempt(1, unit * 2 ** LOG2_WEIGHTS[1]), attempt(stages, 0.0)))
-    name, what = ("target_bpp", "bits a pixel") if target.is_rate else ("target_psnr", "dB")
+    name, what = ("target_bpp", "bits per pixel") if target.is_rate else ("target_psnr", "dB")
     raise ConfigError(
         f"{name} {target.value:g} is out of reach: of this image the model makes files of {ends[0]:.3g} to "
         f"{ends[1]:.3g} {what}; choose one between"

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 from jsonargparse import ArgumentParser, Namespace
 
+from hybridvq.commands.arguments import add_device_argument
 from hybridvq.errors import ConfigError
 from hybridvq.extras import lacking
 from hybridvq.printing import say
@@ -27,6 +28,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument(
         "--allowed_hosts", type=str, nargs="+", default=[], help="names other than its own that the page is reached by"
     )
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -43,7 +45,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     hosts = hosts_of(arguments.host, arguments.allowed_hosts)
     with ended_as_by_ctrl_c(), run_folder() as folder:
         uploads = Uploads(folder)
-        page = build_page(load_models(arguments.model, arguments.baseline, arguments.prior), uploads)
+        page = build_page(load_models(arguments.model, arguments.baseline, arguments.prior, arguments.device), uploads)
         site = build_site(page, uploads, arguments.host, arguments.allowed_hosts)
         with serve(site, arguments.host, arguments.port) as address, suppress(KeyboardInterrupt):
             say(f"{address} shows the page; Ctrl-C stops it")

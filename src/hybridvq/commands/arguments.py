@@ -3,13 +3,14 @@
 import argparse
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
+from hybridvq.documents import to_json
 from hybridvq.errors import ConfigError
 from hybridvq.printing import say
 from hybridvq.ranges import COUNT
@@ -54,6 +55,25 @@ def add_codec_argument(parser: ArgumentParser) -> None:
         type=str,
         required=True,
         help="a folder that `hybridvq train` wrote and `hybridvq fit-codec` completed, or a hub id",
+    )
+
+
+def add_device_argument(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        type=str,
+        default="auto",
+        help="where to compute: cpu, cuda, cuda:1, mps; auto takes the first of CUDA, Apple's Metal and the CPU",
+    )
+
+
+def add_threads_argument(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads",
+        type=int | None,
+        default=None,
+        help="processor threads of each process; if not given, as many as OMP_NUM_THREADS says, or a share of the "
+        "cores that may be used",
     )
 
 
@@ -109,7 +129,7 @@ def add_run_arguments(parser: ArgumentParser, out: str, seed_of: str) -> None:
         "--devices",
         type=int | Literal["auto"] | None,
         default=None,
-        help="processes on this machine, one a GPU where there are some, or auto for all GPUs; if not given, as many "
+        help="processes on this machine, one per GPU where there are some, or auto for all GPUs; if not given, as many "
         "as torchrun or SLURM started, or 1",
     )
     parser.add_argument(
@@ -118,6 +138,7 @@ def add_run_arguments(parser: ArgumentParser, out: str, seed_of: str) -> None:
         default=None,
         help="machines that train together; if not given, as many as torchrun or SLURM use, or 1",
     )
+    add_device_argument(parser)
     parser.add_argument("--eval_images", type=int, default=2048, help="held-out images measured during the training")
 
 
@@ -149,7 +170,12 @@ def open_train_side(data: DataSettings) -> "Images | Stream":
 
     if not data.stream:
         return open_images(
-            data.data, "train", size=data.size, short_side=data.short_side, skip_unreadable=data.skip_unreadable
+            data.data,
+            "train",
+            size=data.size,
+            short_side=data.short_side,
+            skip_unreadable=data.skip_unreadable,
+            workers=data.workers,
         )
     return open_stream(
         data.data,
@@ -185,6 +211,16 @@ def progress(files: Collection[T], doing: str) -> Iterator[T]:
 
     console = Console(stderr=True)
     yield from track(files, doing, console=console, disable=not console.is_terminal)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], sizes: Sequence[str], as_json: bool) -> None:
+    """Print what there is, a name, a size and a summary a line, or all as JSON."""
+    if as_json:
+        print(to_json(rows).decode())
+        return
+    widths = max(len(row["name"]) for row in rows), max(map(len, sizes))
+    for row, size in zip(rows, sizes, strict=True):
+        say(f"{row['name']:{widths[0]}}  {size:>{widths[1]}}  {row['summary']}")
 
 
 def list_skipped(skipped: Sequence[str]) -> None:

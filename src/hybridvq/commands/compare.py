@@ -6,7 +6,14 @@ from itertools import pairwise
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_data_arguments, checked_out, data_settings, list_skipped, settings_of
+from hybridvq.commands.arguments import (
+    add_data_arguments,
+    add_device_argument,
+    checked_out,
+    data_settings,
+    list_skipped,
+    settings_of,
+)
 from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
 from hybridvq.printing import say
@@ -29,6 +36,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     )
     parser.add_class_arguments(Plan, skip={"recipes", "seeds", "first_seed_only"})
     parser.add_argument("--out", type=str, default="runs/compare", help="folder to write; a second call goes on there")
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -40,7 +48,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.comparison import compare
     from hybridvq.report import print_table, write_report
 
-    result = compare(plan, data_settings(arguments), out, shlex.join(["hybridvq", *words]))
+    result = compare(plan, data_settings(arguments), out, shlex.join(["hybridvq", *words]), device=arguments.device)
     list_skipped(result["skipped"])
     page = write_report(out)
     print_table(result)

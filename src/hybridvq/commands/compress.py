@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_codec_argument, add_flags, checked_out, list_skipped, progress, settings_of
+from hybridvq.commands.arguments import (
+    add_codec_argument,
+    add_device_argument,
+    add_flags,
+    checked_out,
+    list_skipped,
+    progress,
+    settings_of,
+)
 from hybridvq.errors import DataError
 from hybridvq.printing import say
 from hybridvq.settings import CodecSettings
@@ -18,6 +26,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("-o", "--out", type=str, default="compressed", help="folder to write to, or one .hvq file")
     parser.add_class_arguments(CodecSettings)
     add_flags(parser, ["skip_unreadable"])
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -26,7 +35,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.codec.files import compress_file, to_compress
 
     files = to_compress(arguments.images, out)
-    codec = Codec.load(arguments.model)
+    codec = Codec.load(arguments.model, arguments.device)
     skipped: list[str] = []
     for source, written in progress(files.items(), "compressing"):
         try:
@@ -36,5 +45,5 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
                 raise
             skipped.append(str(error))
             continue
-        say(f"{source}: {file.size:,} bytes, {file.rate_bpp:.3f} bits a pixel -> {written}")
+        say(f"{source}: {file.size:,} bytes, {file.rate_bpp:.3f} bits per pixel -> {written}")
     list_skipped(skipped)

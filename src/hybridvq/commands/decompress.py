@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_codec_argument, checked_out, progress
+from hybridvq.commands.arguments import add_codec_argument, add_device_argument, checked_out, progress
 from hybridvq.printing import say
 
 SUMMARY = "Turn .hvq files back into images."
@@ -20,6 +20,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         default=None,
         help="the largest image that a file's header is believed to hold; 2^28 if not given",
     )
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -28,7 +29,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.codec.files import decompress_file, to_decompress
 
     files = to_decompress(arguments.files, out)
-    codec = Codec.load(arguments.model)
+    codec = Codec.load(arguments.model, arguments.device)
     for source, written in progress(files.items(), "decompressing"):
         file = decompress_file(codec, source, written, arguments.max_pixels)
         say(f"{source}: {file.height}x{file.width} pixels -> {written}")

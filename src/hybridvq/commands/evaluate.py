@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from hybridvq.commands.arguments import (
     EVAL_BATCH,
     add_data_and_size_arguments,
+    add_device_argument,
     add_model_argument,
     data_of_the_model,
     list_skipped,
@@ -38,6 +39,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         help="of a hybrid model, also the rate and the error at each of these steps, such as --steps [0.5,1,2]",
     )
     parser.add_argument("--json", type=str | None, default=None, help="file for the numbers and each code's usage")
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -46,12 +48,12 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from rich import print_json
 
     from hybridvq.data import EvalBatches
-    from hybridvq.evaluation import default_device, evaluate
+    from hybridvq.evaluation import evaluate
     from hybridvq.tokenizer import load_tokenizer
 
     if arguments.limit is not None:
         COUNT.check("--limit", arguments.limit)
-    tokenizer = load_tokenizer(arguments.model).to(default_device())
+    tokenizer = load_tokenizer(arguments.model, device=arguments.device)
     data = data_of_the_model(arguments)
     tokenizer.check_size(data.size)
     if data.stream and arguments.limit is None:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_model_argument, checked_out
+from hybridvq.commands.arguments import add_device_argument, add_model_argument, checked_out
 from hybridvq.printing import say
 
 SUMMARY = "Write a trained model as files that run without hybridvq, or in half precision."
@@ -21,6 +21,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         "with weights in half precision",
     )
     parser.add_argument("--out", type=str, default="exported", help="new folder to write")
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -33,7 +34,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         return
     from hybridvq.export import export_onnx
 
-    about = export_onnx(arguments.model, out)
+    about = export_onnx(arguments.model, out, arguments.device)
     for name, ends in about["files"].items():
         inputs, outputs = (", ".join(map(written, ends[side])) for side in ("inputs", "outputs"))
         say(f"{name}: {inputs} -> {outputs}")

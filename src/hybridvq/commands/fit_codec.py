@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.commands.arguments import (
     add_data_and_size_arguments,
+    add_device_argument,
     add_model_argument,
     data_of_the_model,
     list_skipped,
@@ -42,6 +43,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace tables that are there, whose files will not open any more"
     )
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -63,7 +65,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         check_replaceable(folder / FILE, arguments.overwrite)
     else:
         check_new(out)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder, device=arguments.device)
     check_codable(tokenizer.quantizer)
     data = data_of_the_model(arguments)
     tokenizer.check_size(data.size)
@@ -85,7 +87,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         save_copy(tables, folder, out)
     held_out = list(batches_of_tokens(tokenizer, test))
     for name, mode in (("static", STATIC), ("contextual", CONTEXTUAL)):
-        say(f"{name} tables: {bits_a_position(TokenCoder(tables, mode), held_out):.2f} bits a position")
+        say(f"{name} tables: {bits_per_position(TokenCoder(tables, mode), held_out):.2f} bits per position")
     say(f"measured on {len(test)} held-out images; tables: {out / FILE}")
 
 
@@ -138,15 +140,16 @@ def batches_of_tokens(tokenizer: "Tokenizer", images: "Images") -> "Iterator[Bat
 
     from hybridvq.data import EvalBatches
 
+    device = next(tokenizer.parameters()).device
     batches = EvalBatches(images, max(1, PIXELS // images.size**2))
     for number in range(len(batches)):
         with torch.inference_mode():
-            tokens = tokenizer.encode(batches[number])
+            tokens = tokenizer.encode(batches[number].to(device))
         assert tokens.codes is not None
-        yield tokens.codes.numpy(), None if tokens.gains is None else tokens.gains.numpy()
+        yield tokens.codes.cpu().numpy(), None if tokens.gains is None else tokens.gains.cpu().numpy()
 
 
-def bits_a_position(coder: "TokenCoder", batches: "Sequence[Batch]") -> float:
+def bits_per_position(coder: "TokenCoder", batches: "Sequence[Batch]") -> float:
     """Mean over all positions of what their stages cost."""
     bits = positions = 0.0
     for codes, levels in batches:

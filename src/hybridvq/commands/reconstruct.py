@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_flags, add_model_argument, checked_out, list_skipped
+from hybridvq.commands.arguments import add_device_argument, add_flags, add_model_argument, checked_out, list_skipped
 from hybridvq.printing import say
 
 SUMMARY = "Send images through tokens and back."
@@ -23,19 +23,19 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         help="of a hybrid model, 1 to 100; if not given, the model's own step",
     )
     add_flags(parser, ["skip_unreadable"])
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     out = checked_out(arguments.out, ".png")
-    from hybridvq.evaluation import default_device
     from hybridvq.files import reconstruct_files
     from hybridvq.quantizers import step_of_quality
     from hybridvq.tokenizer import load_tokenizer
 
     step = None if arguments.quality is None else step_of_quality(arguments.quality)
-    tokenizer = load_tokenizer(arguments.model).to(default_device())
+    tokenizer = load_tokenizer(arguments.model, device=arguments.device)
     skipped: list[str] = []
     done = reconstruct_files(tokenizer, arguments.images, out, skipped if arguments.skip_unreadable else None, step)
     for file in done:
-        say(f"{file.source}: {file.psnr_db:.2f} dB at {file.rate_bpp:.3f} bits a pixel -> {file.written}")
+        say(f"{file.source}: {file.psnr_db:.2f} dB at {file.rate_bpp:.3f} bits per pixel -> {file.written}")
     list_skipped(skipped)

@@ -1,13 +1,11 @@
 """`hybridvq sample`."""
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import checked_out, settings_of
-from hybridvq.errors import ConfigError
+from hybridvq.commands.arguments import add_device_argument, checked_out, settings_of
 from hybridvq.printing import say
 from hybridvq.settings import SamplingSettings
 
@@ -34,40 +32,15 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument(
         "--model", type=str | None, default=None, help="a tokenizer to decode with, instead of the prior's own copy"
     )
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
-    if arguments.count < 1:
-        raise ConfigError(f"--count is {arguments.count}; it must be at least 1")
-    if not 0 <= arguments.seed < 2**63:
-        raise ConfigError(f"--seed is {arguments.seed}; it must lie between 0 and {2**63 - 1}")
     out = checked_out(arguments.out)
-    import torch
+    from hybridvq.generation import sample
 
-    from hybridvq.evaluation import default_device
-    from hybridvq.generation import (
-        continue_picture,
-        file_names,
-        generate,
-        label_numbers,
-        picture_grid,
-        show_kept,
-        write_images,
-    )
-    from hybridvq.priors import load_prior, tokenizer_of_prior
-    from hybridvq.tokenizer import load_tokenizer
-
-    device, count = default_device(), arguments.count
-    model = arguments.model or tokenizer_of_prior(arguments.prior)
-    prior, tokenizer = load_prior(arguments.prior, model).to(device), load_tokenizer(model).to(device)
-    h, w = arguments.shape or prior.shape
-    prior.check_shape((h, w))
-    classes: list[int | None] = [*label_numbers(arguments.labels, arguments.prior)] or [None]
-    given = continue_picture(arguments.complete, arguments.keep, tokenizer, (h, w)) if arguments.complete else None
+    named = {key: arguments[key] for key in ("labels", "complete", "keep", "model", "seed", "device")}
+    shape = tuple(arguments.shape) if arguments.shape else None
     settings = settings_of(SamplingSettings, arguments)
-    labels = [label for label in classes for _ in range(count)]
-    images = generate(prior, tokenizer, labels, (h, w), settings, arguments.seed, given)
-    shown = torch.cat([show_kept(given, tokenizer), images]) if given else images
-    columns = count if len(classes) > 1 else math.ceil(math.sqrt(len(shown)))
-    write_images(images, file_names(labels, count), picture_grid(shown, columns), out)
+    images = sample(arguments.prior, arguments.count, out, settings=settings, shape=shape, **named)
     say(f"{len(images)} images, seed {arguments.seed}: {out / 'grid.png'}")

@@ -9,6 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 from hybridvq.commands.arguments import (
     EVAL_BATCH,
     add_data_and_size_arguments,
+    add_device_argument,
     add_model_argument,
     checked_out,
     data_of_the_model,
@@ -47,6 +48,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         default=None,
         help="of a Ray cluster; if not given, the one RAY_ADDRESS names, or a Ray on this machine for this call",
     )
+    add_device_argument(parser)
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -63,10 +65,10 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data
     images = open_images(source, arguments.split, size=data.size, skip_unreadable=data.skip_unreadable)
     list_skipped(images.skipped)
-    options = {key: arguments[key] for key in ("workers", "shard_images", "batch_size", "engine", "address")}
+    options = {key: arguments[key] for key in ("device", "workers", "shard_images", "batch_size", "engine", "address")}
     done = tokenize(arguments.model, images, out, **options)
     say(
         f"{done.images} images in {done.shards} shards, {done.made} of them made now, "
-        f"{done.bytes / done.images:.0f} bytes an image"
+        f"{done.bytes / done.images:.0f} bytes per image"
     )
     say(f"tokens: {arguments.out}")

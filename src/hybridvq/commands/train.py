@@ -83,13 +83,13 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         watch=arguments.watch,
         devices=arguments.devices,
         num_nodes=arguments.num_nodes,
+        device=arguments.device,
     )
     if data.stream:
         list_skipped(images.skipped)
     if not first:
         return
     speed = history.images_per_second(recipe.training.batch_size)
-    say(
-        f"test MSE {history.tests[-1]['test_mse']:.4f} after {recipe.training.steps} steps, {speed:.0f} images a second"
-    )
+    error, steps = history.tests[-1]["test_mse"], recipe.training.steps
+    say(f"test MSE {error:.4f} after {steps} steps, {speed:.0f} images per second")
     say(f"model: {folder / 'model'}")

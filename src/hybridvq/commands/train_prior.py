@@ -53,10 +53,10 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
             "several processes cannot make the tokens at once; make them with `hybridvq tokenize`, one folder for each "
             "split, and give --tokens"
         )
-    from hybridvq.training import train_prior
+    from hybridvq.training import fit_prior
 
     train_tokens, test_tokens = read_tokens(arguments) if arguments.tokens else make_tokens(arguments)
-    _, history = train_prior(
+    _, history = fit_prior(
         settings,
         arguments.model,
         train_tokens,
@@ -67,11 +67,12 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         eval_images=arguments.eval_images,
         devices=arguments.devices,
         num_nodes=arguments.num_nodes,
+        device=arguments.device,
     )
     if processes.rank == 0:
         best = min(history.tests, key=lambda test: test["bits"])
         early = ", where it stopped improving" if history.stopped else ""
-        say(f"{best['bits']:.3f} held-out bits a position after {best['step']} steps{early}")
+        say(f"{best['bits']:.3f} held-out bits per position after {best['step']} steps{early}")
         say(f"prior: {out / 'model'}")
 
 
@@ -95,7 +96,7 @@ def make_tokens(arguments: Namespace) -> tuple["TokenSet", "TokenSet"]:
         images = open_images(data.data, split, size=data.size, skip_unreadable=data.skip_unreadable)
         list_skipped(images.skipped)
         folder = Path(arguments.out) / "tokens" / split
-        tokenize(arguments.model, images, folder)
+        tokenize(arguments.model, images, folder, device=arguments.device)
         return load_tokens(folder)
 
     return make("train"), make("test")

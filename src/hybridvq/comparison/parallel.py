@@ -1,6 +1,5 @@
 """Runs of a comparison at the same time, each in a process of its own."""
 
-import os
 import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 
 from hybridvq.comparison.run import open_both, run_one
+from hybridvq.devices import Device
 from hybridvq.errors import TrainingError
 from hybridvq.settings import DataSettings, Plan, Recipe
 
@@ -23,13 +23,14 @@ def run_parallel(
     described: dict[str, Any],
     out: Path,
     say: Callable[[str], None],
+    device: Device,
 ) -> None:
     """`plan.jobs` runs at a time, each in a fresh process with its share of the cores.
 
     Raises:
         TrainingError: a run had to stop, or its process was killed; runs under way finish, others do not begin.
     """
-    threads, others = max(1, (os.cpu_count() or 1) // plan.jobs), set(active_children())
+    threads, others = max(1, torch.get_num_threads() // plan.jobs), set(active_children())
     with ProcessPoolExecutor(
         plan.jobs,
         get_context("spawn"),
@@ -38,7 +39,7 @@ def run_parallel(
         initargs=(signal.SIGINT, signal.SIG_IGN),
         max_tasks_per_child=1,
     ) as pool:
-        tasks = {pool.submit(run_in_process, *run, plan, data, described, out, threads): run for run in todo}
+        tasks = {pool.submit(run_in_process, *run, plan, data, described, out, threads, device): run for run in todo}
         try:
             for number, task in enumerate(as_completed(tasks), start=1):
                 recipe, seed = tasks[task]
@@ -58,7 +59,14 @@ def run_parallel(
 
 
 def run_in_process(
-    recipe: Recipe, seed: int, plan: Plan, data: DataSettings, described: dict[str, Any], out: Path, threads: int
+    recipe: Recipe,
+    seed: int,
+    plan: Plan,
+    data: DataSettings,
+    described: dict[str, Any],
+    out: Path,
+    threads: int,
+    device: Device,
 ) -> None:
     torch.set_num_threads(threads)
-    run_one(recipe, seed, plan, described, *open_both(data), out)
+    run_one(recipe, seed, plan, described, *open_both(data), out, device)

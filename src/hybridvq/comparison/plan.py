@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -24,29 +24,47 @@ from hybridvq.comparison.run import (
     write_json,
 )
 from hybridvq.data import EvalBatches, Images
+from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, ShapeError
-from hybridvq.evaluation import default_device
+from hybridvq.losses import build_loss
 from hybridvq.recipe import load_recipe
-from hybridvq.settings import DataSettings, Plan, Recipe
+from hybridvq.settings import DataSettings, Plan, Recipe, changed
 from hybridvq.tokenizer import Tokenizer
+from hybridvq.training import check_loggers
 from hybridvq.writing import remove_partial, sole_writer
 
 SCHEMA = 1
 
 
 def compare(
-    plan: Plan, data: DataSettings, out: Path, command: str = "", say: Callable[[str], None] = print
+    plan: Plan | Sequence[str],
+    data: DataSettings | str | Path = "photos",
+    out: str | Path = "runs/compare",
+    command: str = "",
+    say: Callable[[str], None] = print,
+    device: Device = "auto",
+    *,
+    size: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
 ) -> dict[str, Any]:
     """Train and measure every recipe of `plan`; write `out`/result.json and return it.
 
+    Names or files of recipes do for a plan, and what `hybridvq train --data` takes for the data, with crops of `size`
+    pixels. `steps` and `batch_size` replace those of the plan.
+
     Raises:
-        ConfigError: a recipe is wrong, the data are to be streamed, `out` holds runs made with other settings, or
-            another process writes there.
+        ConfigError: a recipe is wrong, there is no such device, the data are to be streamed, `out` holds runs made with
+            other settings, or another process writes there.
         DataError: the images cannot be read.
         TrainingError: a run had to stop; finished runs stay, and the same call goes on from there.
     """
+    plan = plan if isinstance(plan, Plan) else Plan([*map(str, plan)])
+    plan = changed(plan, steps=steps, batch_size=batch_size)
+    data, out = DataSettings.of(data, size), Path(out)
     if data.stream:
         raise ConfigError("compare shows every recipe the same images and cannot stream them; leave out --stream")
+    find_device(device)
     runs = load_runs(plan)
     train_images, test_images = open_both(data)
     described = describe_data(data, train_images, test_images)
@@ -64,12 +82,12 @@ def compare(
             if plan.jobs == 1:
                 for number, (recipe, seed) in enumerate(todo, start=1):
                     say(f"[{number}/{len(todo)}] {recipe.title}, seed {seed}: {plan.steps} steps")
-                    run_one(recipe, seed, plan, described, train_images, test_images, out)
+                    run_one(recipe, seed, plan, described, train_images, test_images, out, device)
             elif todo:
-                run_parallel(todo, plan, data, described, out, say)
+                run_parallel(todo, plan, data, described, out, say, device)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the same command goes on from the checkpoints") from None
-        result = describe_comparison(plan, command) | {
+        result = describe_comparison(plan, command, device) | {
             "data": described,
             "skipped": train_images.skipped + test_images.skipped,
             "runs": [read_run(run_folder(out, recipe, seed)) | label(recipe) for recipe, seed in runs],
@@ -79,7 +97,7 @@ def compare(
         return result
 
 
-def describe_comparison(plan: Plan, command: str) -> dict[str, Any]:
+def describe_comparison(plan: Plan, command: str, device: Device = "auto") -> dict[str, Any]:
     """When, how, with what and on what a comparison was made."""
     return {
         "schema": SCHEMA,
@@ -88,7 +106,7 @@ def describe_comparison(plan: Plan, command: str) -> dict[str, Any]:
         "setting": {k: v for k, v in asdict(plan).items() if k not in ("recipes", "first_seed_only")},
         "versions": {"python": platform.python_version(), "hybridvq": __version__}
         | {name: version(name) for name in ("torch", "lightning", "numpy")},
-        "hardware": hardware(),
+        "hardware": hardware(device),
     }
 
 
@@ -108,17 +126,21 @@ def load_runs(plan: Plan) -> list[tuple[Recipe, int]]:
 
 
 def check_recipe(recipe: Recipe, size: int) -> None:
-    """Build the model and quantize one blank batch, so that a wrong option shows now, not after hours of other runs.
+    """Try the model and its loss on one blank batch, so that a wrong option shows now, not after hours of other runs.
 
     Raises:
         ConfigError: an option is wrong, or does not fit the batch or images of `size` pixels.
     """
     try:
+        check_loggers(recipe.training.logger)
         tokenizer = Tokenizer(**asdict(recipe.model))
         tokenizer.check_size(size)
         side = size // tokenizer.downsampling
         with torch.no_grad():
-            tokenizer.quantizer(torch.ones(recipe.training.batch_size, tokenizer.dim, side, side))
+            quantized = tokenizer.quantizer(torch.ones(recipe.training.batch_size, tokenizer.dim, side, side))
+            loss, x = build_loss(recipe.training.loss), torch.zeros(recipe.training.batch_size, 3, size, size)
+            loss.check(tokenizer.quantizer)
+            loss(x, x, quantized.rate)
     except (ConfigError, ShapeError) as error:
         raise ConfigError(f"recipe {recipe.name}: {error}") from error
 
@@ -138,9 +160,9 @@ def describe_data(data: DataSettings, train_images: Images, test_images: Images)
     }
 
 
-def hardware() -> dict[str, Any]:
+def hardware(named: Device = "auto") -> dict[str, Any]:
     """The device that ran, by name, and the processor's threads."""
-    device = default_device()
+    device = find_device(named)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     return {"device": device.type, "name": name, "cores": os.cpu_count()}
 

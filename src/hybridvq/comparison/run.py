@@ -10,10 +10,12 @@ import numpy as np
 import torch
 
 from hybridvq.data import EvalBatches, Images, open_images
+from hybridvq.devices import Device, find_device
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, TrainingError
-from hybridvq.evaluation import default_device, evaluate, gain_range, reconstruct, to_pixels
+from hybridvq.evaluation import evaluate, gain_range, reconstruct
 from hybridvq.metrics import max_loss_spike, worst_batches
+from hybridvq.pixels import to_pixels
 from hybridvq.settings import DataSettings, Plan, Recipe
 from hybridvq.training import History, resolve_precision, train
 from hybridvq.writing import write_whole
@@ -26,7 +28,7 @@ EVAL_BATCH = 256
 def open_both(data: DataSettings) -> tuple[Images, Images]:
     """The training and the test images."""
     return (
-        open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable),
+        open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable, workers=data.workers),
         open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable),
     )
 
@@ -39,17 +41,27 @@ def run_one(
     train_images: Images,
     test_images: Images,
     out: Path,
+    device: Device = "auto",
 ) -> None:
     """Train one recipe with one seed, measure it on all held-out images, write its run.json."""
     folder = run_folder(out, recipe, seed)
     curve_batches = EvalBatches(test_images, EVAL_BATCH, plan.eval_images)
     try:
         tokenizer, history = train(
-            recipe, train_images, curve_batches, folder, seed, resume=True, progress=plan.jobs == 1, watch=plan.watch
+            recipe,
+            train_images,
+            curve_batches,
+            folder,
+            seed,
+            resume=True,
+            progress=plan.jobs == 1,
+            watch=plan.watch,
+            device=device,
         )
     except TrainingError as error:
         raise TrainingError(f"recipe {recipe.name}, seed {seed}: {error}") from error
-    tokenizer.to(default_device())
+    place = find_device(device)
+    tokenizer.to(place)
     bounds = gain_range(tokenizer, EvalBatches(train_images, EVAL_BATCH, plan.eval_images))
     measured = evaluate(tokenizer, EvalBatches(test_images, EVAL_BATCH), bounds)
     shown = EvalBatches(test_images, SHOWN_IMAGES, SHOWN_IMAGES)[0]
@@ -58,7 +70,7 @@ def run_one(
         "recipe": recipe.name,
         "seed": seed,
         "steps": recipe.training.steps,
-        "precision": str(resolve_precision(recipe.training.precision)),
+        "precision": str(resolve_precision(recipe.training.precision, place)),
         "threads": torch.get_num_threads(),
         "params": sum(p.numel() for p in tokenizer.parameters()),
         **measured,
@@ -101,7 +113,7 @@ def run_folder(out: Path, recipe: Recipe, seed: int) -> Path:
 
 def identity(recipe: Recipe, seed: int, described: dict[str, Any]) -> dict[str, Any]:
     """What a run's numbers follow from; two runs with the same are the same run."""
-    return {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed, "data": described}
+    return {"model": asdict(recipe.model), "training": recipe.training.identity(), "seed": seed, "data": described}
 
 
 def finished(recipe: Recipe, seed: int, described: dict[str, Any], out: Path) -> bool:

@@ -11,12 +11,14 @@ from hybridvq.data.photos import PHOTOGRAPHS, load_photograph, photo_files
 from hybridvq.data.sources import PHOTOS, open_images
 from hybridvq.data.stream import Stream, open_stream
 from hybridvq.data.stream_batches import StreamLoader
+from hybridvq.data.workers import BatchLoader
 
 __all__ = [
     "MAX_PIXELS",
     "MEMORY_BUDGET",
     "PHOTOGRAPHS",
     "PHOTOS",
+    "BatchLoader",
     "EpochOrder",
     "EvalBatches",
     "Images",

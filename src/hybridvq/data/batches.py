@@ -1,6 +1,6 @@
 """Images → batches of tensors, each a pure function of its number.
 
-`DataLoader(TrainBatches(...), batch_size=None)` yields them; workers, resumption and the number of processes
+`BatchLoader(TrainBatches(...))` yields them; workers, resumption and the number of processes
 change when a batch is made, never what is in it.
 """
 
@@ -80,6 +80,14 @@ class TrainBatches(Dataset[torch.Tensor]):
         """Return this process's part of batch `step`: (batch_size // world_size, 3, size, size) in [-1, 1].
 
         Raises:
+            IndexError, DataError: as `crops`.
+        """
+        return to_tensor(self.crops(step))
+
+    def crops(self, step: int) -> np.ndarray:
+        """Return the same as (batch_size // world_size, size, size, 3) uint8.
+
+        Raises:
             IndexError: step is not in [0, steps).
             DataError: an image cannot be decoded.
         """
@@ -91,7 +99,7 @@ class TrainBatches(Dataset[torch.Tensor]):
         crops = np.empty((len(indices), size, size, 3), dtype=np.uint8)
         for row, index in enumerate(indices):
             crops[row] = self.images.crop_at(index, draws[row])
-        return to_tensor(crops)
+        return crops
 
     def indices(self, step: int) -> np.ndarray:
         """Return which images batch `step` shows over all processes, (batch_size,) int64."""

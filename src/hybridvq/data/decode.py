@@ -198,7 +198,7 @@ def _check_icon(file: io.BytesIO | io.BufferedReader, max_pixels: int) -> None:
 def _check_size(image: Image.Image, max_pixels: int) -> None:
     described = f"{image.width}x{image.height} pixels"
     if max(image.size) > MAX_SIDE:
-        raise UnreadableError(f"{described}, over the limit of {MAX_SIDE:,} pixels a side")
+        raise UnreadableError(f"{described}, over the limit of {MAX_SIDE:,} pixels per side")
     _check_pixels(image.width * image.height, described, max_pixels)
     if any(tile[0] in Image.DECODERS for tile in getattr(image, "tile", ())):
         _check_pixels(image.width * image.height, f"{described} of {image.format}", SLOW_PIXELS)

@@ -9,7 +9,6 @@ open_images ──► Images ─┬─ PhotoTiles      photographs at native res
 """
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +23,7 @@ from hybridvq.data.decode import UnreadableError, decode, fit, without_warnings
 from hybridvq.data.labels import Labels
 from hybridvq.data.memory import PixelMemory, Room, expected_bytes
 from hybridvq.errors import DataError
+from hybridvq.threads import available_cores
 
 Split = Literal["train", "test"]
 
@@ -43,6 +43,7 @@ class Images(ABC):
         fingerprint: 16 hexadecimal digits of a SHA-256 over the identity of what is read; the same on every
             machine and wherever the files lie.
         skipped: one line "name: reason" for each image left out as unreadable.
+        workers: processes that read and decode for each training process, 0 for the training process itself.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Images(ABC):
     size: int
     fingerprint: str
     skipped: list[str]
+    workers: int = 0
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -211,7 +213,7 @@ class RecordImages(Images):
 
     def _decoded_chunks(self, room: Room) -> Iterator[tuple[list[int], list[np.ndarray | UnreadableError | None]]]:
         # Reading stays on this thread, for records remember what they read last; decoding releases the GIL.
-        with without_warnings(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        with without_warnings(), ThreadPoolExecutor(min(8, available_cores())) as pool:
             for start in range(0, len(self._selected), _CHUNK):
                 records = self._selected[start : start + _CHUNK].tolist()
                 sources = [_read_or_error(self._records, record) for record in records]

@@ -25,8 +25,9 @@ def open_images(
     short_side: int | None = None,
     skip_unreadable: bool = False,
     limit: int | None = None,
+    workers: int = 0,
 ) -> Images:
-    """Open one split of a data set as square images of `size` pixels a side.
+    """Open one split of a data set as square images of `size` pixels per side.
 
     What `data` may be:
 
@@ -46,20 +47,27 @@ def open_images(
         short_side: the most pixels that the short side keeps, if more than `size`; crops then show a part of an image.
         skip_unreadable: check every image now and list the undecodable in `Images.skipped`.
         limit: use at most so many images, evenly spaced over the split so as to reach every class folder.
+        workers: see `Images`.
 
     Raises:
-        ConfigError: split, size or limit cannot be used.
+        ConfigError: split, size, limit or workers cannot be used.
         DataError: the data cannot be found or read.
     """
     check_choice(split, size)
     if limit is not None and limit < 1:
         raise ConfigError(f"the limit of {limit} images must be at least 1; leave it out to use all")
+    if workers < 0:
+        raise ConfigError(f"the number of workers is {workers}; it must be at least 0")
+    images: Images
     if data == PHOTOS:
-        return PhotoTiles(split, size, limit=limit)
-    records, selected = _open_records(data, split)
-    if limit is not None and limit < len(selected):
-        selected = selected[np.arange(limit) * len(selected) // limit]
-    return RecordImages(records, selected, split, size, short_side=short_side, skip_unreadable=skip_unreadable)
+        images = PhotoTiles(split, size, limit=limit)
+    else:
+        records, selected = _open_records(data, split)
+        if limit is not None and limit < len(selected):
+            selected = selected[np.arange(limit) * len(selected) // limit]
+        images = RecordImages(records, selected, split, size, short_side=short_side, skip_unreadable=skip_unreadable)
+    images.workers = workers
+    return images
 
 
 def check_choice(split: str, size: int) -> None:

@@ -51,7 +51,7 @@ class Stream:
         return self._shards.location
 
     def workers_of(self, world_size: int) -> int:
-        """Return how many workers each of `world_size` processes can keep busy: at most one a shard."""
+        """Return how many workers each of `world_size` processes can keep busy: at most one per shard."""
         shards = self._shards.dataset.num_shards
         return min(self.workers, shards // world_size if shards >= world_size else shards)
 

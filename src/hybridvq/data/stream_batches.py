@@ -1,22 +1,17 @@
 """A stream → batches, each a pure function of its number, the number of processes and that of workers."""
 
 import itertools
-import multiprocessing
-import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from hybridvq.data.batches import crop_draws, own_part, to_tensor
 from hybridvq.data.images import random_crop
-from hybridvq.data.machine import machine_fault
-from hybridvq.data.parquet import first_line
 from hybridvq.data.stream import Stream
+from hybridvq.data.workers import load, share
 from hybridvq.errors import DataError
 
 
@@ -116,7 +111,7 @@ class StreamBatches(IterableDataset[StreamBatch | DataError | None]):
         for row, draw in enumerate(draws):
             crops[row] = random_crop(next(pictures), size, draw)
         skipped, reader.skipped = reader.skipped, []
-        return StreamBatch(_shared(torch.from_numpy(crops)), reader.epoch, reader.read, skipped)
+        return StreamBatch(share(crops), reader.epoch, reader.read, skipped)
 
 
 class StreamLoader:
@@ -172,7 +167,7 @@ class StreamLoader:
             list(self.positions),
         )
         step, known = self.first, set(self.stream.skipped)
-        for batch in _loaded(batches, self.workers):
+        for batch in load(batches, self.workers):
             if batch is None:
                 continue
             if isinstance(batch, DataError):
@@ -183,39 +178,3 @@ class StreamLoader:
             known.update(fresh)
             step += 1
             yield to_tensor(batch.crops)
-
-
-def _shared(crops: Tensor) -> Tensor:
-    """In a worker, put crops in shared memory: the queue would do so too, but not tell if it fails."""
-    try:
-        return crops.share_memory_() if get_worker_info() else crops
-    except RuntimeError as error:
-        raise machine_fault(error) or error from None
-
-
-def _loaded(batches: StreamBatches, workers: int) -> Iterator[StreamBatch | DataError | None]:
-    """Yield what a data loader does; raises DataError if it cannot start its workers or loses one."""
-    before = signal.getsignal(signal.SIGCHLD)
-    try:
-        if workers:
-            multiprocessing.Lock()  # a loader that fails to make its own leaves a traceback behind
-        loaded = iter(DataLoader(batches, batch_size=None, num_workers=workers))
-    except OSError as error:
-        raise DataError(
-            f"the data workers cannot be started ({error.strerror or error}); let /dev/shm be written or pass "
-            "--workers 0"
-        ) from None
-    finally:
-        # The loader's own handler would raise amid whatever the main thread does, instead of when a batch is asked for.
-        if workers and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, before)
-    try:
-        yield from loaded
-    except (RuntimeError, OSError, EOFError) as error:
-        # What a worker itself raises starts with "Caught"; one that is gone may be met as a closed connection.
-        if not workers or str(error).startswith("Caught"):
-            raise
-        raise DataError(
-            f"a data worker was lost ({first_line(error)}), perhaps for want of memory; give fewer --workers or a "
-            "smaller --shuffle-buffer"
-        ) from None

@@ -37,7 +37,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
 def build_network(
     name: str, dim: int, downsampling: int, options: dict[str, Any] | None = None
 ) -> tuple[nn.Module, nn.Module]:
-    """The encoder and the decoder registered under `name`, for z of `dim` numbers a position of f x f pixels.
+    """The encoder and the decoder registered under `name`, for z of `dim` numbers per position of f x f pixels.
 
     Raises:
         ConfigError: as `network_parts`, or an option has no such value.

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from hybridvq.errors import ConfigError
 from hybridvq.ranges import check_count
 
-BLOCK = 8  # pixels a side that a position covers
+BLOCK = 8  # pixels per side that a position covers
 UNITS = 4.0  # z is what the layers give times this: one unit is then one quantizer step at step 1
 HALF = 0.5  # the layers see [-0.5, 0.5]
 GAINS = (3.5, 2.1)  # of the DCT functions of luma and of chroma: about what rate and distortion make of them

@@ -35,7 +35,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        """Let the running statistics follow those of `count` values a channel, the variance without its bias."""
+        """Let the running statistics follow those of `count` values per channel, the variance without its bias."""
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -83,7 +83,7 @@ class TransposedConv2d(nn.ConvTranspose2d):
 
 
 class Encoder(nn.Module):
-    """Images to one vector a position.
+    """Images to one vector per position.
 
         x (B,3,H,W) ──► [4x4 stride-2 conv, BatchNorm, ReLU] ... 4x4 stride-2 conv ──► residual ──► residual ──► z
                         one strided convolution for each halving                          (B, dim, H/f, W/f)

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybridvq.devices import evaluating
 from hybridvq.errors import ConfigError, ShapeError
-from hybridvq.evaluation import evaluating
 from hybridvq.priors.checks import check_cells, check_given, check_label, check_tokens
 from hybridvq.priors.choice import Choice
 from hybridvq.priors.gains import Cells, build_gain_head

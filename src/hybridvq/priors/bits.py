@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hybridvq.devices import evaluating
 from hybridvq.errors import ConfigError, DataError
-from hybridvq.evaluation import evaluating
 from hybridvq.metrics import grid_levels, grid_values
 from hybridvq.priors.base import Prior
 from hybridvq.priors.gains import Cells

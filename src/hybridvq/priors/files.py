@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from safetensors.torch import save
 
+from hybridvq.devices import Device, find_device
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, ModelError
 from hybridvq.pretrained import pretrained_folder, pretrained_names
@@ -86,15 +87,18 @@ def save_prior(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior:
-    """The prior saved in a folder, or in the `model` folder of a training run, or one that comes along; in eval mode.
+def load_prior(folder: str | Path, tokenizer: str | Path | None = None, *, device: Device = "cpu") -> Prior:
+    """The prior saved in a folder, or in the `model` folder of a training run, or a bundled one; in eval mode.
 
     Args:
         tokenizer: folder, run or hub id of the tokenizer it is to be used with, which is then checked.
+        device: as of `load_tokenizer`.
 
     Raises:
         ModelError: there is none, its files cannot be used, or it models the tokens of another tokenizer.
+        ConfigError: there is no such device.
     """
+    place = find_device(device)
     folder = prior_folder(folder)
     config = read_prior_config(folder)
     if tokenizer is not None and weight_hash(model_folder(tokenizer)) != config.tokenizer:
@@ -106,11 +110,11 @@ def load_prior(folder: str | Path, tokenizer: str | Path | None = None) -> Prior
         prior = build_with_weights(config.build, asdict(config), folder / WEIGHTS)
     except Exception as error:  # the safetensors reader, the constructor and torch each raise their own
         raise unusable(folder, error) from error
-    return prior.eval()
+    return prior.to(place).eval()
 
 
 def prior_folder(prior: str | Path) -> Path:
-    """The folder itself, the `model` folder of a training run, or that of a prior that comes along."""
+    """The folder itself, the `model` folder of a training run, or that of a bundled prior."""
     folder = Path(prior)
     if not folder.is_dir():
         return pretrained_folder(prior) or folder
@@ -118,7 +122,7 @@ def prior_folder(prior: str | Path) -> Path:
 
 
 def tokenizer_of_prior(prior: str | Path) -> Path:
-    """The folder of the tokenizer whose tokens a prior models: its own copy, or the one that came along with it.
+    """The folder of the tokenizer whose tokens a prior models: its own copy, or a bundled one.
 
     Raises:
         ModelError: there is no prior, or neither.

@@ -28,7 +28,7 @@ class PixelCNNPrior(NetworkPrior):
     Source: van den Oord et al. 2016, "Conditional Image Generation with PixelCNN Decoders", arXiv:1606.05328.
 
     Args:
-        space, shape, classes, gain, components: as in `Prior`; it does every shape, and one code a position.
+        space, shape, classes, gain, components: as in `Prior`; it does every shape, and one code per position.
         width: channels.
         layers: gated layers, the first included.
         label_dropout: as in `NetworkPrior`.
@@ -49,7 +49,7 @@ class PixelCNNPrior(NetworkPrior):
         label_dropout: float = 0.1,
     ) -> None:
         if space.stages != 1:
-            raise ConfigError(f"pixelcnn models one code a position, and these tokens have {space.stages}")
+            raise ConfigError(f"pixelcnn models one code per position, and these tokens have {space.stages}")
         check_count("layers", layers)
         super().__init__(space, shape, classes, gain, components, width, label_dropout)
         self.layers = layers

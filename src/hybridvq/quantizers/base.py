@@ -42,6 +42,7 @@ class Quantizer(nn.Module, ABC):
     codebook_size: int | None = None  # K
     levels: int | None = None  # L, where gains are quantized
     stages: int = 1  # S
+    per_position: bool = True  # whether the tokens of a position follow from its vector alone, and z_hat from them
     counts_bits: bool = False  # whether results have a `rate`, which the loss then must use
     __call__: Callable[..., Quantized]
 
@@ -141,7 +142,7 @@ class Quantizer(nn.Module, ABC):
 
 
 def flatten(z: Tensor) -> Tensor:
-    """(B, D, h, w) to (B h w, D), one row a position."""
+    """(B, D, h, w) to (B h w, D), one row per position."""
     return z.movedim(1, -1).reshape(-1, z.shape[1])
 
 

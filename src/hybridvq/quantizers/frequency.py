@@ -31,7 +31,7 @@ class FrequencyQuantizer(VectorQuantizer):
     `ProjectedQuantizer`.
     Shapes: z, z_hat (B, D, h, w) float32; codes (B, 1, h, w) int64; vectors (B, D, h, w) or gains (B, 1, h, w) float32,
     zero where the code is kept.
-    Rate: log2(K) bits a position, and 32 D (or 32) more at each rare one.
+    Rate: log2(K) bits per position, and 32 D (or 32) more at each rare one.
     Source: N. Vila, "VQ-VAE paper extension improving reconstruction error", sections 2.2 and 3.2.
 
     Args:

@@ -45,7 +45,7 @@ class GainShapeQuantizer(Quantizer):
     Gradient: straight-through, d z_hat / d z = I, or rotated.
     Shapes: z, z_hat (B, D, h, w) float32; codes (B, S, h, w) int64; gains (B, S, h, w) int64 levels, or float32 where
     L is None.
-    Rate: S (log2 K + log2 L) bits a position before entropy coding; S (log2 K + 32) where L is None.
+    Rate: S (log2 K + log2 L) bits per position before entropy coding; S (log2 K + 32) where L is None.
     Sources: Gersho and Gray 1992, "Vector Quantization and Signal Compression", section 12.10 (gain-shape);
     Mallat and Zhang 1993 (matching pursuit); Chou, Lookabaugh and Gray 1989 (entropy-constrained choice).
 

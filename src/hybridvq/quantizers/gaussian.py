@@ -22,7 +22,7 @@ class GaussianQuantizer(Quantizer):
     Gradient: reparameterised. The noise of an image depends on the training step and on the image's place in the batch
     of all processes alone, so that a resumed run, or one on more devices, draws what an uninterrupted one would.
     Shapes: z, z_hat, vectors (B, D, h, w) float32.
-    Rate: 32 D bits a position, as floats.
+    Rate: 32 D bits per position, as floats.
     Source: Kingma and Welling 2014, arXiv:1312.6114, section 2.4 and appendix B.
 
     Raises:

@@ -79,6 +79,7 @@ class HybridQuantizer(Quantizer):
         ShapeError: z.shape[1] != D, or there is not one step for each image.
     """
 
+    per_position = False
     counts_bits = True
     steps: Tensor  # () int64, training steps seen
 

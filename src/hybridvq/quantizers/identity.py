@@ -12,7 +12,7 @@ class IdentityQuantizer(Quantizer):
 
     Losses: none. Gradient: the identity.
     Shapes: z, z_hat, vectors (B, D, h, w) float32.
-    Rate: 32 D bits a position.
+    Rate: 32 D bits per position.
 
     Raises:
         ShapeError: z.shape[1] != D.

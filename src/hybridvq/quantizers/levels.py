@@ -71,7 +71,7 @@ class GainLevels(nn.Module):
         return order
 
     def _revive(self) -> None:
-        """One dead level a step moves beside the fullest one and takes half of its share."""
+        """One dead level per step moves beside the fullest one and takes half of its share."""
         dead = self.counts < MIN_SHARE * self.counts.mean()
         if not dead.any():
             return

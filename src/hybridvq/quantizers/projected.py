@@ -26,7 +26,7 @@ class ProjectedQuantizer(VectorQuantizer):
     r"""Project each encoder vector onto its nearest code.
 
         k     = argmin_j ||z - e_j||^2                 in {0, ..., K-1}
-        a     = <z, e_k> / <e_k, e_k>                  one float a position
+        a     = <z, e_k> / <e_k, e_k>                  one float per position
         z_hat = a e_k
 
     Losses, means over elements: codebook ||sg[z] - e_k||^2, commitment beta ||z - sg[e_k]||^2, projection
@@ -38,7 +38,7 @@ class ProjectedQuantizer(VectorQuantizer):
         (d z_hat / d z)^T v = <e,v> (z + (1 - 2a) e) / <e,e> + a v
 
     Shapes: z, z_hat (B, D, h, w) float32; codes (B, 1, h, w) int64; gains a (B, 1, h, w) float32.
-    Rate: log2(K) + 32 bits a position before entropy coding.
+    Rate: log2(K) + 32 bits per position before entropy coding.
     Source: N. Vila, "VQ-VAE paper extension improving reconstruction error", section 2.1.
 
     Args: as in `VectorQuantizer`, which has a few more.

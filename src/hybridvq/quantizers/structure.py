@@ -10,7 +10,7 @@ from hybridvq.quantizers.base import flatten, straight_through
 from hybridvq.quantizers.codebook import Codebook
 from hybridvq.quantizers.levels import PairShares
 
-COARSER = 4  # positions a side that one group of codes stands for
+COARSER = 4  # positions per side that one group of codes stands for
 SHARE_DECAY = 0.995  # of the running shares that codes are counted by
 LOG_SCALE_RANGE = (-5.0, 5.0)
 

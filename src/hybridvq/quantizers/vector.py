@@ -28,7 +28,7 @@ class VectorQuantizer(Quantizer):
     commitment beta ||z - sg[e_k]||^2.
     Gradient: straight-through, d z_hat / d z = I.
     Shapes: z, z_hat (B, D, h, w) float32; codes (B, S, h, w) int64, S the number of heads.
-    Rate: S log2(K) bits a position before entropy coding.
+    Rate: S log2(K) bits per position before entropy coding.
     Sources: van den Oord, Vinyals, Kavukcuoglu 2017, arXiv:1711.00937, equation 3; for the cosine distance Yu et al.
     2022, arXiv:2110.04627, section 3.2.
 

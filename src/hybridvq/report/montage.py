@@ -61,7 +61,7 @@ def _montage(pictures: Pictures) -> Figure:
 
 
 def _heading(pictures: Pictures, column: int, width: int) -> str:
-    """ "Original", or a recipe's title in lines that fit above its pictures, and its bits a position."""
+    """ "Original", or a recipe's title in lines that fit above its pictures, and its bits per position."""
     if column == 0:
         return "Original"
     recipe = pictures.columns[column - 1].recipe

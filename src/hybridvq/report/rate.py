@@ -16,7 +16,7 @@ from hybridvq.report.style import Look, looks
 
 @dataclass(frozen=True)
 class Point:
-    """One operating point: bits a pixel, raw and by entropy (NaN where it was not measured), and PSNR in dB."""
+    """One operating point: bits per pixel, raw and by entropy (NaN where it was not measured), and PSNR in dB."""
 
     raw_bpp: float
     entropy_bpp: float
@@ -38,7 +38,7 @@ def operating_points(recipe: Recipe) -> list[Point]:
 
 
 def rate_figure(recipes: list[Recipe]) -> Figure:
-    """PSNR over bits a pixel, before entropy coding (left) and at the entropy of the symbols used (right)."""
+    """PSNR over bits per pixel, before entropy coding (left) and at the entropy of the symbols used (right)."""
     style = looks(recipes)
     figure = empty_figure(4.6, recipes, style)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -53,7 +53,7 @@ def rate_figure(recipes: list[Recipe]) -> Figure:
 
 
 def rate_axes(ax: Axes, title: str) -> None:
-    """Axes of something over bits a pixel, on a logarithmic scale with plain numbers."""
+    """Axes of something over bits per pixel, on a logarithmic scale with plain numbers."""
     plain_axes(ax, title)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -63,7 +63,7 @@ class Recipe:
         return [run["gains"] for run in self.runs if isinstance(run.get("gains"), dict)]
 
     def rounded(self) -> dict[int, tuple[Stat, Stat]]:
-        """Test MSE and bits a position by the bits the coefficient is rounded to, most bits first."""
+        """Test MSE and bits per position by the bits the coefficient is rounded to, most bits first."""
         entries: dict[int, list[dict[str, Any]]] = {}
         for gains in self.gains:
             for entry in gains.get("rounded") or []:

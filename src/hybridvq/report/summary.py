@@ -62,7 +62,7 @@ def _rounded(tokenizers: list[Recipe]) -> list[str]:
     mse, rate = entries[bits]
     return [
         f"With its coefficient rounded to {bits} bits after training, "
-        f"its test MSE is {significant(mse.mean)} at {bits_text(rate.mean)} bits a position."
+        f"its test MSE is {significant(mse.mean)} at {bits_text(rate.mean)} bits per position."
     ]
 
 
@@ -93,9 +93,9 @@ def _change(action: str, before: Recipe, after: Recipe) -> str:
     mse += f"{_within_spread(a, b)})"
     bits = (_bits(before), _bits(after))
     if math.isclose(*bits):
-        return f"{action} {mse} at the same {bits_text(bits[0])} bits a position."
+        return f"{action} {mse} at the same {bits_text(bits[0])} bits per position."
     span = f"({bits_text(bits[0])} to {bits_text(bits[1])})"
-    return f"{action} {mse} and {_verb(*bits, 'the bits a position')} {span}."
+    return f"{action} {mse} and {_verb(*bits, 'the bits per position')} {span}."
 
 
 def _verb(before: float, after: float, what: str) -> str:
@@ -122,7 +122,7 @@ def _codes(before: Recipe, after: Recipe) -> str:
 def _floor(reference: Recipe) -> str:
     return (
         f"Without a codebook, “{reference.title}” reaches a test MSE of {significant(_mse(reference))} "
-        f"at {bits_text(_bits(reference))} bits a position."
+        f"at {bits_text(_bits(reference))} bits per position."
     )
 
 
@@ -154,4 +154,4 @@ def _bits(recipe: Recipe) -> float:
 
 def _rate(recipe: Recipe) -> str:
     pixel = significant(recipe.stat("rate_bpp").mean)
-    return f"{bits_text(_bits(recipe))} bits a position ({pixel} bits a pixel)"
+    return f"{bits_text(_bits(recipe))} bits per position ({pixel} bits per pixel)"

@@ -4,6 +4,7 @@ import io
 import json
 import time
 from abc import ABC, abstractmethod
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hybridvq.data import EvalBatches
 from hybridvq.errors import TrainingError
-from hybridvq.evaluation import evaluate
+from hybridvq.evaluation import evaluate, reconstruct
 from hybridvq.printing import say
 from hybridvq.settings import Schedule
 from hybridvq.training.folder import RUN
 from hybridvq.training.history import History, PriorHistory
+from hybridvq.training.loggers import log_images, log_numbers
 from hybridvq.training.module import TokenizerTraining, Training, advice
 from hybridvq.training.watch import Watch
 from hybridvq.writing import write_whole
 
+LINE_SECONDS = 30.0  # between two lines of progress
+SHOWN_IMAGES = 4  # held-out ones, beside their reconstructions
 TEST_KEYS = ("test_mse", "test_quantization_loss", "codes_used")
 
 
@@ -124,9 +128,14 @@ class TokenizerRecorder(Recorder):
         result = trainer.strategy.broadcast(result)
         assert result is not None
         self.history.tests.append({"step": trainer.global_step} | {key: result[key] for key in TEST_KEYS})
-        assert trainer.logger is not None
         shown = {"test/mse": result["test_mse"], "test/codes_used": float(result["codes_used"] or 0)}
-        trainer.logger.log_metrics(shown, step=trainer.global_step)
+        log_numbers(trainer.loggers, shown, trainer.global_step)
+        count = len(self.history.tests)
+        # More and more seldom, since pictures take room.
+        if trainer.is_global_zero and (count.bit_count() == 1 or trainer.global_step == self.settings.steps):
+            x = EvalBatches(self.test_batches.images, SHOWN_IMAGES, SHOWN_IMAGES)[0]
+            x_hat = reconstruct(pl_module.best, x)[0]
+            log_images(trainer.loggers, "test/reconstructions", x, x_hat, trainer.global_step)
 
     def conclude(self, module: L.LightningModule) -> None:
         assert isinstance(module, TokenizerTraining)
@@ -160,6 +169,25 @@ class ProgressBar(Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         self.bar.stop()
+
+
+class ProgressLines(Callback):
+    """The same as a line now and then, where there is no terminal, so that a log shows that the run goes on."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began = self.said = time.perf_counter()
+        self.first = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, Training)
+        now, step = time.perf_counter(), trainer.global_step
+        if now - self.said >= LINE_SECONDS:
+            self.said = now
+            left = timedelta(seconds=round((self.steps - step) * (now - self.began) / (step - self.first)))
+            say(f"step {step:,} of {self.steps:,}: {left} left, {pl_module.progress_text()}", error=True)
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -14,20 +14,21 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, TrainingError
 from hybridvq.launch import Processes
-from hybridvq.training.callbacks import ProgressBar, Recorder, WholeCheckpoints
+from hybridvq.training.callbacks import ProgressBar, ProgressLines, Recorder, WholeCheckpoints
 from hybridvq.training.folder import CHECKPOINT, begin, write_model
+from hybridvq.training.loggers import check_loggers, start_loggers
 from hybridvq.training.module import Training
 from hybridvq.training.processes import OneOfSeveral, environment, joined
 
 QUIET = (
-    "does not have many workers",
-    "dataloader is not resumable",  # ours is: StepSampler
+    "dataloader is not resumable",  # ours is: BatchLoader
     "smaller than the logging interval",
     "treespec, LeafSpec",
+    "in eval mode at the start",  # the terms of a loss that only judge
 )
 
 
@@ -40,6 +41,7 @@ def run(
     save: Callable[[Path], object],
     resume: bool,
     progress: bool,
+    device: Device,
 ) -> None:
     """Train `module` from its start, or the last checkpoint in `folder`, to the end, and let `save` write its model.
 
@@ -48,13 +50,14 @@ def run(
     Raises: as `train`.
     """
     first, path = processes.rank == 0, folder / CHECKPOINT
+    check_loggers(module.settings.logger)
     checkpoint = begin(described, folder, resume, first)
     callbacks: list[Callback] = [recorder]
     if processes.world_size > 1:
         begun = checkpoint["global_step"] if checkpoint else 0
         callbacks.append(OneOfSeveral(f"{json.dumps(described)} from step {begun}"))
-    if progress and first and sys.stderr.isatty():
-        callbacks.append(ProgressBar(module.settings.steps))
+    if progress and first:
+        callbacks.append((ProgressBar if sys.stderr.isatty() else ProgressLines)(module.settings.steps))
     finished = checkpoint is not None and recorder.finished(checkpoint)
     with nullcontext() if finished else joined(processes, path):
         if finished:
@@ -62,7 +65,7 @@ def run(
             module.load_state_dict(checkpoint["state_dict"])
             recorder.load_state_dict(checkpoint["callbacks"][recorder.state_key])
         else:
-            fit(module, folder, described, checkpoint, callbacks, processes)
+            fit(module, folder, described, checkpoint, callbacks, processes, device)
         recorder.conclude(module.eval())
         if first:
             write_model(save, folder)
@@ -75,23 +78,27 @@ def fit(
     checkpoint: dict[str, Any] | None,
     callbacks: list[Callback],
     processes: Processes,
+    device: Device,
 ) -> None:
     """Run the steps that are left.
 
     Raises: as `train`.
     """
     first, path = checkpoint["global_step"] if checkpoint else 0, folder / CHECKPOINT
+    place, several = find_device(device), processes.world_size > 1
+    if several and place.index is not None:
+        raise ConfigError(f"device is {device}, but there are {processes.world_size} processes; leave out its number")
     interrupt = signal.getsignal(signal.SIGINT)
     with quiet_lightning():
         trainer = L.Trainer(
             max_steps=module.settings.steps,
-            precision=resolve_precision(module.settings.precision),
-            # Of steps that a killed run logged after its last checkpoint, TensorBoard shows those of the second time.
-            logger=TensorBoardLogger(folder, name="", version="tensorboard", purge_step=first),
+            precision=resolve_precision(module.settings.precision, place),
+            logger=start_loggers(module.settings.logger, folder, first),
             callbacks=callbacks,
             plugins=[WholeCheckpoints(described), environment(processes)],
-            strategy="ddp" if processes.world_size > 1 else "auto",
-            devices=processes.devices,
+            accelerator=place.type,
+            strategy="ddp" if several else "auto",
+            devices=processes.devices if place.index is None or place.type == "cpu" else [place.index],
             num_nodes=processes.num_nodes,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -124,13 +131,14 @@ def seed_everything(seed: int) -> None:
     L.seed_everything(seed, verbose=False)
 
 
-def resolve_precision(precision: str) -> Any:
+def resolve_precision(precision: str, device: Device = "auto") -> Any:
     """`auto` to bf16-mixed where the device multiplies bfloat16 natively, else to 32-true; others as they are."""
     if precision != "auto":
         return precision
-    if torch.cuda.is_available():
+    kind = find_device(device).type
+    if kind == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-    elif torch.backends.mps.is_available():
+    elif kind == "mps":
         native = False
     else:
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -36,7 +36,7 @@ class PriorHistory:
     """What happened in the run of a prior; part of every checkpoint.
 
     Attributes:
-        train_bits: bits a position of each step's batch.
+        train_bits: bits per position of each step's batch.
         tests: step, bits, code_bits and gain_bits a position of each measurement on held-out tokens.
         seconds, timed_steps: as in `History`.
         best_step: the measurement with the fewest bits.

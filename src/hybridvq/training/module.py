@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable
+from itertools import compress
 from typing import Any
 
 import lightning as L
@@ -11,34 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Sampler
 
-from hybridvq.data import Images, Stream, StreamLoader, TrainBatches
+from hybridvq.data import BatchLoader, Images, Stream, StreamLoader, TrainBatches
 from hybridvq.data.batches import own_part
 from hybridvq.distributed import average
 from hybridvq.errors import ConfigError, ModelError, TrainingError
-from hybridvq.quantizers import Codebook, Quantizer, Rate, Tokens
+from hybridvq.losses import BITS, TotalLoss, build_loss
+from hybridvq.quantizers import Codebook, Tokens
 from hybridvq.settings import Schedule, TrainingSettings
 from hybridvq.tokenizer import Tokenizer
 
-TYPICAL, FLOOR = 0.02, 0.001  # MSE of images of 64x64 at 9 bits for 16 pixels; of one of 36 dB, where more is not seen
 ZOOM_STREAM = 2  # of the numbers that follow from the seed; those of the order and of the crops are 0 and 1
-
-
-class StepSampler(Sampler[int]):
-    """The steps from `first` to the last, for a dataset whose items are whole batches.
-
-    Its length is that of the whole run, because Lightning counts the steps before a resume as done.
-    """
-
-    def __init__(self, batches: Sized, first: int) -> None:
-        self.batches, self.first = batches, first
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, len(self.batches)))
 
 
 class Training(L.LightningModule, ABC):
@@ -57,14 +41,26 @@ class Training(L.LightningModule, ABC):
 
 
 class TokenizerTraining(Training):
-    """Minimises the error of reconstruction plus the quantizer's losses with Adam."""
+    """Minimises the loss plus the quantizer's losses with Adam.
+
+    Args:
+        loss: in place of the one that the settings name.
+    """
 
     settings: TrainingSettings
 
-    def __init__(self, tokenizer: Tokenizer, settings: TrainingSettings, images: Images | Stream, seed: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        settings: TrainingSettings,
+        images: Images | Stream,
+        seed: int,
+        loss: TotalLoss | None = None,
+    ) -> None:
         super().__init__()
         self.tokenizer, self.settings, self.images, self.seed = tokenizer, settings, images, seed
-        check_loss(settings, tokenizer.quantizer)
+        self.loss = build_loss(settings.loss) if loss is None else loss
+        self.loss.check(tokenizer.quantizer)
         if settings.shrink > 1 and isinstance(images, Stream):
             raise ConfigError(
                 f"training.shrink is {settings.shrink}, but images of a stream have the size of a crop; set it to 1"
@@ -72,6 +68,8 @@ class TokenizerTraining(Training):
         self.averaged = average_of(tokenizer, settings.average) if settings.average else None
         self.stream_loader: StreamLoader | None = None
         self.stream_positions: list[list[tuple[int, int]]] | None = None
+        self.loss_optimizer: torch.optim.Optimizer | None = None
+        self.loss_state: dict[str, Any] | None = None
         self.last_mse = self.last_quantization = 0.0
         self.last_tokens = Tokens()
 
@@ -82,6 +80,12 @@ class TokenizerTraining(Training):
             return self.tokenizer
         assert isinstance(self.averaged.module, Tokenizer)
         return self.averaged.module
+
+    def on_train_start(self) -> None:
+        """Make the optimizer of what the loss learns, now that its weights are where they stay."""
+        self.loss_optimizer = self.loss.optimizer(self.settings.learning_rate)
+        if self.loss_optimizer and self.loss_state:
+            self.loss_optimizer.load_state_dict(self.loss_state)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         if self.settings.norm_is_frozen(self.global_step):
@@ -97,25 +101,24 @@ class TokenizerTraining(Training):
         x = x.contiguous(memory_format=torch.channels_last)
         result = self.tokenizer(x)
         x_hat = result.x_hat.float()
-        mse = F.mse_loss(x_hat, x)
-        if rate := result.quantized.rate:
-            terms = rate_distortion(x_hat, x, rate) | result.quantized.losses
-        else:
-            reconstruction = mse if self.settings.loss == "mse" else psnr_loss(x_hat, x)
-            terms = {"reconstruction": reconstruction} | result.quantized.losses
-        loss = torch.stack(list(terms.values())).sum()
-        values = [mse.detach(), *(value.detach() for value in terms.values())]
-        error, *shared = average(torch.stack(values))  # of the batch of all processes
-        self.last_mse, self.last_quantization = float(error), float(sum(shared[1:]))
-        self.last_tokens = result.quantized.tokens
+        if self.loss_optimizer:
+            rate = self.settings.learning_rate * self.settings.learning_rate_factor(self.global_step)
+            self.loss.learn(x_hat, x, self.loss_optimizer, rate)
+        errors, losses = self.loss(x_hat, x, result.quantized.rate), result.quantized.losses
+        names, terms = [*errors, *losses], torch.stack([*errors.values(), *losses.values()])
+        bits = [name not in errors or name in BITS for name in names]
+        # Of the batch of all processes.
+        error, *shared = average(torch.cat([F.mse_loss(x_hat, x).detach()[None], terms.detach()])).tolist()
+        self.last_mse, self.last_tokens = error, result.quantized.tokens
+        self.last_quantization = sum(compress(shared, bits))
         if not math.isfinite(sum(shared)):
-            bad = [name for name, value in zip(terms, shared, strict=True) if not torch.isfinite(value)]
+            bad = [name for name, value in zip(names, shared, strict=True) if not math.isfinite(value)]
             raise TrainingError(
                 f"the loss is not finite at step {self.global_step + 1} (its term {', '.join(bad) or 'sum'}); "
                 f"{advice(self.settings)}"
             )
-        self.log_dict({f"train/{name}": value for name, value in zip(["mse", *terms], [error, *shared], strict=True)})
-        return loss
+        self.log_dict({f"train/{name}": value for name, value in zip([*names, "mse"], [*shared, error], strict=True)})
+        return terms.sum()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Forget the moments of codes that were replaced in this step: they belong to other vectors."""
@@ -146,10 +149,14 @@ class TokenizerTraining(Training):
             self.stream_loader = StreamLoader(self.images, size, steps, self.seed, rank, world_size, first, stood)
             return self.stream_loader
         batches = TrainBatches(self.images, size, steps, self.seed, rank, world_size, self.settings.shrink)
-        return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, first))
+        return BatchLoader(batches, first, self.images.workers)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add where the readers of a stream stand: a list of (epoch, examples read) for each process."""
+        """Add where the readers of a stream stand, a list of (epoch, examples read) for each process, and the state of
+        the loss's optimizer.
+        """
+        if self.loss_optimizer:
+            checkpoint["loss_optimizer"] = self.loss_optimizer.state_dict()
         if self.stream_loader is not None:
             positions: list[Any] = [self.stream_loader.positions] * self.trainer.world_size
             if len(positions) > 1:
@@ -162,39 +169,12 @@ class TokenizerTraining(Training):
         Raises:
             ModelError: the run was made by another number of processes.
         """
-        self.stream_positions = checkpoint.get("stream")
+        self.stream_positions, self.loss_state = checkpoint.get("stream"), checkpoint.get("loss_optimizer")
         if self.stream_positions and len(self.stream_positions) != self.trainer.world_size:
             raise ModelError(
                 f"the run reads its stream in {len(self.stream_positions)} processes, not {self.trainer.world_size}; "
                 "resume it on as many devices, or train again into another folder"
             )
-
-
-def psnr_loss(x_hat: Tensor, x: Tensor) -> Tensor:
-    """The mean over images of t log(MSE + e), with t = 0.02 and e = 0.001: minus PSNR, but for scale and e.
-
-    Its gradient is that of the MSE times t / (MSE + e), so an image's error counts by its share of what is there.
-    """
-    return TYPICAL * ((x_hat - x).square().mean((1, 2, 3)) + FLOOR).log().mean()
-
-
-def rate_distortion(x_hat: Tensor, x: Tensor, rate: Rate) -> dict[str, Tensor]:
-    """The mean over images of w (lambda 255^2 MSE + bits per pixel), with the MSE on [0, 1], and the bits aside."""
-    pixels = x.shape[2] * x.shape[3]
-    error = (x_hat - x).square().mean((1, 2, 3)) * 127.5**2
-    return {
-        "reconstruction": (rate.image_weight * rate.distortion_weight * error).mean(),
-        "rate": (rate.image_weight * rate.bits).mean() / pixels,
-        "aside": rate.aside_bits.mean() / pixels,
-    }
-
-
-def check_loss(settings: TrainingSettings, quantizer: Quantizer) -> None:
-    """Raise ConfigError unless the loss reads what the quantizer counts."""
-    if quantizer.counts_bits != (settings.loss == "rate-distortion"):
-        name, wanted = type(quantizer).__name__, "rate-distortion" if quantizer.counts_bits else "mse or psnr"
-        counts = "counts" if quantizer.counts_bits else "does not count"
-        raise ConfigError(f"training.loss is {settings.loss}, but {name} {counts} its bits; use {wanted}")
 
 
 def average_of(tokenizer: Tokenizer, decay: float) -> AveragedModel:

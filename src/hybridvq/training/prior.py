@@ -10,20 +10,22 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from hybridvq.bulk import TokenSet
+from hybridvq.bulk import TokenSet, load_tokens, tokenize
+from hybridvq.data import BatchLoader
+from hybridvq.devices import Device, find_device
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.launch import find_processes
 from hybridvq.priors import TOKENIZER, Prior, StaticPrior, bits_per_position, build_prior, save_prior
-from hybridvq.settings import PriorSettings, PriorTrainingSettings
+from hybridvq.settings import PriorSettings, PriorTrainingSettings, changed
 from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
 from hybridvq.training.callbacks import Recorder
 from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, begin, own, write_model
 from hybridvq.training.history import PriorHistory
-from hybridvq.training.module import StepSampler, Training, advice
+from hybridvq.training.loggers import log_numbers
+from hybridvq.training.module import Training, advice
 from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
 
 EVAL_BATCH = 64
@@ -31,6 +33,48 @@ _DROPOUT = 2  # keeps these random numbers apart from others of the same seed, s
 
 
 def train_prior(
+    model: str | Path,
+    data: str | Path = "photos",
+    out: str | Path = "runs/prior",
+    *,
+    prior: str | PriorSettings = "transformer",
+    options: dict[str, Any] | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    size: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    progress: bool = True,
+    eval_images: int = 2048,
+    device: Device = "auto",
+) -> tuple[Prior, PriorHistory]:
+    """Make the tokens of images and fit a prior to them, as `hybridvq train-prior` does.
+
+    Args:
+        model: a run, a model folder, a bundled tokenizer or a hub id.
+        data: what `hybridvq train --data` takes.
+        out: the folder to write, which keeps the tokens too.
+        prior: a name of `hybridvq.priors.PRIORS`, or all settings.
+        options, steps, batch_size: in place of those of the prior's settings.
+        size: side of the crops, in pixels; if None, as the model was trained.
+        seed, resume, progress, eval_images, device: as of `fit_prior`.
+
+    Raises:
+        ConfigError, ModelError, DataError, TrainingError: as `fit_prior` and `hybridvq.tokenize`.
+    """
+    settings = prior if isinstance(prior, PriorSettings) else PriorSettings(prior)
+    training = changed(settings.training, steps=steps, batch_size=batch_size)
+    settings = changed(settings, options=options, training=training)
+    folders = [Path(out) / "tokens" / split for split in ("train", "test")]
+    for folder in folders:
+        tokenize(model, data, folder, size=size, split=folder.name, device=device)  # type: ignore[arg-type]
+    train_tokens, test_tokens = map(load_tokens, folders)
+    return fit_prior(
+        settings, model, train_tokens, test_tokens, Path(out), seed, resume, progress, eval_images, device=device
+    )
+
+
+def fit_prior(
     settings: PriorSettings,
     model: str | Path,
     train_tokens: TokenSet,
@@ -42,6 +86,7 @@ def train_prior(
     eval_images: int = 2048,
     devices: int | Literal["auto"] | None = None,
     num_nodes: int | None = None,
+    device: Device = "auto",
 ) -> tuple[Prior, PriorHistory]:
     """Train a prior over the tokens of `model`, measuring the first `eval_images` of `test_tokens` on the way.
 
@@ -55,6 +100,7 @@ def train_prior(
         DataError: there are no tokens.
         TrainingError: as in `train`.
     """
+    find_device(device)
     source = model_folder(model)
     for tokens in (train_tokens, test_tokens):
         tokens.check(source)
@@ -88,7 +134,7 @@ def train_prior(
     module = PriorTraining(prior, settings.training, learned, seed)
     recorder = PriorRecorder(settings.training, history, folder / CHECKPOINT, prior, held_out)
     with own(folder, first):
-        run(module, recorder, described, folder, processes, save, resume, progress)
+        run(module, recorder, described, folder, processes, save, resume, progress, device)
     return prior.eval(), history
 
 
@@ -96,11 +142,12 @@ def describe(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, 
     """What a run's weights follow from, as recipe.json has it."""
     manifest = tokens.manifest
     data = {key: manifest.data[key] for key in ("fingerprint", "size")}
-    return asdict(settings) | {"seed": seed, "data": data, "tokenizer": manifest.model["sha256"]}
+    identity = {"seed": seed, "data": data, "tokenizer": manifest.model["sha256"]}
+    return asdict(settings) | {"training": settings.training.identity()} | identity
 
 
 class PriorTraining(Training):
-    """Minimises the negative log-likelihood of tokens, in nats a position, with AdamW."""
+    """Minimises the negative log-likelihood of tokens, in nats per position, with AdamW."""
 
     settings: PriorTrainingSettings
 
@@ -141,14 +188,14 @@ class PriorTraining(Training):
         )
         return self.schedule(optimizer)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> BatchLoader:
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
         size, steps = self.settings.batch_size, self.settings.steps
         batches = TokenBatches(self.tokens, size, steps, self.seed, rank, world_size)
-        return DataLoader(batches, batch_size=None, sampler=StepSampler(batches, self.global_step))
+        return BatchLoader(batches, self.global_step)
 
     def progress_text(self) -> str:
-        return f"{self.last_bits:.3f} bits a position"
+        return f"{self.last_bits:.3f} bits per position"
 
 
 class PriorRecorder(Recorder):
@@ -177,8 +224,7 @@ class PriorRecorder(Recorder):
         result = measure(self.prior, self.held_out) if trainer.is_global_zero else None
         result = trainer.strategy.broadcast(result)
         assert result is not None
-        assert trainer.logger is not None
-        trainer.logger.log_metrics({f"test/{name}": value for name, value in result.items()}, step=step)
+        log_numbers(trainer.loggers, {f"test/{name}": value for name, value in result.items()}, step)
         best = min((test["bits"] for test in history.tests), default=math.inf)
         history.tests.append({"step": step} | result)
         if result["bits"] < best:

@@ -1,15 +1,20 @@
 """Train a tokenizer."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from hybridvq.data import EvalBatches, Images, Stream
+from hybridvq.data import EvalBatches, Images, Stream, open_images
+from hybridvq.devices import Device, find_device
+from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
-from hybridvq.settings import Recipe
-from hybridvq.tokenizer import Tokenizer
+from hybridvq.losses import RECONSTRUCTION, TotalLoss, build_loss
+from hybridvq.recipe import load_recipe
+from hybridvq.settings import DataSettings, Recipe, changed
+from hybridvq.tokenizer import GIVEN, Tokenizer
 from hybridvq.training.callbacks import TokenizerRecorder
 from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, own
@@ -17,43 +22,63 @@ from hybridvq.training.history import History
 from hybridvq.training.module import TokenizerTraining
 from hybridvq.training.watch import Watch
 
+EVAL_BATCH, EVAL_IMAGES = 64, 2048
+
 
 def train(
-    recipe: Recipe,
-    train_images: Images | Stream,
-    test_batches: EvalBatches,
-    folder: Path,
+    recipe: Recipe | str | Path,
+    train_images: Images | Stream | str | Path = "photos",
+    test_batches: EvalBatches | None = None,
+    out: str | Path = "runs/mine",
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
     watch: Literal["off", "warn", "stop"] = "warn",
     devices: int | Literal["auto"] | None = None,
     num_nodes: int | None = None,
+    device: Device = "auto",
     tokenizer: Tokenizer | None = None,
+    loss: nn.Module | None = None,
+    *,
+    size: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
 ) -> tuple[Tokenizer, History]:
     """Train `recipe` on `train_images`, or a stream of them, measuring `test_batches` on the way and at the end.
 
-    Writes into `folder`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/ (safetensors).
+    A recipe may be a name or a YAML file, and the images what `hybridvq train --data` takes: `size` is then the side of
+    the crops, 32 if not given, and the first 2,048 held-out images are measured where no `test_batches` are given.
+    `steps` and `batch_size` replace those of the recipe.
+
+    Writes into `out`: recipe.json, checkpoints/last.ckpt, what the logger writes, such as tensorboard/, and, at the
+    end, model/ (safetensors).
     With `resume`, continues from the checkpoint there, to the very weights an uninterrupted run would have; a run that
     is finished is returned as it is. A `watch` says on stderr when codes collapse, a gain runs away or the loss spikes,
     and may stop the run. A run that fails before its first checkpoint leaves no new folder behind, and while one writes
-    into `folder`, another is refused.
+    into `out`, another is refused.
 
     With several `devices` (auto: all GPUs) or `num_nodes`, as many processes share each batch and come to the weights
     of one, to rounding. torchrun and SLURM start them and tell their number, which need not be repeated; otherwise the
     first one starts the others of its machine, by running the command of this process again. All return the same; only
     the first writes.
 
-    A `tokenizer`, such as one with modules of your own, is trained in place of the one that the recipe describes.
+    `device` is the kind of device, such as cpu or cuda, or for one process also which, such as cuda:1.
+
+    A `tokenizer`, such as one with modules of your own, is trained in place of the one that the recipe describes, and
+    by a `loss` in place of its loss: a module that takes x_hat and x (B, 3, H, W) in [-1, 1] and returns a number, or
+    one for each image, see `hybridvq.losses`.
 
     Raises:
-        ConfigError: the recipe does not fit the images or the devices, `folder` holds a run and `resume` is not set, or
+        ConfigError: the recipe does not fit the images or the devices, `out` holds a run and `resume` is not set, or
             another run is writing there.
         ModelError: `resume` finds a run of another recipe, seed or images, or a checkpoint that cannot be read.
         TrainingError: a loss is not finite, the watch stopped the run, the disk cannot be written, or another process
             stopped (LostProcessError).
         KeyboardInterrupt: Ctrl-C; the message says how to go on.
     """
+    find_device(device)
+    folder, recipe = Path(out), chosen_recipe(recipe, steps, batch_size)
+    train_images, test_batches = open_sides(train_images, test_batches, size)
     processes = find_processes(devices, num_nodes)
     described = describe(recipe, seed, train_images)
     if tokenizer is None:
@@ -61,19 +86,48 @@ def train(
     else:
         described["model"] = tokenizer.config
     tokenizer.check_size(train_images.size)
+    if loss is not None:
+        described["training"]["loss"] = {GIVEN: type(loss).__name__}
     history = History()
-    module = TokenizerTraining(tokenizer, recipe.training, train_images, seed)
+    module = TokenizerTraining(tokenizer, recipe.training, train_images, seed, loss_of(recipe, seed, loss))
     watching = None if watch == "off" else Watch(tokenizer.quantizer.codebook_size)
     recorder = TokenizerRecorder(
         recipe.training, history, folder / CHECKPOINT, test_batches, watching, watch == "stop", recipe.title
     )
     with own(folder, processes.rank == 0):
-        run(module, recorder, described, folder, processes, tokenizer.save_pretrained, resume, progress)
+        run(module, recorder, described, folder, processes, tokenizer.save_pretrained, resume, progress, device)
     return tokenizer, history
 
 
+def chosen_recipe(recipe: Recipe | str | Path, steps: int | None, batch_size: int | None) -> Recipe:
+    """The recipe of that name or file, with other numbers where they are given."""
+    chosen = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe))
+    return replace(chosen, training=changed(chosen.training, steps=steps, batch_size=batch_size))
+
+
+def open_sides(
+    images: Images | Stream | str | Path, test_batches: EvalBatches | None, size: int | None
+) -> tuple[Images | Stream, EvalBatches]:
+    """The training images and the batches of held-out ones, opened where they are only named.
+
+    Raises:
+        ConfigError: a size is given with images that are open, or no batches with a stream.
+        DataError: the images cannot be read.
+    """
+    if isinstance(images, str | Path):
+        data = DataSettings.of(images, size)
+        if test_batches is None:
+            test_batches = EvalBatches(open_images(data.data, "test", size=data.size), EVAL_BATCH, EVAL_IMAGES)
+        return open_images(data.data, "train", size=data.size), test_batches
+    if size is not None and size != images.size:
+        raise ConfigError(f"size is {size}, and the images were opened at {images.size}; leave it out")
+    if test_batches is None:
+        raise ConfigError("test_batches are needed beside images that are open; give an EvalBatches of held-out images")
+    return images, test_batches
+
+
 def build_tokenizer(recipe: Recipe, seed: int, size: int | None = None) -> Tokenizer:
-    """The untrained tokenizer, whose weights follow from the seed, for images of `size` pixels a side.
+    """The untrained tokenizer, whose weights follow from the seed, for images of `size` pixels per side.
 
     Raises:
         ConfigError: the recipe describes none, or the seed is out of range.
@@ -84,10 +138,23 @@ def build_tokenizer(recipe: Recipe, seed: int, size: int | None = None) -> Token
     return tokenizer
 
 
+def loss_of(recipe: Recipe, seed: int, given: nn.Module | None = None) -> TotalLoss:
+    """The `given` loss, or the recipe's, whose first weights follow from the seed.
+
+    Raises:
+        ConfigError: the recipe asks for what there is not.
+    """
+    if given is not None:
+        return TotalLoss({RECONSTRUCTION: given}, title=type(given).__name__)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_loss(recipe.training.loss)
+
+
 def describe(recipe: Recipe, seed: int, images: Images | Stream) -> dict[str, Any]:
     """What a run's weights follow from, as recipe.json has it."""
     data: dict[str, Any] = {"fingerprint": images.fingerprint, "size": images.size}
     if isinstance(images, Stream):
         # The order of a stream depends on these too.
         data |= {"shuffle_buffer": images.shuffle_buffer, "workers": images.workers}
-    return {"model": asdict(recipe.model), "training": asdict(recipe.training), "seed": seed, "data": data}
+    return {"model": asdict(recipe.model), "training": recipe.training.identity(), "seed": seed, "data": data}

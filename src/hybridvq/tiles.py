@@ -10,25 +10,33 @@ the whole image, to the rounding of sums that are taken in another order.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from hybridvq.devices import evaluating
 from hybridvq.errors import ConfigError
-from hybridvq.evaluation import evaluating
 from hybridvq.networks.photo import GDN
-from hybridvq.quantizers import Tokens
-from hybridvq.tokenizer import Tokenizer
+from hybridvq.pixels import Pixels, to_input, to_pixels
+from hybridvq.quantizers import Quantizer, Tokens
 
 TILE_PIXELS = 512  # a side; at width 256 and f = 4 a tile takes about 400 MB of activations
 
 POINTWISE = (nn.ReLU, nn.LeakyReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.BatchNorm2d, nn.Identity, GDN)
 
-Pixels = Image.Image | np.ndarray  # an RGB image, or (H, W, 3) uint8
+
+class Parts(Protocol):
+    """What is read of a `hybridvq.Tokenizer`."""
+
+    encoder: nn.Module
+    quantizer: Quantizer
+    decoder: nn.Module
+    downsampling: int
 
 
 @dataclass(frozen=True)
@@ -125,89 +133,144 @@ def size_of(image: Pixels) -> tuple[int, int]:
     return (image.height, image.width) if isinstance(image, Image.Image) else (image.shape[0], image.shape[1])
 
 
-def grid_of(tokenizer: Tokenizer, height: int, width: int) -> tuple[int, int]:
+def grid_of(tokenizer: Parts, height: int, width: int) -> tuple[int, int]:
     """The positions h, w of an image's grid."""
     f = tokenizer.downsampling
     return math.ceil(height / f), math.ceil(width / f)
 
 
 def cut(image: Pixels, top: int, left: int, bottom: int, right: int) -> np.ndarray:
-    """The pixels of a box, (bottom - top, right - left, 3) uint8."""
+    """The pixels of a box, (bottom - top, right - left, 3)."""
     if isinstance(image, Image.Image):
         return np.asarray(image.crop((left, top, right, bottom)))
     return image[top:bottom, left:right]
 
 
 def gathered(image: Pixels, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The pixels at `rows` and `columns`, which are runs of neighbours, (len(rows), len(columns), 3) uint8."""
+    """The pixels at `rows` and `columns`, which are runs of neighbours, (len(rows), len(columns), 3)."""
     top, left = int(rows.min()), int(columns.min())
     box = cut(image, top, left, int(rows.max()) + 1, int(columns.max()) + 1)
     return box[np.ix_(rows - top, columns - left)]
 
 
-@torch.inference_mode()
+def batches(images: Sequence[Pixels]) -> Iterator[list[Pixels]]:
+    """Neighbours of one size, together as long as they fill no more than a tile."""
+    batch: list[Pixels] = []
+    for image in images:
+        height, width = size_of(image)
+        full = (len(batch) + 1) * height * width > TILE_PIXELS**2
+        if batch and (full or size_of(batch[0]) != (height, width)):
+            yield batch
+            batch = []
+        batch.append(image)
+    if batch:
+        yield batch
+
+
+def tiling(tokenizer: Parts, network: nn.Module, grid: tuple[int, int], tile_pixels: int | None) -> tuple[int, int]:
+    """The side of a tile and how far beyond it `network` sees, in its outputs.
+
+    The whole grid is one tile where it is small, where the network has a layer of unknown reach, and where a position's
+    tokens follow from more than its own vector.
+    """
+    tile, whole = max(1, (tile_pixels or TILE_PIXELS) // tokenizer.downsampling), (max(grid), 0)
+    if max(grid) <= tile or not tokenizer.quantizer.per_position:
+        return whole
+    try:
+        return tile, reach(network)
+    except ConfigError:
+        return whole
+
+
+@torch.no_grad()
 def encode(
-    tokenizer: Tokenizer,
-    image: Pixels,
+    tokenizer: Parts,
+    images: Sequence[Pixels],
     choose: Callable[[Tensor], Tokens] | None = None,
-    tile_pixels: int = TILE_PIXELS,
+    tile_pixels: int | None = None,
 ) -> Tokens:
-    """The tokens of an image of any size, (1, S, h, w) on the CPU, with h and w the sides over f, rounded up.
+    """The tokens of images of one size, whatever it is: (B, S, h, w), with h and w the sides over f, rounded up.
 
     Sides that are not multiples of f are extended by reflection.
 
     Args:
-        tokenizer: it gives codes, and gains on levels or none.
-        choose: the tokens of encoder outputs (1, D, h, w); the quantizer's own if not given.
-        tile_pixels: about how many pixels a side are computed at once.
+        choose: the tokens of encoder outputs (B, D, h, w); the quantizer's own if not given.
+        tile_pixels: about how many pixels per side are computed at once; TILE_PIXELS if not given.
     """
     f = tokenizer.downsampling
-    rows, columns = (reflected(side, f) for side in size_of(image))
+    rows, columns = (reflected(side, f) for side in size_of(images[0]))
     grid = len(rows) // f, len(columns) // f
-    margin, tile = reach(tokenizer.encoder), max(1, tile_pixels // f)
+    tile, margin = tiling(tokenizer, tokenizer.encoder, grid, tile_pixels)
     choose = choose or (lambda z: tokenizer.quantizer(z).tokens)
-    codes: Tensor | None = None
-    gains: Tensor | None = None
-    with evaluating(tokenizer) as device:
+    whole: dict[str, Tensor] = {}
+    with evaluating(tokenizer.encoder, tokenizer.quantizer) as device:
         for y in spans(grid[0], tile, margin):
             for x in spans(grid[1], tile, margin):
-                pixels = gathered(image, rows[y.first * f : y.last * f], columns[x.first * f : x.last * f])
-                z = tokenizer.encoder(to_input(pixels, device))[..., y.kept, x.kept]
-                part = choose(z)
-                assert part.codes is not None
-                if codes is None:
-                    codes = torch.empty(*part.codes.shape[:2], *grid, dtype=torch.long)
-                    gains = None if part.gains is None else torch.empty_like(codes)
-                place = (..., slice(y.start, y.stop), slice(x.start, x.stop))
-                codes[place] = part.codes.cpu()
-                if gains is not None and part.gains is not None:
-                    gains[place] = part.gains.cpu()
-    return Tokens(codes=codes, gains=gains)
+                box = rows[y.first * f : y.last * f], columns[x.first * f : x.last * f]
+                inputs = torch.stack([to_input(gathered(image, *box), device) for image in images])
+                part = choose(tokenizer.encoder(inputs)[..., y.kept, x.kept])
+                if tile >= max(grid):
+                    return part
+                for name, value in parts_of(part).items():
+                    if name not in whole:
+                        whole[name] = value.new_empty(*value.shape[:2], *grid)
+                    whole[name][..., y.start : y.stop, x.start : x.stop] = value
+    return Tokens(**whole)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decode(
-    tokenizer: Tokenizer, tokens: Tokens, height: int, width: int, tile_pixels: int = TILE_PIXELS
+    tokenizer: Parts, tokens: Tokens, height: int, width: int, tile_pixels: int | None = None
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """The image of tokens (1, S, h, w) in pieces: the top, the left, and x_hat (1, 3, ., .) in [-1, 1] of each.
+    """The images of tokens (B, S, h, w) in pieces: the top, the left, and x_hat (B, 3, ., .) in [-1, 1] of each.
 
     Together they cover height x width, from which the padding of `encode` has been cut.
     """
-    f, codes = tokenizer.downsampling, tokens.codes
-    assert codes is not None
-    margin, tile = math.ceil(reach(tokenizer.decoder) / f), max(1, tile_pixels // f)
-    with evaluating(tokenizer) as device:
-        for y in spans(codes.shape[2], tile, margin):
-            for x in spans(codes.shape[3], tile, margin):
-                part = (..., slice(y.first, y.last), slice(x.first, x.last))
-                gains = None if tokens.gains is None else tokens.gains[part].to(device)
-                x_hat = tokenizer.decode(Tokens(codes[part].to(device), gains)).float()
+    f, grid = tokenizer.downsampling, grid_of(tokenizer, height, width)
+    tile, reached = tiling(tokenizer, tokenizer.decoder, grid, tile_pixels)
+    margin = math.ceil(reached / f)
+    with evaluating(tokenizer.quantizer, tokenizer.decoder) as device:
+        for y in spans(grid[0], tile, margin):
+            for x in spans(grid[1], tile, margin):
+                place = (..., slice(y.first, y.last), slice(x.first, x.last))
+                cells = () if tile >= max(grid) else place
+                part = Tokens(**{name: value[cells].to(device) for name, value in parts_of(tokens).items()})
+                x_hat = tokenizer.decoder(tokenizer.quantizer.dequantize(part)).float()
                 top, left = y.start * f, x.start * f
                 bottom, right = min(y.stop * f, height), min(x.stop * f, width)
                 skip_y, skip_x = top - y.first * f, left - x.first * f
                 yield top, left, x_hat[..., skip_y : skip_y + bottom - top, skip_x : skip_x + right - left]
 
 
-def to_input(pixels: np.ndarray, device: torch.device) -> Tensor:
-    """(H, W, 3) uint8 to (1, 3, H, W) in [-1, 1]."""
-    return torch.from_numpy(pixels).to(device).movedim(-1, 0)[None].float() / 127.5 - 1
+def reconstruct(
+    tokenizer: Parts, images: Sequence[Pixels], choose: Callable[[Tensor], Tokens] | None = None
+) -> list[np.ndarray]:
+    """Images of one size through tokens and back, (H, W, 3) of uint8, or of float32 where the image has floats."""
+    height, width = size_of(images[0])
+    tokens = encode(tokenizer, images, choose)
+    kinds = [image.dtype if isinstance(image, np.ndarray) else np.dtype(np.uint8) for image in images]
+    whole = [np.empty((height, width, 3), kind) for kind in kinds]
+    for top, left, x_hat in decode(tokenizer, tokens, height, width):
+        place = slice(top, top + x_hat.shape[2]), slice(left, left + x_hat.shape[3])
+        for i, kind in enumerate(kinds):
+            one = x_hat[i : i + 1]
+            whole[i][place] = to_pixels(one)[0] if kind == np.uint8 else one[0].movedim(0, -1).cpu()
+    return whole
+
+
+def join(batches: Sequence[Tokens]) -> Tokens:
+    """All images of several batches of tokens."""
+    parts = [parts_of(tokens) for tokens in batches]
+    return Tokens(**{name: torch.cat([part[name] for part in parts]) for name in parts[0]})
+
+
+def each(tokens: Tokens) -> list[Tokens]:
+    """The tokens of each image, as a batch of one."""
+    parts = parts_of(tokens)
+    split = {name: value.split(1) for name, value in parts.items()}
+    return [Tokens(**dict(zip(split, one, strict=True))) for one in zip(*split.values(), strict=True)]
+
+
+def parts_of(tokens: Tokens) -> dict[str, Tensor]:
+    """What the tokens hold, by name."""
+    return {name: value for name, value in vars(tokens).items() if value is not None}

@@ -7,8 +7,7 @@ from PIL import Image
 from skimage.data import chelsea
 from torch import nn
 
-from hybridvq import ConfigError, Tokenizer
-from hybridvq.codec import tiles
+from hybridvq import ConfigError, Tokenizer, tiles
 from hybridvq.networks import Decoder, Encoder, build_network
 from hybridvq.quantizers import Tokens
 
@@ -62,7 +61,7 @@ def test_tiles_are_the_whole_image(height, width, f, tile_pixels):
         tile_pixels = 2 * f
     model, pixels = tokenizer(f), photo(height, width)
     z, tokens, x_hat = whole(model, pixels)
-    fixed = tiles.encode(model, pixels, lambda z: Tokens(codes=(z * 2**20).round().long()), tile_pixels)
+    fixed = tiles.encode(model, [pixels], lambda z: Tokens(codes=(z * 2**20).round().long()), tile_pixels)
     torch.testing.assert_close((fixed.codes / 2**20).float(), z, rtol=0, atol=1e-4)
     decoded = put_together(tiles.decode(model, tokens, height, width, tile_pixels), height, width)
     torch.testing.assert_close(decoded, x_hat, rtol=0, atol=1e-5)
@@ -71,7 +70,7 @@ def test_tiles_are_the_whole_image(height, width, f, tile_pixels):
 def test_an_image_of_one_tile_has_the_tokens_of_the_whole():
     model, pixels = tokenizer(4), photo(65, 67)
     _, expected, _ = whole(model, pixels)
-    tokens = tiles.encode(model, pixels)
+    tokens = tiles.encode(model, [pixels])
     assert torch.equal(tokens.codes, expected.codes)
     assert torch.equal(tokens.gains, expected.gains)
 
@@ -123,25 +122,25 @@ def test_reach_counts_the_layers():
 
 def test_a_pillow_image_is_its_array():
     model, pixels = tokenizer(4), photo(50, 70)
-    a = tiles.encode(model, pixels, tile_pixels=16)
-    b = tiles.encode(model, Image.fromarray(pixels), tile_pixels=16)
+    a = tiles.encode(model, [pixels], tile_pixels=16)
+    b = tiles.encode(model, [Image.fromarray(pixels)], tile_pixels=16)
     assert torch.equal(a.codes, b.codes)
 
 
 def test_quantizers_without_gains_and_other_choices():
     model, pixels = tokenizer(4, quantizer="vector", codebook_size=32), photo(30, 41)
-    tokens = tiles.encode(model, pixels, tile_pixels=16)
+    tokens = tiles.encode(model, [pixels], tile_pixels=16)
     differ = tokens.codes != whole(model, pixels)[1].codes
     assert differ.float().mean() < 0.03, "but where a vector lies half-way between two codes"
     assert tokens.gains is None
-    zeros = tiles.encode(model, pixels, lambda z: Tokens(codes=torch.zeros(1, 1, *z.shape[2:]).long()), 16)
+    zeros = tiles.encode(model, [pixels], lambda z: Tokens(codes=torch.zeros(1, 1, *z.shape[2:]).long()), 16)
     assert zeros.codes.shape == tokens.codes.shape
     assert not zeros.codes.any()
 
 
 def test_the_model_is_left_in_the_mode_it_was_in():
     model = tokenizer(4).train()
-    tiles.encode(model, photo(9, 9))
+    tiles.encode(model, [photo(9, 9)])
     assert model.training
 
 
