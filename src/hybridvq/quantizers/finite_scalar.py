@@ -28,7 +28,7 @@ class FiniteScalarQuantizer(Quantizer):
 
     Losses: none. Gradient: straight-through to b_i / floor(L_i / 2).
     Shapes: z, z_hat (B, D, h, w) float32; codes (B, 1, h, w) int64.
-    Rate: log2(K) bits a position before entropy coding.
+    Rate: log2(K) bits per position before entropy coding.
     Source: Mentzer et al. 2023, arXiv:2309.15505, section 3.1 and appendix A.1.
 
     Args:
