@@ -43,6 +43,7 @@ class FiniteScalarQuantizer(Quantizer):
     codebook_size: int
     vectors: Tensor  # (K, n)
     sizes: Tensor  # (n, 1, 1) int64: L
+    strides: Tensor  # (n, 1, 1) int64: the products of the L before
 
     def __init__(self, dim: int, grid: Sequence[int] = (8, 5, 5, 5)) -> None:
         if not grid:
@@ -53,8 +54,9 @@ class FiniteScalarQuantizer(Quantizer):
         super().__init__(dim, None if len(grid) == dim else len(grid))
         self.codebook_size = math.prod(grid)
         sizes = torch.tensor(grid)
-        self.register_buffer("sizes", sizes[:, None, None], persistent=False)
         strides = sizes.cumprod(0) // sizes
+        self.register_buffer("sizes", sizes[:, None, None], persistent=False)
+        self.register_buffer("strides", strides[:, None, None], persistent=False)
         levels = torch.arange(self.codebook_size)[:, None] // strides % sizes
         self.register_buffer("vectors", (levels - sizes // 2) / (sizes // 2), persistent=False)
 
@@ -70,8 +72,7 @@ class FiniteScalarQuantizer(Quantizer):
     def quantize(self, z: Tensor) -> Quantized:
         half = self.sizes // 2
         rounded = (z.detach() * half).round()
-        strides = self.sizes.cumprod(0) // self.sizes
-        codes = ((rounded.long() + half) * strides).sum(1, keepdim=True)
+        codes = ((rounded.long() + half) * self.strides).sum(1, keepdim=True)
         return Quantized(straight_through(z, rounded / half), Tokens(codes=codes))
 
     def read(self, tokens: Tokens) -> Tensor:

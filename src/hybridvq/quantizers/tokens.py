@@ -129,7 +129,7 @@ class Tokens:
         return f"Tokens({', '.join(parts)})"
 
     def float_bits(self) -> float:
-        """Bits a position spends on floats: 32 per coefficient and 32 D per passed-through vector, averaged."""
+        """Bits that a position spends on floats: 32 per coefficient and 32 D per passed-through vector, averaged."""
         share = 1.0 if self.passed is None else self.passed.double().mean().item()
         floats = sum(t.shape[1] for t in (self.gains, self.vectors) if t is not None and t.is_floating_point())
         return FLOAT_BITS * floats * share
