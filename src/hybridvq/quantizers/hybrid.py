@@ -6,10 +6,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError, ShapeError
-from hybridvq.quantizers.base import Quantized, Quantizer, Rate, Tokens, straight_through
+from hybridvq.quantizers.base import Quantized, Quantizer, Rate, Tokens, mean_square, straight_through
 from hybridvq.quantizers.codebook import Codebook
 from hybridvq.quantizers.gaussian import image_generators
 from hybridvq.quantizers.logistic import LogisticMixture, logistic_bits
@@ -77,6 +76,7 @@ class HybridQuantizer(Quantizer):
     """
 
     counts_bits = True
+    takes_maps_only = True
     steps: Tensor  # () int64, training steps seen
 
     def __init__(
@@ -122,15 +122,15 @@ class HybridQuantizer(Quantizer):
         """Whether tokens have codes: there are groups, and they have learned aside for long enough."""
         return self.structure is not None and int(self.steps) >= self.aside_steps
 
-    def forward(self, z: Tensor, step: float | Tensor | None = None) -> Quantized:
+    def forward(self, z: Tensor, step: float | Tensor | None = None, mask: Tensor | None = None) -> Quantized:
         """Quantize z (B, D, h, w), to one step or to one for each image (B,).
 
         The structure networks keep the precision around them in training; all else, and evaluation, is float32.
+        There is no mask.
         """
-        self.check_shape(z)
+        self.check_shape(z, mask)
         mixed = self.training and torch.is_autocast_enabled(z.device.type)
-        with torch.autocast(z.device.type, enabled=False):
-            return self.quantize(z.float(), step, mixed)
+        return self.run(lambda z: self.quantize(z.float(), step, mixed), z)
 
     def quantize(self, z: Tensor, step: float | Tensor | None = None, mixed: bool = False) -> Quantized:
         drawn, noise = self.draw(z) if self.training else (self.step, torch.zeros((), device=z.device))
@@ -148,7 +148,7 @@ class HybridQuantizer(Quantizer):
         codes = guess.codes if guess is not None and coded else None
         tokens = Tokens(codes=codes, coefficients=r.int(), step=steps.flatten())
         losses = {} if guess is None else {"commitment": self.beta * guess.commitment}
-        error = F.mse_loss(z_hat, z.detach())
+        error = mean_square(z_hat, z.detach())
         return Quantized(straight_through(z, z_hat), tokens, losses, error, rate)
 
     def count(self, value: Tensor, steps: Tensor, guess: Guess | None, coded: bool) -> Rate:

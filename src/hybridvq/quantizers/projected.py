@@ -1,10 +1,9 @@
 """The projected latent: a code and how far along it."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError
-from hybridvq.quantizers.base import Quantized, Tokens, straight_through
+from hybridvq.quantizers.base import Quantized, Tokens, mean_square, straight_through
 from hybridvq.quantizers.vector import VectorQuantizer
 
 EPSILON = 1e-6  # the least squared length of a code: one a thousandth long
@@ -50,7 +49,7 @@ class ProjectedQuantizer(VectorQuantizer):
         q = straight_through(z, e)
         a = coefficient(z, q)
         z_hat = a * q
-        losses["projection"] = F.mse_loss(z_hat, e.detach())
+        losses["projection"] = mean_square(z_hat, e.detach())
         return Quantized(z_hat, Tokens(codes=codes, gains=a.detach()), losses)
 
     def read(self, tokens: Tokens) -> Tensor:

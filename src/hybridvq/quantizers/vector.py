@@ -3,10 +3,9 @@
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError
-from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, straight_through
+from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, mean_square, straight_through
 from hybridvq.quantizers.codebook import Codebook
 from hybridvq.ranges import check_weight
 
@@ -30,7 +29,8 @@ class VectorQuantizer(Quantizer):
         beta: weight of the commitment term.
         learn, init, restart_every, decay: how the codes are kept, see `Codebook`. As published: `init="uniform"`,
             `restart_every=0`.
-        code_dim: dimension of the codes, between two 1x1 convolutions; None for D.
+        code_dim: dimension of the code vectors, between two 1x1 convolutions; None for D.
+        normalize, channel_last, sync: see `Quantizer`.
 
     Raises:
         ConfigError: an option has no such value.
@@ -50,12 +50,17 @@ class VectorQuantizer(Quantizer):
         decay: float = 0.99,
         code_dim: int | None = None,
         normalize: bool = False,
+        channel_last: bool = False,
+        sync: bool = True,
     ) -> None:
-        super().__init__(dim, code_dim, normalize)
+        super().__init__(dim, code_dim, normalize, channel_last, sync)
         check_weight("beta", beta)
         self.codebook_size = codebook_size
         self.beta = beta
         self.codebook = Codebook(codebook_size, self.code_dim, learn, init, restart_every, decay)
+
+    def moved(self) -> list[Tensor]:
+        return [*super().moved(), self.codebook.weight]
 
     def quantize(self, z: Tensor) -> Quantized:
         codes, e, losses = self.lookup(z)
@@ -69,9 +74,9 @@ class VectorQuantizer(Quantizer):
         batch, _, height, width = z.shape
         codes = self.codebook.assign(flatten(z)).view(batch, 1, height, width)
         e = self.embed(Tokens(codes=codes))
-        losses = {"commitment": self.beta * F.mse_loss(z, e.detach())}
+        losses = {"commitment": self.beta * mean_square(z, e.detach())}
         if self.codebook.learn == "gradient":
-            losses["codebook"] = F.mse_loss(e, z.detach())
+            losses["codebook"] = mean_square(e, z.detach())
         return codes, e, losses
 
     def embed(self, tokens: Tokens) -> Tensor:
