@@ -51,7 +51,8 @@ def average(x: Tensor, count: int = 1) -> Tensor:
     if not in_several():
         return x
     own = torch.tensor(float(count), device=x.device)
-    summed: Tensor = Sum.apply((x if count else torch.zeros_like(x)) * own / all_reduce(own.clone()))
+    counted = x.where(own > 0, 0)  # still part of the graph, for the backward pass is collective too
+    summed: Tensor = Sum.apply(counted * (own / all_reduce(own.clone())))
     return summed
 
 
