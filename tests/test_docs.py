@@ -132,7 +132,7 @@ def test_the_readme_runs(tmp_path, monkeypatch):
 
 def test_the_layer_page_runs():
     blocks = python_blocks("layer.md")
-    assert len(blocks) == 2
+    assert len(blocks) == 5
     exec("\n".join(blocks), {})
 
 
