@@ -232,21 +232,30 @@ def test_frozen_layers_stand_still(name, way):
         around.train()
         layer(maps(seed))
     assert_same(before, layer.state_dict())
+    assert all(module.training for module in around.modules())
     torch.testing.assert_close(layer(maps(9)).z_hat, layer.eval()(maps(9)).z_hat)
     around.train()
     layer.unfreeze() if way == "freeze" else around.requires_grad_(True) and layer.requires_grad_(True)
     layer(maps())
-    assert layer.training
     if layer.state_dict() and name != "identity":
         assert any(not torch.equal(value, layer.state_dict()[key]) for key, value in before.items())
+
+
+def test_modes_that_others_set():
+    """Lightning restores `training` of each module by itself after it measured."""
+    layer = trained("vector normalized").eval()
+    for module in layer.modules():
+        module.training = True
+    before = state_of(layer)
+    layer(maps())
+    assert layer.codebook.steps == before["codebook.steps"] + 1
 
 
 def test_gradients_pass_a_frozen_layer():
     layer, z = trained("vector", code_dim=None).freeze(), maps(4).requires_grad_()
     v = torch.randn_like(z)
     assert torch.equal(torch.autograd.grad(layer(z).z_hat, z, v)[0], v)
-    assert not layer.training
-    assert not layer.train().codebook.weight.requires_grad
+    assert not layer.codebook.weight.requires_grad
 
 
 # ---- activation checkpointing

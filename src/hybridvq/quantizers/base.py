@@ -143,7 +143,6 @@ class Quantizer(nn.Module, ABC):
     takes_maps_only: bool = False  # whether z must be (B, D, h, w), without a mask
     dtype: torch.dtype = torch.float32  # of what `dequantize` gives
     held: bool = False  # by `freeze`
-    asked: bool = True  # the mode that `train` and `eval` asked for
     __call__: Callable[..., Quantized]
 
     def __init__(
@@ -192,22 +191,18 @@ class Quantizer(nn.Module, ABC):
         """`compute` of z (B, D, h, w), in float32 and as one training step if it is one."""
         kind = torch.float32 if torch.is_autocast_enabled(z.device.type) else z.dtype
         with torch.autocast(z.device.type, enabled=False):
-            result = self._train_on(compute, z) if self.asked and not self.frozen else self._hold(compute, z)
+            result = self._train_on(compute, z) if self.training else compute(z)
         return replace(result, z_hat=result.z_hat.to(kind))
 
     def _train_on(self, compute: Callable[[Tensor], Quantized], z: Tensor) -> Quantized:
-        if not self.training:
-            self.train(self.asked)
         with nullcontext() if self.sync else alone():
-            if not any(all_counts(z.numel(), z.device)):
-                return self._hold(compute, z)
-            return self.replay.step(compute, z, self.moved())
-
-    def _hold(self, compute: Callable[[Tensor], Quantized], z: Tensor) -> Quantized:
-        """`compute` of z in evaluation mode, whatever was asked for."""
-        if self.training:
-            super().train(False)
-        return compute(z)
+            if not self.frozen and any(all_counts(z.numel(), z.device)):
+                return self.replay.step(compute, z, self.moved())
+        self.eval()
+        try:
+            return compute(z)
+        finally:
+            self.train()
 
     def _quantize_map(self, z: Tensor) -> Quantized:
         z = self.in_code_space(z)
@@ -239,11 +234,7 @@ class Quantizer(nn.Module, ABC):
     def requires_grad_(self, requires_grad: bool = True) -> "Quantizer":
         super().requires_grad_(requires_grad)
         self.held = not requires_grad
-        return self.train(self.asked)
-
-    def train(self, mode: bool = True) -> "Quantizer":
-        self.asked = mode
-        return super().train(mode and not self.frozen)
+        return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Quantizer":
         """Move to another device, and stay float32."""

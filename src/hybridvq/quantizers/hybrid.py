@@ -129,8 +129,8 @@ class HybridQuantizer(Quantizer):
         There is no mask.
         """
         self.check_shape(z, mask)
-        mixed = self.training and torch.is_autocast_enabled(z.device.type)
-        return self.run(lambda z: self.quantize(z.float(), step, mixed), z)
+        autocast = torch.is_autocast_enabled(z.device.type)
+        return self.run(lambda z: self.quantize(z.float(), step, self.training and autocast), z)
 
     def quantize(self, z: Tensor, step: float | Tensor | None = None, mixed: bool = False) -> Quantized:
         drawn, noise = self.draw(z) if self.training else (self.step, torch.zeros((), device=z.device))

@@ -24,6 +24,9 @@ class Replay:
         self.seen: deque[tuple[Tensor, list[Tensor]]] = deque(maxlen=REMEMBERED)
         self.replayed = False  # whether any of them came again, so that the next backward pass is about others
 
+    def __reduce__(self) -> tuple[type["Replay"], tuple[()]]:
+        return Replay, ()  # a copy of the layer has computed nothing yet
+
     def step(self, compute: Callable[[Tensor], T], z: Tensor, state: Sequence[Tensor]) -> T:
         """compute(z), which moves the tensors of `state`, or does so again."""
         alike = [(seen, found) for seen, found in self.seen if seen.shape == z.shape] if in_backward() else []
