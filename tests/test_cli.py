@@ -345,12 +345,6 @@ def test_wrong_words(complaint, tmp_path, monkeypatch, words, message):
     assert not list(tmp_path.iterdir())
 
 
-def test_codebooks_larger_than_the_first_batch(complaint, tmp_path):
-    message = complaint(*TRAIN, "--model.options.codebook-size", 1000, "--out", tmp_path / "run")
-    assert "codebook_size is 1000, but the first batch holds only 128 encoder vectors" in message
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize(
     "text",
     [

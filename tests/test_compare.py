@@ -190,11 +190,6 @@ def test_wrong_options_show_before_the_first_run(tmp_path, plan, monkeypatch):
     monkeypatch.setattr(run_module, "train", None)
     out = tmp_path / "out"
     cases = [
-        (
-            replace(plan, overrides=plan.overrides | {"model.options.codebook_size": 513}, first_seed_only=[]),
-            DATA,
-            "holds only 512 encoder",
-        ),
         (replace(plan, overrides=plan.overrides | {"model.options.foo": 1}), DATA, "no option 'foo'"),
         (replace(plan, overrides=plan.overrides | {"model.dimm": 1}), DATA, r"there is no option --model\.dimm"),
         (replace(plan, recipes=["vector", "nope"]), DATA, "no recipe 'nope'"),

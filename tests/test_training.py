@@ -128,17 +128,27 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, monkeypatch):
     assert read_checkpoint(tmp_path)["global_step"] == 5
 
 
-def test_a_run_that_fails_at_once_leaves_nothing(tmp_path):
-    too_many = tiny.recipe()
-    too_many.model.options["codebook_size"] = 1000
-    with pytest.raises(ConfigError, match="codebook_size is 1000, but the first batch holds only 128 encoder vectors"):
-        run(tmp_path / "new", too_many)
+def test_a_run_that_fails_at_once_leaves_nothing(tmp_path, monkeypatch):
+    def fail(*_):
+        raise ConfigError("no")
+
+    monkeypatch.setattr(TokenizerTraining, "training_step", fail)
+    with pytest.raises(ConfigError, match="no"):
+        run(tmp_path / "new")
     assert not (tmp_path / "new").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("keep")
     with pytest.raises(ConfigError):
-        run(tmp_path / "mine", too_many)
+        run(tmp_path / "mine")
     assert (tmp_path / "mine" / "notes").read_text() == "keep"
+
+
+def test_a_codebook_larger_than_the_first_batch_grows(tmp_path):
+    recipe = tiny.recipe()
+    recipe.model.options["codebook_size"] = 300
+    with pytest.warns(UserWarning, match="codebook_size is 300, and the first batch holds only 128 encoder vectors"):
+        tokenizer, _ = run(tmp_path, recipe)
+    assert tokenizer.quantizer.codebook.initialised
 
 
 def test_sizes_that_do_not_divide(tmp_path):

@@ -1,38 +1,59 @@
 """Sums and rows over all processes; what is given, where there is one process.
 
-All of these are collective: every process calls them, in the same order, with tensors of the same shape.
+All of these are collective: every process calls them, in the same order. Each may hold another number of rows or
+positions, also none.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+ALONE = ContextVar("ALONE", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within it this process counts as the only one. Not collective."""
+    before = ALONE.set(True)
+    try:
+        yield
+    finally:
+        ALONE.reset(before)
+
 
 def in_several() -> bool:
     """Whether this is one of several processes."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return not ALONE.get() and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def place() -> tuple[int, int]:
+def rank_and_size() -> tuple[int, int]:
     """The rank of this process and the number of all; not collective."""
     return (dist.get_rank(), dist.get_world_size()) if in_several() else (0, 1)
 
 
-def total(x: Tensor) -> Tensor:
+def all_reduce(x: Tensor) -> Tensor:
     """x summed over all processes, in place."""
     if in_several():
         dist.all_reduce(x)
     return x
 
 
-def average(x: Tensor) -> Tensor:
-    """x averaged over all processes; gradients pass, so that each process has those of all the losses together."""
+def average(x: Tensor, count: int = 1) -> Tensor:
+    """x averaged over all processes, each weighed by its `count`; the x of one that counts 0 does not matter.
+
+    Gradients pass, so that each process has those of all the losses together.
+    """
     if not in_several():
         return x
-    summed: Tensor = Sum.apply(x)
-    return summed / dist.get_world_size()
+    own = torch.tensor(float(count), device=x.device)
+    counted = x.where(own > 0, 0)  # still part of the graph, for the backward pass is collective too
+    summed: Tensor = Sum.apply(counted * (own / all_reduce(own.clone())))
+    return summed
 
 
 class Sum(torch.autograd.Function):
@@ -40,20 +61,32 @@ class Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return total(x.clone(memory_format=torch.contiguous_format))
+        return all_reduce(x.clone(memory_format=torch.contiguous_format))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return total(gradient.clone(memory_format=torch.contiguous_format))
+        return all_reduce(gradient.clone(memory_format=torch.contiguous_format))
 
 
-def gather(x: Tensor) -> Tensor:
+def all_counts(count: int, device: torch.device) -> list[int]:
+    """The `count` of every process, in the order of their ranks."""
+    if not in_several():
+        return [count]
+    counts = [torch.empty((), dtype=torch.long, device=device) for _ in range(dist.get_world_size())]
+    dist.all_gather(counts, torch.tensor(count, device=device))
+    return torch.stack(counts).tolist()
+
+
+def all_gather(x: Tensor) -> Tensor:
     """The rows of x (N, ...) of all processes, in the order of their ranks."""
     if not in_several():
         return x
-    parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.contiguous())
-    return torch.cat(parts)
+    counts = all_counts(len(x), x.device)
+    padded = x.new_zeros(max(counts), *x.shape[1:])
+    padded[: len(x)] = x
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 def of_first(x: Tensor) -> Tensor:
@@ -74,7 +107,7 @@ def agreed(value: str) -> bool:
     return values.count(value) == len(values)
 
 
-def wait() -> None:
+def barrier() -> None:
     """Return when all processes have come here."""
     agreed("")
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybridvq.distributed import average, in_several, place
+from hybridvq.distributed import average, in_several, rank_and_size
 from hybridvq.errors import ConfigError
 
 
@@ -29,7 +29,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         mean = average(values.mean((0, 2, 3)))
         centred = values - mean[:, None, None]
         variance = average(centred.square().mean((0, 2, 3)))
-        self._follow(mean, variance, values.numel() // len(mean) * place()[1])
+        self._follow(mean, variance, values.numel() // len(mean) * rank_and_size()[1])
         scale = self.weight * (variance + self.eps).rsqrt()
         return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 

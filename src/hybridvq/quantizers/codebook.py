@@ -1,5 +1,6 @@
 """K code vectors and how they are kept alive: initialisation, moving averages, restarts."""
 
+import warnings
 from abc import ABC, abstractmethod
 from typing import Literal
 
@@ -7,30 +8,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybridvq.distributed import gather, of_first, total
+from hybridvq.distributed import all_gather, all_reduce, of_first, rank_and_size
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import nearest_code, nearest_direction
 from hybridvq.ranges import LARGEST_STEP, check_count, check_share
 
 KMEANS_ITERATIONS = 10
 SMOOTHING = 1e-5
+REACH = 0.1  # of the way from a code vector in use to an encoder output
 
 
 class CodeVectors(nn.Module, ABC):
     """K vectors of D numbers that are looked up, started from data, and restarted when nobody chooses them.
 
-    Every `restart_every` training steps (0: never) a code that no position has chosen since the last check moves to a
-    randomly drawn encoder output of the current batch; its averages restart with it, and `restarted` names it so that
-    a training loop can clear its optimizer moments.
+    A first batch of fewer than K positions starts as many code vectors; the others are copies of these until the next
+    batches place them. Every `restart_every` training steps (0: never) a code that no position has chosen since the
+    last check gets a vector at, or towards, a randomly drawn encoder output of the current batch; its averages restart
+    with it, and `restarted` names it so that a training loop can clear its optimizer moments.
 
     Statistics are summed over all processes, and random draws depend on the step alone, so every replica holds
-    the same codes and a resumed run draws what an uninterrupted one would.
+    the same vectors and a resumed run draws what an uninterrupted one would.
     """
 
-    weight: Tensor  # (K, D)
+    weight: Tensor  # (K, D), the code vectors
     steps: Tensor  # () int64, training steps seen
-    initialised: Tensor  # () bool
-    recent_counts: Tensor  # (K,) positions that chose each code since the last restart check
+    initialised: Tensor  # () bool, whether each code has had a vector of its own
+    recent_counts: Tensor  # (K,) positions that chose each code since the last restart check; -1 for a mere copy
 
     def __init__(self, size: int, restart_every: int, decay: float, initialised: bool) -> None:
         super().__init__()
@@ -54,7 +57,7 @@ class CodeVectors(nn.Module, ABC):
 
     @torch.no_grad()
     def assign(self, z: Tensor) -> Tensor:
-        """The code of every row of z (N, D), as (N,) int64; in training, also keeps the codes."""
+        """The code of every row of z (N, D), as (N,) int64; in training, also keeps the vectors."""
         if self.training:
             self.prepare(z)
         codes = self.search(z)
@@ -64,26 +67,45 @@ class CodeVectors(nn.Module, ABC):
 
     @torch.no_grad()
     def prepare(self, z: Tensor) -> None:
-        """Before a training step's search: start the codes from z (N, D), or restart the dead ones."""
+        """Before a training step's search: start the vectors from z (N, D), or restart those of dead codes."""
         self.restarted = None
         step = int(self.steps)
         if not self.initialised:
-            self.place(of_first(self.start(gather(z))), torch.ones_like(self.recent_counts, dtype=torch.bool))
-            self.initialised.fill_(True)
+            self._begin(all_gather(z), step)
         elif self.restart_every and step and step % self.restart_every == 0:
             dead = self.recent_counts == 0
             if dead.any():
-                candidates = gather(z)
+                candidates = all_gather(z)
                 draw = torch.randint(len(candidates), (len(dead),), generator=torch.Generator().manual_seed(step))
-                self.place(candidates[draw.to(z.device)], dead)
+                self.place(self.near(candidates[draw.to(z.device)], dead), dead)
                 self.restarted = dead
             self.recent_counts.zero_()
+
+    def _begin(self, z: Tensor, step: int) -> None:
+        """Start from the first batch z (N, D) of all processes, or place what it had no vector for."""
+        if step == 0:
+            self.place(of_first(self.start(z)), torch.ones_like(self.recent_counts, dtype=torch.bool))
+            self.recent_counts[len(z) :] = -1
+            if len(z) < len(self.weight) and rank_and_size()[0] == 0:
+                warnings.warn(
+                    f"codebook_size is {len(self.weight)}, and the first batch holds only {len(z)} encoder vectors to "
+                    "start from; the other codes start from the next batches",
+                    stacklevel=2,
+                )
+        else:
+            missing = (self.recent_counts < 0).nonzero()[: len(z), 0]
+            vectors, where = self.weight.clone(), torch.zeros_like(self.recent_counts, dtype=torch.bool)
+            vectors[missing], where[missing] = draw_rows(z, len(missing), step), True
+            self.place(vectors, where)
+            self.restarted = where
+            self.recent_counts[missing] = 0
+        self.initialised.copy_((self.recent_counts >= 0).all())
 
     @torch.no_grad()
     def observe(self, z: Tensor, codes: Tensor) -> None:
         """After a training step's search: count, and let moving averages follow z (N, D) and its codes (N,)."""
         self.steps += 1
-        counts = total(torch.bincount(codes, minlength=len(self.weight)).to(z.dtype))
+        counts = all_reduce(torch.bincount(codes, minlength=len(self.weight)).to(z.dtype))
         self.recent_counts += counts
         self.follow(z, codes, counts)
 
@@ -93,11 +115,15 @@ class CodeVectors(nn.Module, ABC):
 
     @abstractmethod
     def start(self, z: Tensor) -> Tensor:
-        """First codes (K, D) for data like z (N, D)."""
+        """First vectors (K, D) for data like z (N, D); copies of the first N where N < K."""
 
     @abstractmethod
     def place(self, vectors: Tensor, where: Tensor) -> None:
-        """Replace the codes `where` (K,) bool by rows of `vectors` (K, D), and what is averaged with them."""
+        """Replace the vectors `where` (K,) bool by rows of `vectors` (K, D), and what is averaged with them."""
+
+    def near(self, vectors: Tensor, dead: Tensor) -> Tensor:
+        """Where codes `dead` (K,) bool restart for encoder outputs `vectors` (K, D): at these."""
+        return vectors
 
     @abstractmethod
     def follow(self, z: Tensor, codes: Tensor, counts: Tensor) -> None:
@@ -105,7 +131,7 @@ class CodeVectors(nn.Module, ABC):
 
 
 class Codebook(CodeVectors):
-    r"""Codes for the Euclidean distance, learned by gradient or by exponential moving average.
+    r"""Code vectors for the Euclidean distance, learned by gradient or by exponential moving average.
 
         gradient   e_k is a parameter; the codebook loss ||sg[z] - e_k||^2 moves it
         ema        N_k <- d N_k + (1-d) n_k,   m_k <- d m_k + (1-d) sum z,   e_k <- m_k / N_k
@@ -114,8 +140,12 @@ class Codebook(CodeVectors):
     Initialisation: `uniform`, U(-1/K, 1/K), as published; or `kmeans`, Lloyd's algorithm on the encoder's outputs
     for the first training batch. With `unit`, the vectors are the codes at length 1; rows of z have that length too.
 
+    A moving average restarts at an encoder output. A parameter, which follows its vectors slowly, may have been left
+    far behind by all of them, and a decoder that has never seen such vectors would be thrown; so it restarts a tenth of
+    the way from the nearest vector in use to an encoder output.
+
     Raises:
-        ConfigError: an option has no such value, or `kmeans` finds fewer vectors than codes.
+        ConfigError: an option has no such value.
     """
 
     ema_counts: Tensor  # (K,)
@@ -162,11 +192,17 @@ class Codebook(CodeVectors):
             self.ema_counts.masked_fill_(where, 1.0)
             self.ema_sums.copy_(torch.where(mask, vectors, self.ema_sums))
 
+    def near(self, vectors: Tensor, dead: Tensor) -> Tensor:
+        if self.learn == "ema" or dead.all():
+            return vectors
+        used = self.weight[~dead]
+        return used[nearest_code(vectors, used)].lerp(vectors, REACH)
+
     def follow(self, z: Tensor, codes: Tensor, counts: Tensor) -> None:
         if self.learn == "gradient":
             return
         self.ema_counts.lerp_(counts, 1 - self.decay)
-        self.ema_sums.lerp_(total(sum_by_code(z, codes, len(counts))), 1 - self.decay)
+        self.ema_sums.lerp_(all_reduce(sum_by_code(z, codes, len(counts))), 1 - self.decay)
         n = self.ema_counts.sum()
         smooth = (self.ema_counts + SMOOTHING) / (n + len(counts) * SMOOTHING) * n
         self.weight.copy_(self.ema_sums / smooth[:, None])
@@ -180,9 +216,6 @@ class Directions(CodeVectors):
     One step of power iteration towards the leading eigenvector of sum z z^T, which maximises sum <z, c_k>^2 and so
     minimises the error of these vectors with float gains. They start by the same steps on the first training batch. A
     zero vector has no direction and leaves a code where it is.
-
-    Raises:
-        ConfigError: the first batch holds fewer vectors than codes.
     """
 
     ema_sums: Tensor  # (K, D)
@@ -208,7 +241,7 @@ class Directions(CodeVectors):
 
     def follow(self, z: Tensor, codes: Tensor, counts: Tensor) -> None:
         gains = (z * self(codes)).sum(1, keepdim=True)
-        self.ema_sums.lerp_(total(sum_by_code(gains * z, codes, len(counts))), 1 - self.decay)
+        self.ema_sums.lerp_(all_reduce(sum_by_code(gains * z, codes, len(counts))), 1 - self.decay)
         self.weight.copy_(unit_or(self.ema_sums, self.weight))
 
 
@@ -229,28 +262,16 @@ def sum_by_code(z: Tensor, codes: Tensor, k: int) -> Tensor:
     return z.new_zeros(k, z.shape[1]).index_add_(0, codes, z)
 
 
-def draw_rows(z: Tensor, k: int) -> Tensor:
-    """k different rows of z (N, D), the same ones each time.
-
-    Raises:
-        ConfigError: N < k.
-    """
-    if len(z) < k:
-        raise ConfigError(
-            f"codebook_size is {k}, but the first batch holds only {len(z)} encoder vectors to start the codes from; "
-            "lower codebook_size, or raise batch_size or the image size"
-        )
-    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))
-    return z[order[:k].to(z.device)].clone()
+def draw_rows(z: Tensor, k: int, seed: int = 0) -> Tensor:
+    """k rows of z (N, D), the same ones each time; each differs from those before it until all N are drawn."""
+    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(seed)).to(z.device)
+    return z[order[torch.arange(k, device=z.device) % len(z)]].clone()
 
 
 def kmeans(z: Tensor, k: int, unit: bool = False) -> Tensor:
     """k cluster centres (k, D) of the rows of z (N, D) by Lloyd's algorithm, from a fixed random subset of rows.
 
     A centre that loses all its rows stays where it was. With `unit`, rows and centres have length 1.
-
-    Raises:
-        ConfigError: N < k.
     """
     centres = draw_rows(z, k)
     for _ in range(KMEANS_ITERATIONS):

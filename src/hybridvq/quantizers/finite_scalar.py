@@ -45,13 +45,13 @@ class FiniteScalarQuantizer(Quantizer):
     sizes: Tensor  # (n, 1, 1) int64: L
     strides: Tensor  # (n, 1, 1) int64: the products of the L before
 
-    def __init__(self, dim: int, grid: Sequence[int] = (8, 5, 5, 5)) -> None:
+    def __init__(self, dim: int, grid: Sequence[int] = (8, 5, 5, 5), channel_last: bool = False) -> None:
         if not grid:
             raise ConfigError(f"grid is {list(grid)}; give each number its levels, such as [8, 5, 5, 5]")
         for i, size in enumerate(grid):
             check_count(f"grid[{i}]", size, 3)
         check_count("the product of grid", math.prod(grid))
-        super().__init__(dim, None if len(grid) == dim else len(grid))
+        super().__init__(dim, None if len(grid) == dim else len(grid), channel_last=channel_last)
         self.codebook_size = math.prod(grid)
         sizes = torch.tensor(grid)
         strides = sizes.cumprod(0) // sizes

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hybridvq.distributed import total
+from hybridvq.distributed import all_reduce
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import Quantized, Tokens, straight_through
 from hybridvq.quantizers.projected import coefficient
@@ -63,8 +63,11 @@ class FrequencyQuantizer(VectorQuantizer):
         decay: float = 0.99,
         code_dim: int | None = None,
         normalize: bool = False,
+        channel_last: bool = False,
+        sync: bool = True,
     ) -> None:
-        super().__init__(dim, codebook_size, beta, learn, init, restart_every, decay, code_dim, normalize)
+        plain = (dim, codebook_size, beta, learn, init, restart_every, decay, code_dim, normalize)
+        super().__init__(*plain, channel_last=channel_last, sync=sync)
         check_count("frequent", frequent, 0, codebook_size)
         check_count("warmup_steps", warmup_steps, 0, LARGEST_STEP)
         check_share("table_decay", table_decay)
@@ -102,7 +105,7 @@ class FrequencyQuantizer(VectorQuantizer):
 
     @torch.no_grad()
     def _count(self, codes: Tensor) -> None:
-        counts = total(torch.bincount(codes.flatten(), minlength=self.codebook_size).float())
+        counts = all_reduce(torch.bincount(codes.flatten(), minlength=self.codebook_size).float())
         self.frequencies.lerp_(counts / counts.sum(), 1 - self.table_decay)
 
     def _is_frequent(self) -> Tensor:

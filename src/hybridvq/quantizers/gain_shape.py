@@ -4,10 +4,18 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError
-from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, nearest_code, rotate, straight_through
+from hybridvq.quantizers.base import (
+    Quantized,
+    Quantizer,
+    Tokens,
+    flatten,
+    mean_square,
+    nearest_code,
+    rotate,
+    straight_through,
+)
 from hybridvq.quantizers.codebook import Directions
 from hybridvq.quantizers.levels import GainLevels, PairShares
 from hybridvq.quantizers.space import TokenSpace
@@ -61,6 +69,7 @@ class GainShapeQuantizer(Quantizer):
         gradient: how the decoder's gradient passes the quantizer, copied or rotated from z_hat onto z (see `rotate`).
         normalize: scale z to unit power first (see `UnitPower`), and go with a `beta` of 0; z_hat has that scale too.
         rate_weight: lambda, in squared units of z a bit; with `normalize`, 0.07 is a good first value.
+        channel_last, sync: see `Quantizer`.
 
     Raises:
         ConfigError: an option has no such value.
@@ -83,8 +92,10 @@ class GainShapeQuantizer(Quantizer):
         gradient: Literal["straight-through", "rotation"] = "straight-through",
         normalize: bool = False,
         rate_weight: float = 0.0,
+        channel_last: bool = False,
+        sync: bool = True,
     ) -> None:
-        super().__init__(dim, code_dim, normalize)
+        super().__init__(dim, code_dim, normalize, channel_last, sync)
         if gradient not in ("straight-through", "rotation"):
             raise ConfigError(f"gradient is {gradient!r}; use 'straight-through' or 'rotation'")
         check_count("stages", stages, 1, LARGEST_STAGES)
@@ -112,7 +123,7 @@ class GainShapeQuantizer(Quantizer):
     def quantize(self, z: Tensor) -> Quantized:
         codes, gains, value = self._pursue(flatten(z.detach()))
         value = grid(value, z)
-        losses = {"commitment": self.beta * F.mse_loss(z, value)}
+        losses = {"commitment": self.beta * mean_square(z, value)}
         z_hat = (straight_through if self.gradient == "straight-through" else rotate)(z, value)
         return Quantized(z_hat, Tokens(codes=grid(codes, z), gains=grid(gains, z)), losses)
 
@@ -188,4 +199,4 @@ class GainShapeQuantizer(Quantizer):
 
 def grid(rows: Tensor, like: Tensor) -> Tensor:
     """(B h w, C) to (B, C, h, w) of the batch and size of `like`."""
-    return rows.view(like.shape[0], like.shape[2], like.shape[3], -1).movedim(-1, 1)
+    return rows.view(like.shape[0], like.shape[2], like.shape[3], rows.shape[1]).movedim(-1, 1)

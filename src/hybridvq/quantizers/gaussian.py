@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from hybridvq.distributed import place
-from hybridvq.quantizers.base import Quantized, Quantizer, Tokens
+from hybridvq.distributed import all_counts, rank_and_size
+from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, mean
 from hybridvq.ranges import check_weight
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)  # exp() of anything outside says nothing more and can overflow
@@ -32,20 +32,20 @@ class GaussianQuantizer(Quantizer):
 
     steps: Tensor
 
-    def __init__(self, dim: int, kl_weight: float = 1e-3) -> None:
-        super().__init__(dim)
+    def __init__(self, dim: int, kl_weight: float = 1e-3, channel_last: bool = False, sync: bool = True) -> None:
+        super().__init__(dim, channel_last=channel_last, sync=sync)
         check_weight("kl_weight", kl_weight)
         self.kl_weight = kl_weight
         self.moments = nn.Conv2d(dim, 2 * dim, 1)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def quantize(self, z: Tensor) -> Quantized:
-        mean, log_variance = self.moments(z).chunk(2, dim=1)
+        mu, log_variance = self.moments(z).chunk(2, dim=1)
         log_variance = log_variance.clamp(*LOG_VARIANCE_RANGE)
-        kl = (mean.square() + log_variance.exp() - 1 - log_variance).mean() / 2
-        z_hat = mean
+        kl = mean(mu.square() + log_variance.exp() - 1 - log_variance) / 2
+        z_hat = mu
         if self.training:
-            z_hat = mean + (log_variance / 2).exp() * step_noise(int(self.steps), mean)
+            z_hat = mu + (log_variance / 2).exp() * step_noise(int(self.steps), mu)
             self.steps += 1
         return Quantized(z_hat, Tokens(vectors=z_hat.detach()), {"kl": self.kl_weight * kl})
 
@@ -67,9 +67,8 @@ def image_generators(step: int, like: Tensor) -> Iterator[torch.Generator]:
 
     It is one generator, seeded anew when the next image is asked for.
     """
-    rank, world_size = place()
-    count = len(like)
-    seeds = torch.randint(2**32, (world_size * count,), generator=torch.Generator().manual_seed(step))
+    counts, rank = all_counts(len(like), like.device), rank_and_size()[0]
+    seeds = torch.randint(2**32, (sum(counts),), generator=torch.Generator().manual_seed(step)).split(counts)[rank]
     generator = torch.Generator(device=like.device)
-    for seed in seeds[rank * count : (rank + 1) * count].tolist():
+    for seed in seeds.tolist():
         yield generator.manual_seed(seed)

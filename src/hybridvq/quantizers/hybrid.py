@@ -6,10 +6,9 @@ from typing import Literal, Self
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError, ShapeError
-from hybridvq.quantizers.base import Quantizer, straight_through
+from hybridvq.quantizers.base import Quantizer, mean_square, straight_through
 from hybridvq.quantizers.codebook import Codebook
 from hybridvq.quantizers.gaussian import image_generators
 from hybridvq.quantizers.logistic import LogisticMixture, logistic_bits
@@ -81,6 +80,7 @@ class HybridQuantizer(Quantizer):
 
     per_position = False
     counts_bits = True
+    takes_maps_only = True
     steps: Tensor  # () int64, training steps seen
 
     def __init__(
@@ -133,15 +133,15 @@ class HybridQuantizer(Quantizer):
         self.coded = self.uses_codes
         return super().train(mode)
 
-    def forward(self, z: Tensor, step: float | Tensor | None = None) -> Quantized:
+    def forward(self, z: Tensor, step: float | Tensor | None = None, mask: Tensor | None = None) -> Quantized:
         """Quantize z (B, D, h, w), to one step or to one for each image (B,).
 
         The structure networks keep the precision around them in training; all else, and evaluation, is float32.
+        There is no mask.
         """
-        self.check_shape(z)
-        mixed = self.training and torch.is_autocast_enabled(z.device.type)
-        with torch.autocast(z.device.type, enabled=False):
-            return self.quantize(z.float(), step, mixed)
+        self.check_shape(z, mask)
+        autocast = torch.is_autocast_enabled(z.device.type)
+        return self.run(lambda z: self.quantize(z.float(), step, self.training and autocast), z)
 
     def quantize(self, z: Tensor, step: float | Tensor | None = None, mixed: bool = False) -> Quantized:
         drawn, noise = self.draw(z) if self.training else (self.step, torch.zeros((), device=z.device))
@@ -159,7 +159,7 @@ class HybridQuantizer(Quantizer):
         codes = guess.codes if guess is not None and coded else None
         tokens = Tokens(codes=codes, coefficients=r.int(), step=steps.flatten())
         losses = {} if guess is None else {"commitment": self.beta * guess.commitment}
-        error = F.mse_loss(z_hat, z.detach())
+        error = mean_square(z_hat, z.detach())
         return Quantized(straight_through(z, z_hat), tokens, losses, error, rate, self.codebook_size)
 
     def count(self, value: Tensor, steps: Tensor, guess: Guess | None, coded: bool) -> Rate:

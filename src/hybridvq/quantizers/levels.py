@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hybridvq.distributed import gather, total
+from hybridvq.distributed import all_gather, all_reduce
 
 MIN_SHARE = 1e-3  # of an even share: a level that fewer gains choose is dead
 MIN_COUNT = 1e-6  # below it, an average of counts says nothing any more
@@ -50,7 +50,7 @@ class GainLevels(nn.Module):
         return levels, values
 
     def _start(self, gains: Tensor) -> None:
-        n, ordered = len(self.values), gather(gains).sort().values
+        n, ordered = len(self.values), all_gather(gains).sort().values
         starts = ordered[((torch.arange(n, device=gains.device) + 0.5) / n * len(ordered)).long()]
         self._set(starts, torch.full_like(starts, len(ordered) / n))
         self.initialised.fill_(True)
@@ -62,8 +62,8 @@ class GainLevels(nn.Module):
         While the gains move, a level may overtake its neighbour, so they are sorted after it. Returns the order (L,):
         the number that each level had before.
         """
-        counts = total(torch.bincount(levels, minlength=len(self.values)).to(gains.dtype))
-        sums = total(torch.zeros_like(self.sums).index_add_(0, levels, gains))
+        counts = all_reduce(torch.bincount(levels, minlength=len(self.values)).to(gains.dtype))
+        sums = all_reduce(torch.zeros_like(self.sums).index_add_(0, levels, gains))
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         values, order = torch.where(self.counts > MIN_COUNT, self.sums / self.counts, self.values).sort(stable=True)
@@ -109,7 +109,7 @@ class PairShares(nn.Module):
     def observe(self, codes: Tensor, levels: Tensor) -> None:
         """Count the pairs of one batch, (N,) each."""
         n, k = self.shares.shape[1], self.shares.numel()
-        counts = total(torch.bincount(codes * n + levels, minlength=k).to(self.shares.dtype))
+        counts = all_reduce(torch.bincount(codes * n + levels, minlength=k).to(self.shares.dtype))
         self.shares.lerp_((counts / counts.sum()).view_as(self.shares), 1 - self.decay)
 
     @torch.no_grad()

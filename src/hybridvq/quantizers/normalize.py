@@ -21,7 +21,8 @@ class UnitPower(nn.Module):
     power, dimensions compete for a share of it and none is pulled to zero, where BatchNorm would make all shares equal.
 
     The value is (z - m) / sqrt(p), in training as in evaluation, so that a batch brighter than others keeps its
-    brightness; r and d only give the gradient of the batch's own statistics, which are over all processes.
+    brightness; r and d only give the gradient of the batch's own statistics, which are over the positions of all
+    processes.
     Shapes: z, z' (B, D, h, w).
     Source: Ioffe 2017, arXiv:1702.03275, algorithm 1, with r and d unbounded.
     """
@@ -39,8 +40,9 @@ class UnitPower(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         if not self.training:
             return self._scaled(z, self.mean, self.power)
-        mean = average(z.mean((0, 2, 3)))
-        power = average((z - mean[:, None, None]).square().mean())
+        positions = z.numel() // len(self.mean)
+        mean = average(z.mean((0, 2, 3)), positions)
+        power = average((z - mean[:, None, None]).square().mean(), positions)
         self._follow(mean.detach(), power.detach())
         scale = (self.power + EPSILON).rsqrt()
         r, d = (power.detach() + EPSILON).sqrt() * scale, (mean.detach() - self.mean) * scale

@@ -4,9 +4,8 @@ from dataclasses import replace
 from typing import Literal
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from hybridvq.quantizers.base import Quantized, Tokens, straight_through
+from hybridvq.quantizers.base import Quantized, Tokens, mean_square, straight_through
 from hybridvq.quantizers.space import TokenSpace
 from hybridvq.quantizers.vector import VectorQuantizer
 
@@ -59,15 +58,18 @@ class ProjectedQuantizer(VectorQuantizer):
         decay: float = 0.99,
         code_dim: int | None = None,
         normalize: bool = False,
+        channel_last: bool = False,
+        sync: bool = True,
     ) -> None:
-        super().__init__(dim, codebook_size, beta, learn, init, restart_every, decay, code_dim, normalize)
+        plain = (dim, codebook_size, beta, learn, init, restart_every, decay, code_dim, normalize)
+        super().__init__(*plain, channel_last=channel_last, sync=sync)
 
     def quantize(self, z: Tensor) -> Quantized:
         codes, e, losses = self.lookup(z)
         q = straight_through(z, e)
         a = coefficient(z, q)
         z_hat = a * q
-        losses["projection"] = F.mse_loss(z_hat, e.detach())
+        losses["projection"] = mean_square(z_hat, e.detach())
         return Quantized(z_hat, Tokens(codes=codes, gains=a.detach()), losses)
 
     def read(self, tokens: Tokens) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybridvq.quantizers.base import flatten, straight_through
+from hybridvq.quantizers.base import flatten, mean_square, straight_through
 from hybridvq.quantizers.codebook import Codebook
 from hybridvq.quantizers.levels import PairShares
 
@@ -67,7 +67,7 @@ class Structure(nn.Module):
         with torch.autocast(z.device.type, enabled=mixed):
             mean, log_scale = self.predict(straight_through(y, e))
         mean, log_scale = mean[..., :height, :width].float(), log_scale[..., :height, :width].float()
-        return Guess(codes, mean, log_scale, self.code_bits(codes), F.mse_loss(y, e))
+        return Guess(codes, mean, log_scale, self.code_bits(codes), mean_square(y, e))
 
     def predict(self, e: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and the log scale (B, D, 4h, 4w) that code vectors (B, G d, h, w) stand for."""

@@ -67,13 +67,13 @@ class Tokens:
         gains = None if self.gains is None else self.gains[:, :count]
         return replace(self, codes=self.codes[:, :count], gains=gains)
 
-    def completed(self) -> "Tokens":
+    def completed(self, stages: int = 1) -> "Tokens":
         """The same with int64 codes and levels, and with an axis of stages where codes and gains are (B, h, w)."""
         whole = {}
         for name in self.parts.keys() & {"codes", "gains"}:
             part = self.parts[name]
             part = part if part.is_floating_point() or part.dtype == torch.bool else part.long()
-            whole[name] = part[:, None] if part.ndim == 3 else part
+            whole[name] = part[:, None] if part.ndim == 3 and stages == 1 != part.shape[1] else part
         return replace(self, **whole)
 
     @classmethod

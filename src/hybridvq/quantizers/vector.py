@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.errors import ConfigError
-from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, straight_through
+from hybridvq.quantizers.base import Quantized, Quantizer, Tokens, flatten, mean_square, straight_through
 from hybridvq.quantizers.codebook import Codebook
 from hybridvq.quantizers.space import TokenSpace
 from hybridvq.ranges import check_count, check_weight
@@ -39,7 +39,7 @@ class VectorQuantizer(Quantizer):
         learn, init, restart_every, decay: how the codes are kept, see `Codebook`. As published: `init="uniform"`,
             `restart_every=0`.
         code_dim: dimension of what is quantized, between two 1x1 convolutions; None for D.
-        normalize: scale z to unit power first, see `UnitPower`.
+        normalize, channel_last, sync: see `Quantizer`.
         distance: `euclidean`, or `cosine`.
         heads: S.
         share_codes: whether all heads take codes from one codebook, or each from its own.
@@ -65,8 +65,10 @@ class VectorQuantizer(Quantizer):
         distance: Literal["euclidean", "cosine"] = "euclidean",
         heads: int = 1,
         share_codes: bool = True,
+        channel_last: bool = False,
+        sync: bool = True,
     ) -> None:
-        super().__init__(dim, code_dim, normalize)
+        super().__init__(dim, code_dim, normalize, channel_last, sync)
         check_weight("beta", beta)
         check_count("heads", heads, 1, LARGEST_HEADS)
         if distance not in ("euclidean", "cosine"):
@@ -84,6 +86,9 @@ class VectorQuantizer(Quantizer):
     def in_code_space(self, z: Tensor) -> Tensor:
         z = super().in_code_space(z)
         return z if self.distance == "euclidean" else F.normalize(self.parts(z), dim=2).flatten(1, 2)
+
+    def moved(self) -> list[Tensor]:
+        return [*super().moved(), *(book.weight for book in (self.codebook, *self.further_codebooks))]
 
     def quantize(self, z: Tensor) -> Quantized:
         codes, e, losses = self.lookup(z)
@@ -121,9 +126,9 @@ class VectorQuantizer(Quantizer):
             found = [book.assign(flatten(heads[:, s])) for s, book in enumerate(self.codebooks)]
             codes = torch.stack([k.view(batch, height, width) for k in found], 1)
         e = self.embed(Tokens(codes=codes))
-        losses = {"commitment": self.beta * F.mse_loss(z, e.detach())}
+        losses = {"commitment": self.beta * mean_square(z, e.detach())}
         if self.codebook.learn == "gradient":
-            losses["codebook"] = F.mse_loss(e, z.detach())
+            losses["codebook"] = mean_square(e, z.detach())
         return codes, e, losses
 
     def embed(self, tokens: Tokens) -> Tensor:

@@ -65,7 +65,7 @@ def joined(processes: Processes, checkpoint: Path) -> Iterator[None]:
         try:
             meet(processes)
             yield
-            distributed.wait()
+            distributed.barrier()
         except RuntimeError as error:
             if not of_connection(error):
                 raise

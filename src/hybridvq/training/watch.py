@@ -5,7 +5,7 @@ from statistics import median
 
 from torch import Tensor
 
-from hybridvq.distributed import gather
+from hybridvq.distributed import all_gather
 from hybridvq.metrics import SPIKE_START, SPIKE_WINDOW
 from hybridvq.quantizers import Tokens
 
@@ -87,5 +87,5 @@ class Watch:
 
 def of_all(tokens: Tokens) -> Tokens:
     """What the watch reads of the tokens, of all processes."""
-    codes, gains, passed = (x if x is None else gather(x) for x in (tokens.codes, tokens.gains, tokens.passed))
+    codes, gains, passed = (x if x is None else all_gather(x) for x in (tokens.codes, tokens.gains, tokens.passed))
     return Tokens(codes=codes, gains=gains, passed=passed)
