@@ -174,6 +174,8 @@ def test_dead_codes_restart_from_encoder_outputs(z, learn):
     vq = quantizer(restart_every=3, learn=learn, decay=1 - 1e-7).train()
     with torch.no_grad():
         vq.codebook.weight[:5] = 1e3
+        if learn == "ema":
+            vq.codebook.ema_sums.copy_(vq.codebook.weight)
     for _ in range(3):
         vq(z)
         assert vq.codebook.restarted is None
