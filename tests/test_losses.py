@@ -72,7 +72,7 @@ def test_ms_ssim_of_small_images_has_fewer_scales(pair):
     small, reference = x_hat[..., :16, :16], x[..., :16, :16]
     assert MSSSIM()(small, reference).item() == pytest.approx(1 - ssim(small, reference).mean().item(), abs=0.02)
     assert sum(BETAS) == pytest.approx(1, abs=1e-3)
-    with pytest.raises(ShapeError, match="ms-ssim compares images of 11 pixels a side and more, and these have 8"):
+    with pytest.raises(ShapeError, match="ms-ssim compares images of 11 pixels per side and more, and these have 8"):
         MSSSIM()(x[..., :8, :8], x[..., :8, :8])
 
 
@@ -86,7 +86,7 @@ def test_the_discriminator_is_its_formula(pair):
     hinge = (np.maximum(0, 1 - real).mean() + np.maximum(0, 1 + made).mean()) / 2
     assert term.opponent_loss(x_hat, x).item() == pytest.approx(hinge, rel=1e-5)
     assert term(x_hat, x).item() == pytest.approx(-made.mean(), rel=1e-4)
-    with pytest.raises(ShapeError, match="needs images of 12 pixels a side and more, and these have 8"):
+    with pytest.raises(ShapeError, match="needs images of 12 pixels per side and more, and these have 8"):
         term.opponent_loss(x_hat[..., :8, :8], x[..., :8, :8])
 
 
@@ -155,7 +155,7 @@ def test_a_module_that_returns_no_tensor(tmp_path):
     ("loss", "message"),
     [
         ("lpips", "recipe mine: training.loss is 'lpips'"),
-        ("{mse: 1, discriminator: 1}", "recipe mine: the discriminator needs images of 24 pixels a side and more"),
+        ("{mse: 1, discriminator: 1}", "recipe mine: the discriminator needs images of 24 pixels per side and more"),
         ("rate-distortion", "recipe mine: training.loss is rate-distortion, but VectorQuantizer does not count"),
     ],
 )

@@ -63,8 +63,8 @@ class PatchDiscriminator(nn.Module):
         """
         if (side := min(x.shape[2:])) < self.smallest:
             raise ShapeError(
-                f"the discriminator needs images of {self.smallest} pixels a side and more, and these have {side}; set "
-                "training.loss.discriminator.layers to a smaller number"
+                f"the discriminator needs images of {self.smallest} pixels per side and more, and these have {side}; "
+                "set training.loss.discriminator.layers to a smaller number"
             )
         judged: Tensor = self.layers(x)
         return judged

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from hybridvq.errors import ShapeError
 
 BETAS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # of the scales, the finest first
-WINDOW = 11  # pixels a side of the Gaussian
+WINDOW = 11  # pixels per side of the Gaussian
 
 
 class MSSSIM(nn.Module):
     """1 - MS-SSIM, a mean over images, by torchmetrics: five scales for images of 176 pixels and more.
 
-    Smaller images have fewer scales, of which the smallest is still 11 pixels a side: three at 64 pixels, two at 32.
+    Smaller images have fewer scales, of which the smallest is still 11 pixels per side: three at 64 pixels, two at 32.
     Their exponents are the first of the published ones, divided by their sum. Computed on [0, 1] and in float32.
 
     Source: Wang et al. 2003, "Multiscale structural similarity for image quality assessment".
@@ -45,7 +45,7 @@ def scales(side: int) -> int:
     """
     if side < WINDOW:
         raise ShapeError(
-            f"ms-ssim compares images of {WINDOW} pixels a side and more, and these have {side}; leave it out"
+            f"ms-ssim compares images of {WINDOW} pixels per side and more, and these have {side}; leave it out"
         )
     count = len(BETAS)
     # Each scale halves the side; torchmetrics asks for more than that from three scales on.
