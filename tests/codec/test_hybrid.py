@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from codec import hybrids, models
-from hybridvq import CodecError, CodecSettings, ConfigError
+from hybridvq import CodecError, CodecSettings, ConfigError, DataError
 from hybridvq.cli import main
 from hybridvq.codec import Draw, coefficients, describe, hybrid, layered, load_tables, scales
 from hybridvq.codec.coder import Reader, Writer
@@ -280,6 +280,14 @@ def test_tables_that_do_not_fit_are_refused(codec, tmp_path, name, value):
     replace(codec.tables, scales=replace(hybrids.scales(codec), **{name: value})).save(tmp_path)
     with pytest.raises(CodecError, match=f"scales.{name}"):
         load_tables(tmp_path)
+
+
+def test_a_broken_encoder_is_said_to_be():
+    broken = hybrids.codec()
+    with torch.no_grad():
+        broken.tokenizer.encoder.linear.weight.fill_(torch.nan)
+    with pytest.raises(DataError, match="holds NaN"):
+        broken.compress(noise(8, 8))
 
 
 def test_the_two_grids_agree():

@@ -116,9 +116,11 @@ def encoded(tokenizer: Tokenizer, image: Pixels, tile_pixels: int, device: torch
         for x in tiles.spans(grid[1], tile, margin):
             pixels = tiles.gathered(image, rows[y.first * f : y.last * f], columns[x.first * f : x.last * f])
             part = tokenizer.encoder(to_input(pixels, device)[None]).float()
+            if not part.isfinite().all():
+                raise DataError(
+                    "the encoder's output holds NaN or infinity, which cannot be rounded; check its weights"
+                )
             z[..., y.start : y.stop, x.start : x.stop] = part[..., y.kept, x.kept]
-    if not z.isfinite().all():
-        raise DataError("the encoder's output holds NaN or infinity, which cannot be rounded; check its weights")
     return z
 
 
