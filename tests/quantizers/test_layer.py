@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from hybridvq import ConfigError, ShapeError
+from hybridvq import ConfigError, DataError, ShapeError
 from hybridvq.data.photos import load_photograph
 from hybridvq.quantizers import VectorQuantizer, build_quantizer
 from replicas import in_two
@@ -23,9 +23,11 @@ LAYERS = {
     "projected": ("projected", SMALL),
     "frequency": ("frequency", SMALL | {"frequent": 4, "warmup_steps": 1}),
     "frequency projected": ("frequency", SMALL | {"frequent": 4, "warmup_steps": 1, "rare": "projected"}),
+    "vector cosine heads": ("vector", SMALL | {"distance": "cosine", "heads": 2, "share_codes": False}),
     "gain-shape": ("gain-shape", SMALL | {"levels": 4, "stages": 2, "normalize": True, "code_dim": 3}),
     "gain-shape rate": ("gain-shape", SMALL | {"levels": 4, "rate_weight": 0.1}),
     "gain-shape float": ("gain-shape", SMALL | {"levels": None, "gradient": "rotation"}),
+    "fsq": ("fsq", {"grid": [4, 3]}),
     "gaussian": ("gaussian", {}),
     "identity": ("identity", {"code_dim": 3}),
 }
@@ -208,6 +210,14 @@ def test_masked_positions_count_nowhere(name, channel_last):
     torch.testing.assert_close(masked.dequantize(out.tokens, mask), out.z_hat)
 
 
+def test_padding_may_hold_anything():
+    quantizer, z, mask = trained("vector").eval(), maps(), torch.ones(2, 8, 8, dtype=torch.bool)
+    z[:, :, 5:], mask[:, 5:] = torch.nan, False
+    assert quantizer(z, mask=mask).z_hat.isfinite().all()
+    with pytest.raises(DataError, match="NaN"):
+        quantizer(z)
+
+
 @pytest.mark.parametrize("mask", [torch.ones(2, 8), torch.ones(2, 7, dtype=torch.bool)])
 def test_wrong_masks_are_named(mask):
     with pytest.raises(ShapeError, match=r"mask is (float32|bool) of shape .*; give bool of shape \(2, 8\)"):
@@ -237,7 +247,7 @@ def test_frozen_layers_stand_still(name, way):
     around.train()
     layer.unfreeze() if way == "freeze" else around.requires_grad_(True) and layer.requires_grad_(True)
     layer(maps())
-    if layer.state_dict() and name != "identity":
+    if layer.state_dict() and name not in ("identity", "fsq"):
         assert any(not torch.equal(value, layer.state_dict()[key]) for key, value in before.items())
 
 

@@ -103,11 +103,12 @@ class Quantizer(nn.Module, ABC):
         self.check_shape(z, mask)
         if step is not None:
             raise ConfigError(f"step is {step}, but {type(self).__name__} has no step to round to; leave it out")
-        if not self.training and not torch.compiler.is_compiling() and not z.isfinite().all():
-            raise DataError("z holds NaN or infinity, which have no nearest code; check the encoder and its images")
         z = z.movedim(-1, 1) if self.channel_last else z
         layout = Layout.of(z, mask)
-        result = self.run(self._quantize_map, layout.fold(z))
+        z = layout.fold(z)
+        if not self.training and not torch.compiler.is_compiling() and not z.isfinite().all():
+            raise DataError("z holds NaN or infinity, which have no nearest code; check the encoder and its images")
+        result = self.run(self._quantize_map, z)
         z_hat = layout.unfold(result.z_hat)
         z_hat = z_hat.movedim(1, -1) if self.channel_last else z_hat
         tokens = result.tokens.map(layout.unfold)

@@ -177,7 +177,8 @@ class Codebook(CodeVectors):
 
     @property
     def vectors(self) -> Tensor:
-        return F.normalize(self.weight, dim=1) if self.unit else self.weight
+        # Of a copy, since a backward pass needs what was normalized, and `Replay` moves the weight before it.
+        return F.normalize(self.weight.clone(), dim=1) if self.unit else self.weight
 
     def search(self, z: Tensor) -> Tensor:
         return nearest_direction(z, self.vectors) if self.unit else nearest_code(z, self.weight)
@@ -195,7 +196,7 @@ class Codebook(CodeVectors):
     def near(self, vectors: Tensor, dead: Tensor) -> Tensor:
         if self.learn == "ema" or dead.all():
             return vectors
-        used = self.weight[~dead]
+        used = self.vectors[~dead]
         return used[nearest_code(vectors, used)].lerp(vectors, REACH)
 
     def follow(self, z: Tensor, codes: Tensor, counts: Tensor) -> None:
