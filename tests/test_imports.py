@@ -35,7 +35,7 @@ ALLOWED = {
     "networks": {"errors", "distributed", "ranges"},
     "losses": {"errors", "distributed", "quantizers", "ranges"},
     "writing": {"errors"},
-    "data": {"documents", "errors", "printing", "threads"},
+    "data": {"documents", "errors", "extras", "printing", "threads"},
     "pixels": {"data", "errors"},
     "tiles": {"devices", "errors", "networks", "pixels", "quantizers"},
     "pretrained": set(),

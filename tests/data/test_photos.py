@@ -1,11 +1,12 @@
+import sys
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from hybridvq.data import PHOTOGRAPHS, Images, open_images, photo_files, read_image
-from hybridvq.data.photos import PhotoTiles
-from hybridvq.errors import ConfigError, DataError
+from hybridvq.data.photos import PhotoTiles, load_photograph
+from hybridvq.errors import ConfigError, DataError, MissingExtraError
 
 
 def tile_counts(shapes: list[tuple[int, int]], size: int) -> int:
@@ -114,3 +115,10 @@ def test_a_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(PHOTOGRAPHS, "test", ("dodo",))
     with pytest.raises(DataError, match=r"'dodo' cannot be loaded from scikit-image .no such file.; reinstall"):
         photo_files()
+
+
+@pytest.mark.parametrize("name", ["skimage", "skimage.data"])
+def test_photographs_that_come_with_an_extra(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingExtraError, match=r"this needs skimage, .* pip install 'hybridvq\[train\]'"):
+        load_photograph("chelsea")

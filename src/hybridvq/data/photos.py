@@ -25,6 +25,7 @@ import numpy as np
 
 from hybridvq.data.images import Images, Split, fingerprint
 from hybridvq.errors import ConfigError, DataError
+from hybridvq.extras import lacking, missing
 
 PHOTOGRAPHS: Mapping[Split, tuple[str, ...]] = {
     "train": ("astronaut", "rocket", "hubble_deep_field", "china"),
@@ -93,12 +94,15 @@ def photo_files() -> list[Path]:
 
     Raises:
         DataError: the installed packages no longer ship one.
+        MissingExtraError: they are not installed.
     """
     files = []
     for name in (*PHOTOGRAPHS["train"], *PHOTOGRAPHS["test"]):
         package, folder = ("sklearn", "datasets/images") if name in _FROM_SCIKIT_LEARN else ("skimage", "data")
         spec = find_spec(package)
-        found = sorted(Path(spec.origin).parent.glob(f"{folder}/{name}.*")) if spec and spec.origin else []
+        if spec is None:
+            raise lacking(package)
+        found = sorted(Path(spec.origin).parent.glob(f"{folder}/{name}.*")) if spec.origin else []
         if not found:
             raise _missing(name, "no such file")
         files.append(found[0])
@@ -110,6 +114,7 @@ def load_photograph(name: str) -> np.ndarray:
 
     Raises:
         DataError: the installed packages no longer ship it.
+        MissingExtraError: they are not installed.
     """
     try:
         if name in _FROM_SCIKIT_LEARN:
@@ -121,7 +126,8 @@ def load_photograph(name: str) -> np.ndarray:
         return getattr(skimage.data, name)()
     # Their loaders raise whatever their download tools do once a picture is no longer part of the package.
     except Exception as error:
-        raise _missing(name, type(error).__name__) from None
+        extra = missing(error) if isinstance(error, ModuleNotFoundError) else None
+        raise extra or _missing(name, type(error).__name__) from None
 
 
 def _missing(name: str, reason: str) -> DataError:
