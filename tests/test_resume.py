@@ -64,7 +64,7 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path, processes, name, monkeypatch)
     recipe = tiny.recipe(name)
     _, whole = run(tmp_path / "whole", recipe)
     restarts = len(placed) - 1
-    assert restarts >= 2 or name in ("gaussian", "identity", "hybrid-scalar")
+    assert restarts >= 2 or name in ("fsq", "gaussian", "identity", "hybrid-scalar")
 
     # Once between two checkpoints; the first also before any checkpoint, and again just before the next one.
     for batches, reached in ((3, None), (7, 5), (4, 5)) if name == "vector" else ((7, 5),):

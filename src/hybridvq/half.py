@@ -11,6 +11,7 @@ from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder
 from hybridvq.writing import whole_folder, write_whole
 
 KEPT = ("quantizer.", "space.")  # what tokens stand for stays exact, and is small
+NETWORKS = ("quantizer.structure.encoder.", "quantizer.structure.decoder.")  # but these are large, and not that
 
 
 def save_half(model: str | Path, out: str | Path) -> Path:
@@ -45,6 +46,7 @@ def save_half(model: str | Path, out: str | Path) -> Path:
 
 def rounded(name: str, value: Tensor) -> Tensor:
     """The tensor of that name as it is kept."""
-    if name.startswith(KEPT) or value.ndim < 2 or value.dtype != torch.float32:
+    kept = name.startswith(KEPT) and not name.startswith(NETWORKS)
+    if kept or value.ndim < 2 or value.dtype != torch.float32:
         return value.contiguous()
     return value.half().contiguous()
