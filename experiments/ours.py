@@ -9,13 +9,18 @@ from hybridvq import Codec, CodecSettings
 from hybridvq.codec import describe
 from hybridvq.codec.choose import Chooser
 
+STREAMS = ("stage ", "codes", "coefficients")  # the parts of a file that are not headers
+QUALITIES = (5, 20, 35, 50, 65, 80, 95)  # of a hybrid model
 # lambda over the mean square of the vectors of the first stage; 0 is what the model was trained with
 WEIGHTS = (0.012, 0.006, 0.003, 0.0)
 
 
 def ours(model: str) -> Rival:
-    """A model's curve, with less and less lambda."""
+    """A model's curve, with less and less lambda, or at each quality of a hybrid model."""
     codec = Codec.load(model, "cpu")
+    if codec.is_hybrid:
+        of_quality = {str(quality): CodecSettings(quality=quality) for quality in QUALITIES}
+        return Rival(Path(model).name, f"{Path(model).name}, hybrid", Curve(codec, of_quality), tuple(of_quality))
     unit = Chooser(codec.tokenizer.quantizer, codec.tables, 1, 0, 0.0).power()
     settings = {f"lambda {w * unit:.2g}": CodecSettings(rate_weight=round(w * unit, 6)) for w in WEIGHTS}
     return Rival(Path(model).name, Path(model).name, Curve(codec, settings), tuple(settings))
@@ -31,5 +36,5 @@ class Curve:
         return PhotoCodec(
             lambda pixels: self.codec.compress(pixels, self.settings[name]),
             lambda data: np.array(self.codec.decompress(data).convert("RGB")),
-            lambda data: sum(part.size for part in describe(data) if part.name.startswith("stage ")),
+            lambda data: sum(part.size for part in describe(data) if part.name.startswith(STREAMS)),
         )

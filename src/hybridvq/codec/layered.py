@@ -129,7 +129,7 @@ def describe(data: bytes, name: str = "this file", max_pixels: int = format.MAX_
         ("magic and version", f"{format.MAGIC.decode()} {VERSION}"),
         ("model", header.model.hex()),
         ("tables", header.tables.hex()),
-        ("coding", f"{format.MODES[header.mode]} tables, {header.factor}x{header.factor} pixels a position"),
+        ("coding", f"{format.MODES[header.mode]} tables, {header.factor}x{header.factor} pixels per position"),
         ("colour", f"{header.colour}"),
         ("step", f"{step_of(header.step):.3g}"),
         ("size", f"{header.height}x{header.width} pixels, {h}x{w} positions"),

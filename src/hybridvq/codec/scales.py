@@ -14,7 +14,7 @@ import numpy as np
 
 from hybridvq.codec.integers import LIMIT, SCALE, UNIT_LOG2, layer, relu
 
-COARSER = 4  # positions a side that one group of codes stands for
+COARSER = 4  # positions per side that one group of codes stands for
 CLASSES, CLASS_LOG2 = 64, UNIT_LOG2 - 2  # a class is a quarter of an octave wide
 LOWEST = -5 << UNIT_LOG2  # log2 (s / step) of class 0, in units of 2^-8
 MOST = 63  # the largest |r| that has a symbol of its own
