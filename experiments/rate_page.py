@@ -107,7 +107,7 @@ def points_table(curves: list[dict[str, Any]], similarity_images: int) -> str:
     lines = [
         "## Every point",
         "",
-        "Bits a pixel: all bytes of the files over all pixels, and without their headers (of JPEG every marker "
+        "Bits per pixel: all bytes of the files over all pixels, and without their headers (of JPEG every marker "
         "segment, tables included; of WebP 30 bytes; of AVIF all outside `mdat`; of JPEG XL nothing, whose codestream "
         "has a few bytes of them). PSNR: the mean over images, and that of the mean squared error. MS-SSIM: of RGB, "
         f"the mean over {similarity_images} images, evenly spread. Lambda 0: tokens chosen as the model was trained "
