@@ -7,7 +7,7 @@ import torch
 
 from hybridvq.launch import free_port
 
-TIMEOUT = 420  # a process that lost the one which holds the store may wait for it for torch's 300 seconds
+TIMEOUT = 200
 
 
 def context():
