@@ -7,7 +7,7 @@ import torch
 
 from hybridvq.launch import free_port
 
-TIMEOUT = 200
+TIMEOUT = 300
 
 
 def context():

@@ -58,7 +58,6 @@ def whole(tmp_path_factory):
     return folder
 
 
-@pytest.mark.xfail(strict=False, reason="a process sometimes waits on for one that was killed")
 def test_two_killed_processes_resume_to_the_bit(whole, tmp_path):
     """All die, then one of two, either of them; each time the run goes on from its last checkpoint."""
     killed = -signal.SIGKILL

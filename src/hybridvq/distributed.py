@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 ALONE = ContextVar("ALONE", default=False)
+KEPT: list[Any] = []  # see `keep_group`
 
 
 @contextmanager
@@ -110,6 +111,16 @@ def agreed(value: str) -> bool:
 def barrier() -> None:
     """Return when all processes have come here."""
     agreed("")
+
+
+def keep_group() -> None:
+    """Let no destructor of the processes' group run any more, after one was lost within a backward pass.
+
+    It waits, with Python's lock in its hands, for a thread that may be waiting for that lock to give up the tensors of
+    a sum that no longer comes. Not collective.
+    """
+    if dist.is_available() and dist.is_initialized():
+        KEPT.append(dist.group.WORLD)
 
 
 def leave() -> None:

@@ -66,7 +66,8 @@ def joined(processes: Processes, checkpoint: Path) -> Iterator[None]:
             meet(processes)
             yield
             distributed.barrier()
-        except RuntimeError as error:
+        except BaseException as error:
+            distributed.keep_group()
             if not of_connection(error):
                 raise
             advice = "go on with --resume" if checkpoint.exists() else "no checkpoint was written yet, so start again"
@@ -97,9 +98,9 @@ def meet(processes: Processes) -> None:
         ) from error
 
 
-def of_connection(error: RuntimeError) -> bool:
+def of_connection(error: BaseException) -> bool:
     """Whether a collective failed, rather than this process; gloo tells by plain RuntimeErrors that name its files."""
-    return isinstance(error, dist.DistError) or "gloo/" in str(error)
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
 
 
 def reason(error: Exception) -> str:
