@@ -31,7 +31,7 @@ ALLOWED = {
     "distributed": set(),
     "launch": {"errors"},
     "metrics": set(),
-    "quantizers": {"errors", "distributed", "metrics", "ranges"},
+    "quantizers": {"devices", "errors", "distributed", "metrics", "ranges"},
     "networks": {"errors", "distributed", "ranges"},
     "losses": {"errors", "distributed", "quantizers", "ranges"},
     "writing": {"errors"},

@@ -182,6 +182,30 @@ def tiling(tokenizer: Parts, network: nn.Module, grid: tuple[int, int], tile_pix
         return whole
 
 
+def latents(
+    tokenizer: Parts, images: Sequence[Pixels], tile: int, margin: int, device: torch.device
+) -> Iterator[tuple[Span, Span, Tensor]]:
+    """The encoder's outputs (B, D, ., .) of images of one size, tile by tile, each with its place in the grid.
+
+    Sides that are not multiples of f are extended by reflection.
+    """
+    f = tokenizer.downsampling
+    rows, columns = (reflected(side, f) for side in size_of(images[0]))
+    for y in spans(len(rows) // f, tile, margin):
+        for x in spans(len(columns) // f, tile, margin):
+            box = rows[y.first * f : y.last * f], columns[x.first * f : x.last * f]
+            inputs = torch.stack([to_input(gathered(image, *box), device) for image in images])
+            yield y, x, tokenizer.encoder(inputs)[..., y.kept, x.kept]
+
+
+def shown(y: Span, x: Span, f: int, height: int, width: int) -> tuple[int, int, tuple[slice, slice]]:
+    """The top and the left of a tile in an image, and where that part lies in what was decoded, from `first` on."""
+    top, left = y.start * f, x.start * f
+    skip_y, skip_x = top - y.first * f, left - x.first * f
+    high, wide = min(y.stop * f, height) - top, min(x.stop * f, width) - left
+    return top, left, (slice(skip_y, skip_y + high), slice(skip_x, skip_x + wide))
+
+
 @torch.no_grad()
 def encode(
     tokenizer: Parts,
@@ -197,24 +221,19 @@ def encode(
         choose: the tokens of encoder outputs (B, D, h, w); the quantizer's own if not given.
         tile_pixels: about how many pixels per side are computed at once; TILE_PIXELS if not given.
     """
-    f = tokenizer.downsampling
-    rows, columns = (reflected(side, f) for side in size_of(images[0]))
-    grid = len(rows) // f, len(columns) // f
+    grid = grid_of(tokenizer, *size_of(images[0]))
     tile, margin = tiling(tokenizer, tokenizer.encoder, grid, tile_pixels)
     choose = choose or (lambda z: tokenizer.quantizer(z).tokens)
     whole: dict[str, Tensor] = {}
     with evaluating(tokenizer.encoder, tokenizer.quantizer) as device:
-        for y in spans(grid[0], tile, margin):
-            for x in spans(grid[1], tile, margin):
-                box = rows[y.first * f : y.last * f], columns[x.first * f : x.last * f]
-                inputs = torch.stack([to_input(gathered(image, *box), device) for image in images])
-                part = choose(tokenizer.encoder(inputs)[..., y.kept, x.kept])
-                if tile >= max(grid):
-                    return part
-                for name, value in part.parts.items():
-                    if name not in whole:
-                        whole[name] = value.new_empty(*value.shape[:2], *grid)
-                    whole[name][..., y.start : y.stop, x.start : x.stop] = value
+        for y, x, z in latents(tokenizer, images, tile, margin, device):
+            part = choose(z)
+            if tile >= max(grid):
+                return part
+            for name, value in part.parts.items():
+                if name not in whole:
+                    whole[name] = value.new_empty(*value.shape[:2], *grid)
+                whole[name][..., y.start : y.stop, x.start : x.stop] = value
     return Tokens(**whole)
 
 
@@ -236,10 +255,8 @@ def decode(
                 cells = () if tile >= max(grid) else place
                 part = tokens.map(lambda value, cells=cells: value[cells].to(device))  # type: ignore[misc]
                 x_hat = tokenizer.decoder(tokenizer.quantizer.dequantize(part)).float()
-                top, left = y.start * f, x.start * f
-                bottom, right = min(y.stop * f, height), min(x.stop * f, width)
-                skip_y, skip_x = top - y.first * f, left - x.first * f
-                yield top, left, x_hat[..., skip_y : skip_y + bottom - top, skip_x : skip_x + right - left]
+                top, left, part_of = shown(y, x, f, height, width)
+                yield top, left, x_hat[..., *part_of]
 
 
 def reconstruct(

@@ -24,7 +24,7 @@ from hybridvq.codec.scales import COARSER, ScaleTables, step_of
 from hybridvq.codec.tables import Tables
 from hybridvq.devices import evaluating
 from hybridvq.errors import DataError
-from hybridvq.pixels import Pixels, to_input
+from hybridvq.pixels import Pixels
 from hybridvq.quantizers.structure import Structure
 from hybridvq.ranges import SEED, Range, check_numbers, number
 from hybridvq.tokenizer import Tokenizer
@@ -95,32 +95,22 @@ class Rounding:
 @torch.inference_mode()
 def encode(tokenizer: Tokenizer, tables: Tables, image: Pixels, tile_pixels: int = tiles.TILE_PIXELS) -> Latent:
     """The codes of an image of any size, and what they leave of z."""
+    structure, tile = structure_of(tokenizer.quantizer), tile_pixels // tokenizer.downsampling
     with evaluating(tokenizer) as device:
-        z = encoded(tokenizer, image, tile_pixels, device)
-        codes = codes_of(structure_of(tokenizer.quantizer), z, tile_pixels // tokenizer.downsampling, device)
-        size = (z.shape[2], z.shape[3])
-        for y, x, mean in means(
-            structure_of(tokenizer.quantizer), codes, size, tile_pixels // tokenizer.downsampling, 0, device
-        ):
+        z = encoded(tokenizer, image, tile, device)
+        codes = codes_of(structure, z, tile, device)
+        for y, x, mean in means(structure, codes, (z.shape[2], z.shape[3]), tile, 0, device):
             z[..., y.start : y.stop, x.start : x.stop] -= mean.cpu()
     return Latent(codes[0].numpy(), z[0].numpy(), tables)
 
 
-def encoded(tokenizer: Tokenizer, image: Pixels, tile_pixels: int, device: torch.device) -> Tensor:
+def encoded(tokenizer: Tokenizer, image: Pixels, tile: int, device: torch.device) -> Tensor:
     """z (1, D, h, w) of an image, whose sides are extended by reflection to multiples of f."""
-    f = tokenizer.downsampling
-    rows, columns = (tiles.reflected(side, f) for side in tiles.size_of(image))
-    grid, margin, tile = (len(rows) // f, len(columns) // f), tiles.reach(tokenizer.encoder), max(1, tile_pixels // f)
-    z = torch.empty(1, tokenizer.dim, *grid)
-    for y in tiles.spans(grid[0], tile, margin):
-        for x in tiles.spans(grid[1], tile, margin):
-            pixels = tiles.gathered(image, rows[y.first * f : y.last * f], columns[x.first * f : x.last * f])
-            part = tokenizer.encoder(to_input(pixels, device)[None]).float()
-            if not part.isfinite().all():
-                raise DataError(
-                    "the encoder's output holds NaN or infinity, which cannot be rounded; check its weights"
-                )
-            z[..., y.start : y.stop, x.start : x.stop] = part[..., y.kept, x.kept]
+    z = torch.empty(1, tokenizer.dim, *tiles.grid_of(tokenizer, *tiles.size_of(image)))
+    for y, x, part in tiles.latents(tokenizer, [image], max(1, tile), tiles.reach(tokenizer.encoder), device):
+        if not part.isfinite().all():
+            raise DataError("the encoder's output holds NaN or infinity, which cannot be rounded; check its weights")
+        z[..., y.start : y.stop, x.start : x.stop] = part
     return z
 
 
@@ -213,7 +203,5 @@ def pieces(
                 part = torch.from_numpy(layers.rest[:, y.first : y.last, x.first : x.last].astype(np.float32))
                 z_hat = mean + part[None].to(device) * layers.unit
             x_hat = tokenizer.decoder(z_hat).float()
-            top, left = y.start * f, x.start * f
-            skip_y, skip_x = top - y.first * f, left - x.first * f
-            bottom, right = min(y.stop * f, height) - top, min(x.stop * f, width) - left
-            yield top, left, x_hat[..., skip_y : skip_y + bottom, skip_x : skip_x + right]
+            top, left, part_of = tiles.shown(y, x, f, height, width)
+            yield top, left, x_hat[..., *part_of]

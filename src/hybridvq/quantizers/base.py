@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hybridvq.devices import evaluating
 from hybridvq.distributed import all_counts, alone
 from hybridvq.errors import ConfigError, DataError, ShapeError
 from hybridvq.quantizers.layout import Layout
@@ -125,11 +126,8 @@ class Quantizer(nn.Module, ABC):
         with nullcontext() if self.sync else alone():
             if not self.frozen and any(all_counts(z.numel(), z.device)):
                 return self.replay.step(compute, z, self.moved())
-        self.eval()
-        try:
+        with evaluating(self):
             return compute(z)
-        finally:
-            self.train()
 
     def _quantize_map(self, z: Tensor) -> Quantized:
         z = self.in_code_space(z)
