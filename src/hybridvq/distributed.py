@@ -44,16 +44,20 @@ def all_reduce(x: Tensor) -> Tensor:
     return x
 
 
-def average(x: Tensor, count: int = 1) -> Tensor:
-    """x averaged over all processes, each weighed by its `count`; the x of one that counts 0 does not matter.
+def average(x: Tensor, count: int | None = None) -> Tensor:
+    """x averaged over all processes, alike or each by its `count`; the x of one that counts 0 does not matter.
 
     Gradients pass, so that each process has those of all the losses together.
     """
     if not in_several():
         return x
-    own = torch.tensor(float(count), device=x.device)
-    counted = x.where(own > 0, 0)  # still part of the graph, for the backward pass is collective too
-    summed: Tensor = Sum.apply(counted * (own / all_reduce(own.clone())))
+    if count is None:
+        share = torch.ones((), device=x.device) / dist.get_world_size()
+    else:
+        own = torch.tensor(float(count), device=x.device)
+        x = x.where(own > 0, 0)  # still part of the graph, for the backward pass is collective too
+        share = own / all_reduce(own.clone())
+    summed: Tensor = Sum.apply(x * share)
     return summed
 
 

@@ -1,5 +1,6 @@
 """The numbers that settings may be: stated beside each setting, checked where its value comes in."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
@@ -50,6 +51,13 @@ def check_numbers(settings: Any, prefix: str = "") -> None:
         value = getattr(settings, f.name)
         if "limits" in f.metadata and not (value is None and f.default is None):
             f.metadata["limits"].check(prefix + f.name, value)
+
+
+def check_options(what: str, options: Iterable[str], takes: Sequence[str]) -> None:
+    """Raise ConfigError, which says what is taken, if there is another option."""
+    for key in options:
+        if key not in takes:
+            raise ConfigError(f"{what} has no option {key!r}; it takes {', '.join(takes) or 'no options'}")
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT) -> None:

@@ -45,7 +45,9 @@ def all_rounded(codec, latent, byte):
 def test_tokens_come_back_exactly(codec, size, byte, mode):
     latent = hybrids.latent(codec, noise(*size))
     header = layered.layered_header(codec.tables, *size, 8, byte, mode=mode)
-    header, codes, streams = layered.read(layered.write(header, latent.streams(byte, mode)))
+    header, codes, streams = layered.read(
+        layered.write(header, [latent.code_stream(mode), *latent.coefficient_streams(byte)])
+    )
     layers = hybrid.decode(header, codes, streams, codec.tables)
     np.testing.assert_array_equal(layers.codes, latent.codes)
     np.testing.assert_array_equal(layers.rest, all_rounded(codec, latent, byte)[0])
@@ -84,7 +86,7 @@ def test_bytes_are_near_the_ideal_of_the_tables(codec):
     latent = hybrids.latent(codec, noise(256, 255))
     r, classes = all_rounded(codec, latent, 60)
     ideal = coefficients.ideal_bits(r, classes, hybrids.scales(codec))
-    assert 8 * sum(map(len, latent.streams(60, 1)[1:])) == pytest.approx(ideal, rel=0.01)
+    assert 8 * sum(map(len, latent.coefficient_streams(60))) == pytest.approx(ideal, rel=0.01)
 
 
 def test_escaped_coefficients_come_back(codec):

@@ -5,7 +5,6 @@ image ──Codec.compress──► .hvq ──Codec.decompress──► image, 
 codes, levels ──TokenCoder(tables)──► [stream] ──write──► bytes ──read──► [stream] ──TokenCoder(tables)──► codes, levels
 
 image.py      `Codec`, `compress`, `decompress`
-tiles.py      images of any size to tokens and back, a tile at a time
 choose.py     tokens that cost less than the nearest
 targets.py    the setting that meets a size or a quality
 files.py      image files to `.hvq` files and back

@@ -4,7 +4,7 @@ The contextual tables are a small network, trained by gradient descent on the bi
 Floats end here: what is coded with is what the rounding left.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import log
 
@@ -157,19 +157,27 @@ def fit_stage(pool: Pool, stage: int, space: TokenSpace, width: int, steps: int,
         torch.manual_seed(seed)
         network = ContextNetwork(features, width, k, rows)
     draw = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / WARMUP, 1) * (1 - i / steps))
-    for _ in range(steps):
+
+    def loss() -> Tensor:
         positions = torch.randint(len(own), (POSITIONS,), generator=draw)
         level, code = own[positions] // k, own[positions] % k
         level_logits, code_logits = network(pool.around(stage, positions), level)
-        loss = F.cross_entropy(level_logits * log(2), level) + F.cross_entropy(code_logits * log(2), code)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+        return F.cross_entropy(level_logits * log(2), level) + F.cross_entropy(code_logits * log(2), code)
+
+    descend(network, loss, steps, LEARNING_RATE)
     shares = torch.bincount(own, minlength=rows * k).view(-1, k) + 1
     return rounded(network, shares, *code_vectors(space, stage))
+
+
+def descend(network: nn.Module, loss: Callable[[], Tensor], steps: int, learning_rate: float) -> None:
+    """So many steps of Adam on `loss`, which draws what it is measured on; the rate rises at first, and falls to 0."""
+    optimizer = torch.optim.Adam(network.parameters(), learning_rate)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / WARMUP, 1) * (1 - i / steps))
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+        schedule.step()
 
 
 def pair_features(space: TokenSpace, stage: int) -> Tensor:
@@ -218,4 +226,4 @@ def rounded(network: ContextNetwork, shares: Tensor, vectors: np.ndarray, gains:
 
 def to_int16(values: Tensor, unit: int) -> np.ndarray:
     """Multiples of 1 / unit, limited to what int16 holds."""
-    return np.ascontiguousarray((values.double() * unit).round().clamp(-LIMIT, LIMIT).numpy().astype(np.int16))
+    return np.ascontiguousarray((values.double() * unit).round().clamp(-LIMIT, LIMIT).cpu().numpy().astype(np.int16))

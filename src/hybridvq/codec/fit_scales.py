@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hybridvq.codec.coefficients import RATE_WEIGHT, round_to_steps, thresholds
-from hybridvq.codec.fit import rectified, to_int16
-from hybridvq.codec.integers import SCALE, UNIT_LOG2, WEIGHT_LOG2
+from hybridvq.codec.fit import STEPS, UNIT, descend, rectified, rms, to_int16
+from hybridvq.codec.hybrid import structure_of
+from hybridvq.codec.integers import SCALE, WEIGHT_LOG2
 from hybridvq.codec.scales import (
     CLASS_LOG2,
     CLASSES,
@@ -24,22 +25,19 @@ from hybridvq.codec.scales import (
     step_of,
 )
 from hybridvq.data import EvalBatches
-from hybridvq.quantizers import HybridQuantizer, Quantizer
+from hybridvq.devices import evaluating
+from hybridvq.quantizers import Quantizer
 from hybridvq.quantizers.logistic import logistic_bits
-from hybridvq.quantizers.structure import Structure
 from hybridvq.tokenizer import Tokenizer
 
 INNER, WIDTH = 64, 96  # A and H
-STEPS = 2000
 POSITIONS = 256  # coarse ones of a training step, about
 LEARNING_RATE = 3e-3
-WARMUP = 50
 LOG2_STEPS = (-2.25, 2.0)  # of the steps that the tables serve best
 LADDER = 6  # steps between at which coefficients are counted
 PRIOR = 500.0  # counts that a logistic distribution is worth in each class
 SILENT = 0.998  # a class with more zeros than this is not coded
 GROUPS = 4
-UNIT = 1 << UNIT_LOG2
 
 Sample = tuple[Tensor, Tensor]
 """codes (B, G, h, w) int64 of some images, and what is left of z once their mean is taken away, (B, D, <=4h, <=4w)."""
@@ -52,7 +50,7 @@ class ScaleNetwork(nn.Module):
         """`vectors`: (K, d) of each group; `log2_scales`: (D,), where the scales start."""
         super().__init__()
         dim = len(log2_scales)
-        scaled = torch.stack([v / v.square().mean().sqrt().clamp(min=1e-12) for v in vectors])  # (G, K, d)
+        scaled = torch.stack([v / rms(v) for v in vectors])  # (G, K, d)
         mix = torch.randn(len(vectors), scaled.shape[2], inner) / math.sqrt(len(vectors) * scaled.shape[2])
         self.embeddings = nn.Parameter(scaled @ mix)
         self.embedding_bias = nn.Parameter(torch.zeros(inner))
@@ -73,17 +71,11 @@ class ScaleNetwork(nn.Module):
 @torch.inference_mode()
 def samples_of(tokenizer: Tokenizer, batches: EvalBatches) -> Iterator[Sample]:
     """What a hybrid model makes of images, half of the precision kept."""
-    for number in range(len(batches)):
-        z = tokenizer.encoder(batches[number])
-        guess = structure_of(tokenizer.quantizer)(z, False)
-        yield guess.codes, (z - guess.mean).half()
-
-
-def structure_of(quantizer: Quantizer) -> Structure:
-    """The structure of a hybrid quantizer."""
-    assert isinstance(quantizer, HybridQuantizer)
-    assert quantizer.structure is not None
-    return quantizer.structure
+    with evaluating(tokenizer) as device:
+        for number in range(len(batches)):
+            z = tokenizer.encoder(batches[number].to(device))
+            guess = structure_of(tokenizer.quantizer)(z, False)
+            yield guess.codes.cpu(), (z - guess.mean).half().cpu()
 
 
 def fit_scales(
@@ -99,32 +91,26 @@ def fit_scales(
         width: H.
     """
     structure, rests = structure_of(quantizer), [rest for _, rest in samples]
-    vectors = [structure.vectors(group) for group in range(len(structure.codebooks))]
+    vectors = [structure.vectors(group).cpu() for group in range(len(structure.codebooks))]
     log2_scales = torch.stack([r.float().abs().mean((0, 2, 3)) for r in rests]).mean(0).clamp(min=2.0**-6).log2() - 0.5
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = ScaleNetwork(vectors, log2_scales, INNER, width)
-    descend(network, samples, steps, seed)
+    draw = torch.Generator().manual_seed(seed)
+    descend(network, lambda: cost(network, samples, draw), steps, LEARNING_RATE)
     return calibrate(rounded(network), samples)
 
 
-def descend(network: ScaleNetwork, samples: Sequence[Sample], steps: int, seed: int) -> None:
-    draw = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / WARMUP, 1) * (1 - i / steps))
-    for _ in range(steps):
-        codes, rest = samples[int(torch.randint(len(samples), (), generator=draw))]
-        count = max(1, POSITIONS // codes[0, 0].numel())
-        rows = torch.randint(len(codes), (min(count, len(codes)),), generator=draw)
-        codes, rest = codes[rows], rest[rows].float()
-        step = torch.empty(len(rows), 1, 1, 1).uniform_(*LOG2_STEPS, generator=draw).exp2()
-        log_scale = network(codes)[..., : rest.shape[2], : rest.shape[3]] * math.log(2)
-        noise = torch.rand(rest.shape, generator=draw) - 0.5
-        loss = logistic_bits(rest + noise * step, step, torch.zeros(()), log_scale).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
+def cost(network: ScaleNetwork, samples: Sequence[Sample], draw: torch.Generator) -> Tensor:
+    """Bits per coefficient of some of the samples at a step that is drawn for each."""
+    codes, rest = samples[int(torch.randint(len(samples), (), generator=draw))]
+    count = max(1, POSITIONS // codes[0, 0].numel())
+    rows = torch.randint(len(codes), (min(count, len(codes)),), generator=draw)
+    codes, rest = codes[rows], rest[rows].float()
+    step = torch.empty(len(rows), 1, 1, 1).uniform_(*LOG2_STEPS, generator=draw).exp2()
+    log_scale = network(codes)[..., : rest.shape[2], : rest.shape[3]] * math.log(2)
+    noise = torch.rand(rest.shape, generator=draw) - 0.5
+    return logistic_bits(rest + noise * step, step, torch.zeros(()), log_scale).mean()
 
 
 def rounded(network: ScaleNetwork) -> ScaleTables:

@@ -301,11 +301,16 @@ def check_fields(header: Header, sizes: Sequence[int] | None, max_pixels: int, n
             "that are allowed; if you trust it, raise max_pixels"
         )
     symbols = [n for n in (header.codebook_size, len(kept_levels(levels or 1, header.gain_step))) if n > 1]
-    least = h * w * sum(map(least_bits, symbols)) / 8 - FLUSH_BYTES
-    most = h * w * len(symbols) * SYMBOL_BYTES + FLUSH_BYTES
+    least, most = stream_bounds(h * w, symbols)
     for size in sizes or ():
         if not least <= size <= most:
             raise CodecError(f"{name} has a stream of {size} bytes for {h}x{w} positions, which no image needs")
+
+
+def stream_bounds(positions: int, symbols: Sequence[int]) -> tuple[float, int]:
+    """The fewest and the most bytes of a stream that has at each position one of each number of symbols."""
+    least = positions * sum(map(least_bits, symbols)) / 8 - FLUSH_BYTES
+    return least, positions * len(symbols) * SYMBOL_BYTES + FLUSH_BYTES
 
 
 def most_waves(max_pixels: int) -> int:

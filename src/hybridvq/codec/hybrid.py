@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from hybridvq import tiles
 from hybridvq.codec import coefficients
 from hybridvq.codec.coder import TokenCoder
-from hybridvq.codec.fit_scales import structure_of
 from hybridvq.codec.integers import UNIT_LOG2
 from hybridvq.codec.layered import LayeredHeader
 from hybridvq.codec.scales import COARSER, ScaleTables, step_of
@@ -25,6 +24,7 @@ from hybridvq.codec.tables import Tables
 from hybridvq.devices import evaluating
 from hybridvq.errors import DataError
 from hybridvq.pixels import Pixels
+from hybridvq.quantizers import Quantizer
 from hybridvq.quantizers.structure import Structure
 from hybridvq.ranges import SEED, Range, check_numbers, number
 from hybridvq.tokenizer import Tokenizer
@@ -68,12 +68,15 @@ class Latent:
     def hidden(self) -> np.ndarray:
         return self.scales.hidden(self.codes)
 
-    def streams(self, byte: int, mode: int) -> list[bytes]:
-        """The codes, and each stream of the coefficients in the step of `byte`."""
+    def code_stream(self, mode: int) -> bytes:
+        """The codes, which are the same at any step."""
+        return TokenCoder(self.tables, mode).encode_together(self.codes)
+
+    def coefficient_streams(self, byte: int) -> list[bytes]:
+        """The coefficients in the step of `byte`."""
         source = Rounding(self.rest, self.scales, byte)
         groups = range(self.scales.groups)
-        coded = [coefficients.encode_group(self.scales, self.hidden, byte, g, source) for g in groups]
-        return [TokenCoder(self.tables, mode).encode_together(self.codes), *coded]
+        return [coefficients.encode_group(self.scales, self.hidden, byte, g, source) for g in groups]
 
 
 class Rounding:
@@ -90,6 +93,13 @@ class Rounding:
             v = self.rest[channel] / self.step
             r[i] = coefficients.round_to_steps(v, classes[i], self.limits, self.coded)
         return r
+
+
+def structure_of(quantizer: Quantizer) -> Structure:
+    """What predicts coefficients from codes, in a quantizer that has both."""
+    structure = getattr(quantizer, "structure", None)
+    assert isinstance(structure, Structure)
+    return structure
 
 
 @torch.inference_mode()

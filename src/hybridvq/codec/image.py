@@ -142,6 +142,7 @@ class Codec:
             raise ConfigError(f"gain_step is {settings.gain_step}, and the model has no gain levels; leave it out")
         header = self._header(image, settings)
 
+        @cache
         def attempt(stages: int, rate_weight: float) -> Attempt:
             tokens = self._tokens(image, stages, settings.gain_step, rate_weight)
             shown = partial(self.pieces, tokens, header.height, header.width, header.colour == GREY)
@@ -171,10 +172,11 @@ class Codec:
         )
         check_waves(header.codes)
         latent = hybrid.encode(self.tokenizer, self.tables, image)
+        codes = latent.code_stream(mode)
 
         @cache
         def attempt(byte: int) -> Attempt:
-            data = layered.write(replace(header, step=byte), latent.streams(byte, mode))
+            data = layered.write(replace(header, step=byte), [codes, *latent.coefficient_streams(byte)])
             psnr = partial(psnr_db_of, image, lambda: self._hybrid_pieces(data))
             return Attempt(data, 8 * len(data) / (height * width), cache(psnr))
 

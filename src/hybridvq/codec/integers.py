@@ -4,6 +4,7 @@ A probability that differed in its last digit between two machines would turn a 
 as a machine likes.
 """
 
+from collections.abc import Mapping
 from math import isqrt, log2
 
 import numpy as np
@@ -13,6 +14,14 @@ FLOOR_LOG2 = 8  # a 256th of the probability is shared out evenly: no symbol is 
 UNIT_LOG2 = 8  # activations and logits are multiples of 2^-8, logits in bits
 WEIGHT_LOG2 = 10  # weights are multiples of 2^-10
 LIMIT = 2**15 - 1  # of activations and weights, int16
+
+
+def check_arrays(arrays: Mapping[str, np.ndarray], due: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Raise ValueError unless each array has the type and shape that are `due`."""
+    for name, (dtype, shape) in due.items():
+        array = arrays[name]
+        if array.dtype.name != dtype or array.shape != shape:
+            raise ValueError(f"{name} is {array.dtype.name} {array.shape} and not {dtype} {shape}")
 
 
 def powers_of_two() -> np.ndarray:

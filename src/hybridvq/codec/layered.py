@@ -185,9 +185,9 @@ def check_model(header: LayeredHeader, tables: Tables, name: str = "this file") 
     if scales is None or len(header.sizes) != scales.groups + 1:
         raise CodecError(f"{name} contradicts the model that it names; it was not made by hybridvq")
     h, w = header.codes.grid
-    size, symbols = header.sizes[0], h * w * tables.stages
-    least = symbols * format.least_bits(tables.codebook_size) / 8 - format.FLUSH_BYTES
-    if not least <= size <= symbols * format.SYMBOL_BYTES + format.FLUSH_BYTES:
+    size = header.sizes[0]
+    least, most = format.stream_bounds(h * w * tables.stages, [tables.codebook_size])
+    if not least <= size <= most:
         raise CodecError(f"{name} has codes of {size} bytes for {h}x{w} positions, which no image needs")
 
 

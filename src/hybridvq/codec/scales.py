@@ -12,7 +12,7 @@ from math import log2
 
 import numpy as np
 
-from hybridvq.codec.integers import LIMIT, SCALE, UNIT_LOG2, layer, relu
+from hybridvq.codec.integers import LIMIT, SCALE, UNIT_LOG2, check_arrays, layer, relu
 
 COARSER = 4  # positions per side that one group of codes stands for
 CLASSES, CLASS_LOG2 = 64, UNIT_LOG2 - 2  # a class is a quarter of an octave wide
@@ -116,7 +116,7 @@ class ScaleTables:
         return (above >> CLASS_LOG2).clip(0, CLASSES - 1).astype(np.uint8)
 
     def bits(self) -> np.ndarray:
-        """What each symbol of each class takes, (64, 128) float64; an escaped number takes more, see `escape_bits`."""
+        """What each symbol of each class takes, (64, 128) float64; an escaped number takes more."""
         return -np.log2((self.counts.astype(np.int64) + 1) / SCALE)
 
     @cached_property
@@ -133,20 +133,17 @@ def to_scale_tables(arrays: Mapping[str, np.ndarray], codebook_size: int, stages
     tables = ScaleTables(**{field.name: arrays[field.name] for field in fields(ScaleTables)})
     a, h, dim = len(tables.embedding_bias), len(tables.near_bias), len(tables.group)
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {
-        "embeddings": ("int16", (stages, codebook_size, a)),
-        "embedding_bias": ("int16", (a,)),
-        "near": ("int16", (9 * a, h)),
-        "near_bias": ("int16", (h,)),
-        "out": ("int16", (h, COARSER**2 * dim)),
-        "out_bias": ("int16", (COARSER**2 * dim,)),
-        "counts": ("uint32", (CLASSES, SYMBOLS)),
-        "coded": ("uint32", ()),
-        "group": ("uint32", (dim,)),
+        "scales.embeddings": ("int16", (stages, codebook_size, a)),
+        "scales.embedding_bias": ("int16", (a,)),
+        "scales.near": ("int16", (9 * a, h)),
+        "scales.near_bias": ("int16", (h,)),
+        "scales.out": ("int16", (h, COARSER**2 * dim)),
+        "scales.out_bias": ("int16", (COARSER**2 * dim,)),
+        "scales.counts": ("uint32", (CLASSES, SYMBOLS)),
+        "scales.coded": ("uint32", ()),
+        "scales.group": ("uint32", (dim,)),
     }
-    for name, (dtype, shape) in shapes.items():
-        array = getattr(tables, name)
-        if array.dtype.name != dtype or array.shape != shape:
-            raise ValueError(f"scales.{name} is {array.dtype.name} {array.shape} and not {dtype} {shape}")
+    check_arrays({f"scales.{name}": array for name, array in arrays.items()}, shapes)
     if (tables.counts.sum(1, dtype=np.int64) != SCALE - SYMBOLS).any():
         raise ValueError(f"scales.counts has a row that does not sum to {SCALE - SYMBOLS}")
     if not dim or len(np.unique(tables.group)) != tables.group.max() + 1:

@@ -14,7 +14,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from hybridvq.codec.integers import LIMIT, SCALE, UNIT_LOG2, layer, relu, softmax_counts, to_counts
+from hybridvq.codec.integers import LIMIT, SCALE, UNIT_LOG2, check_arrays, layer, relu, softmax_counts, to_counts
 from hybridvq.codec.scales import ScaleTables, to_scale_tables
 from hybridvq.documents import mapping, parse_json
 from hybridvq.errors import CodecError
@@ -261,9 +261,7 @@ def check_shapes(stage: StageTables, k: int, levels: int, dim: int, context: int
         "code_out": (width, k),
         "code_bias": (k,),
     }
-    for name, array in vars_of(stage).items():
-        dtype = "uint32" if name == "shares" else "int16"
-        if array.dtype.name != dtype or array.shape != shapes[name]:
-            raise ValueError(f"{name} is {array.dtype.name} {array.shape} and not {dtype} {shapes[name]}")
+    kinds = {name: "uint32" if name == "shares" else "int16" for name in shapes}
+    check_arrays(vars_of(stage), {name: (kinds[name], shape) for name, shape in shapes.items()})
     if (stage.shares.sum(1, dtype=np.int64) == 0).any():
         raise ValueError("shares has a row without any")

@@ -21,7 +21,7 @@ from hybridvq.printing import say
 if TYPE_CHECKING:
     from hybridvq.codec import Tables, TokenCoder
     from hybridvq.codec.fit import Batch
-    from hybridvq.data import Images
+    from hybridvq.data import EvalBatches, Images
     from hybridvq.tokenizer import Tokenizer
 
 SUMMARY = "Fit the tables that a model's tokens are compressed with, on training images."
@@ -54,7 +54,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder, fit_tables
     from hybridvq.codec.fit import check_codable
     from hybridvq.codec.tables import FILE
-    from hybridvq.data import EvalBatches, open_images
+    from hybridvq.data import open_images
     from hybridvq.export import check_new
     from hybridvq.tokenizer import load_tokenizer, model_folder, weight_hash
     from hybridvq.writing import sole_writer
@@ -75,12 +75,16 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     test = open_images(data.data, "test", size=data.size, skip_unreadable=skip, limit=TEST_IMAGES)
     list_skipped([*train.skipped, *test.skipped])
     steps, seed = arguments.steps, arguments.seed
-    tables = fit_tables(batches_of_tokens(tokenizer, train), tokenizer, weight_hash(folder), steps=steps, seed=seed)
     if tokenizer.quantizer.counts_bits:
         from hybridvq.codec.fit_scales import fit_scales, samples_of
 
-        samples = list(samples_of(tokenizer, EvalBatches(train, max(1, PIXELS // train.size**2))))
-        tables = replace(tables, scales=fit_scales(samples, tokenizer.quantizer, steps=steps, seed=seed))
+        samples = list(samples_of(tokenizer, in_batches(train)))
+        scales = fit_scales(samples, tokenizer.quantizer, steps=steps, seed=seed)
+        tokens: Iterator[Batch] = ((codes.numpy(), None) for codes, _ in samples)
+    else:
+        scales, tokens = None, batches_of_tokens(tokenizer, train)
+    tables = fit_tables(tokens, tokenizer, weight_hash(folder), steps=steps, seed=seed)
+    tables = replace(tables, scales=scales)
     if out is folder:
         with sole_writer(folder):
             tables.save(folder)
@@ -135,14 +139,18 @@ def save_copy(tables: "Tables", folder: Path, out: Path) -> None:
         raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
 
 
+def in_batches(images: "Images") -> "EvalBatches":
+    """All images, some at a time."""
+    from hybridvq.data import EvalBatches
+
+    return EvalBatches(images, max(1, PIXELS // images.size**2))
+
+
 def batches_of_tokens(tokenizer: "Tokenizer", images: "Images") -> "Iterator[Batch]":
     """The codes and levels of all images, some at a time."""
     import torch
 
-    from hybridvq.data import EvalBatches
-
-    device = next(tokenizer.parameters()).device
-    batches = EvalBatches(images, max(1, PIXELS // images.size**2))
+    device, batches = next(tokenizer.parameters()).device, in_batches(images)
     for number in range(len(batches)):
         with torch.inference_mode():
             tokens = tokenizer.encode(batches[number].to(device))

@@ -22,7 +22,7 @@ from hybridvq.losses.pixels import L1, MSE, PSNR, Charbonnier
 from hybridvq.losses.rate_distortion import BITS, RateDistortion
 from hybridvq.losses.similarity import MSSSIM
 from hybridvq.losses.total import RECONSTRUCTION, TotalLoss
-from hybridvq.ranges import check_weight
+from hybridvq.ranges import check_options, check_weight
 
 __all__ = [
     "BITS",
@@ -81,8 +81,5 @@ def build_term(name: str, options: dict[str, Any]) -> nn.Module:
     """
     if name not in LOSSES:
         raise ConfigError(f"training.loss is {name!r}; use {', '.join(LOSSES)}, or several of them with weights")
-    taken = list(inspect.signature(LOSSES[name]).parameters)
-    for key in options:
-        if key not in taken:
-            raise ConfigError(f"training.loss.{name} has no option {key!r}; it takes {', '.join(['weight', *taken])}")
+    check_options(f"training.loss.{name}", options, ["weight", *inspect.signature(LOSSES[name]).parameters])
     return LOSSES[name](**options)

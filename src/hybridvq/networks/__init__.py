@@ -16,6 +16,7 @@ from torch import nn
 from hybridvq.errors import ConfigError
 from hybridvq.networks import photo, published
 from hybridvq.networks.published import BatchNorm2d, Decoder, Encoder, ResidualBlock, TransposedConv2d
+from hybridvq.ranges import check_options
 
 __all__ = [
     "NETWORKS",
@@ -58,10 +59,7 @@ def network_parts(
         raise ConfigError(f"there is no network named {name!r}; choose one of {', '.join(NETWORKS)}")
     options = options or {}
     taken = [list(inspect.signature(kind).parameters)[2:] for kind in NETWORKS[name]]
-    for key in options:
-        if key not in taken[0] + taken[1]:
-            takes = ", ".join(dict.fromkeys(taken[0] + taken[1])) or "no options"
-            raise ConfigError(f"the {name} network has no option {key!r}; it takes {takes}")
+    check_options(f"the {name} network", options, list(dict.fromkeys(taken[0] + taken[1])))
     encoder, decoder = (
         partial(kind, dim, downsampling, **{key: options[key] for key in keys if key in options})
         for kind, keys in zip(NETWORKS[name], taken, strict=True)

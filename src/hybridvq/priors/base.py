@@ -122,7 +122,7 @@ class Prior(nn.Module, ABC):
 
     def code_vectors(self, stage: int) -> Tensor:
         """The vectors (K, C) of the codes of a stage."""
-        return self.vectors[stage] if self.vectors.ndim == 3 else self.vectors
+        return self.space.code_vectors(stage)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -82,8 +82,7 @@ def bits_per_position(
     code, gain, positions = 0.0, 0.0, 0
     with evaluating(prior) as device:
         for given, label in batches:
-            tokens = Tokens(**{k: v if v is None else v.to(device) for k, v in vars(given).items()})
-            tokens, cells = grid.round(tokens) if grid else (tokens, None)
+            tokens, cells = grid.round(given.to(device)) if grid else (given.to(device), None)
             score = prior.score(tokens, None if label is None else label.to(device), cells)
             code -= float(score.code.double().sum())
             gain -= 0.0 if score.gain is None else float(score.gain.double().sum())

@@ -9,6 +9,7 @@ from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.static import StaticPrior
 from hybridvq.priors.transformer import TransformerPrior
 from hybridvq.quantizers import TokenSpace
+from hybridvq.ranges import check_options
 
 PRIORS: dict[str, type[Prior]] = {
     "static": StaticPrior,
@@ -36,10 +37,7 @@ def build_prior(
     if name not in PRIORS:
         raise ConfigError(f"there is no prior named {name!r}; choose one of {', '.join(PRIORS)}")
     options = options or {}
-    parameters = list(inspect.signature(PRIORS[name]).parameters)[3:]
-    for key in options:
-        if key not in parameters:
-            raise ConfigError(f"the {name} prior has no option {key!r}; it takes {', '.join(parameters)}")
+    check_options(f"the {name} prior", options, list(inspect.signature(PRIORS[name]).parameters)[3:])
     try:
         return PRIORS[name](space, shape, classes, **options)
     except ConfigError:

@@ -16,6 +16,7 @@ from hybridvq.quantizers.projected import ProjectedQuantizer
 from hybridvq.quantizers.space import TokenSpace
 from hybridvq.quantizers.tokens import Quantized, Rate, Tokens
 from hybridvq.quantizers.vector import VectorQuantizer
+from hybridvq.ranges import check_options
 
 __all__ = [
     "QUANTIZERS",
@@ -63,10 +64,7 @@ def build_quantizer(dim: int, name: str, options: dict[str, Any] | None = None) 
     options = options or {}
     parameters = dict(inspect.signature(QUANTIZERS[name]).parameters)
     parameters.pop("dim")
-    for key in options:
-        if key not in parameters:
-            takes = ", ".join(parameters) or "no options"
-            raise ConfigError(f"the {name} quantizer has no option {key!r}; it takes {takes}")
+    check_options(f"the {name} quantizer", options, list(parameters))
     for key, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in options:
             raise ConfigError(f"the {name} quantizer needs the option {key!r}")
