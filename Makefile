@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: help install demo samples app screenshots browser test check bench
 help:
-	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about nine minutes on two cores, with its install)"
+	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about nine minutes on two cores, installation included)"
 	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about four minutes)"
 	@echo "make app      show the bundled models in a web page"
 	@echo "make test     run the tests"

@@ -12,11 +12,10 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from publish import fill
 
+from experiments.publish import ROOT, fill
 from hybridvq.documents import read_json, to_json
 
-ROOT = Path(__file__).parents[1]
 ORDER = ("static-gaussian", "static", "pixelcnn", "transformer")
 TITLES = {
     "static-gaussian": "static, a Gaussian gain per code",

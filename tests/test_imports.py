@@ -35,7 +35,7 @@ ALLOWED = {
     "networks": {"errors", "distributed", "ranges"},
     "losses": {"errors", "distributed", "quantizers", "ranges"},
     "writing": {"errors"},
-    "data": {"documents", "errors", "extras", "printing", "threads"},
+    "data": {"documents", "errors", "extras", "printing", "settings", "threads"},
     "pixels": {"data", "errors"},
     "tiles": {"devices", "errors", "networks", "pixels", "quantizers"},
     "pretrained": set(),
@@ -50,9 +50,10 @@ ALLOWED = {
         "devices", "documents", "errors", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights",
         "writing"
     },
-    "files": {"errors", "data", "metrics", "evaluation", "quantizers", "tiles", "tokenizer", "writing"},
+    "files": {"errors", "data", "metrics", "evaluation", "pixels", "quantizers", "tiles", "tokenizer", "writing"},
     "bulk": {
-        "_version", "devices", "documents", "errors", "extras", "data", "quantizers", "settings", "tokenizer", "writing"
+        "_version", "devices", "documents", "errors", "extras", "data", "quantizers", "ranges", "settings",
+        "tokenizer", "writing"
     },
     "generation": {
         "devices", "errors", "settings", "data", "files", "pixels", "priors", "quantizers", "ranges", "tokenizer",

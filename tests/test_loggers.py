@@ -12,8 +12,7 @@ import tiny
 from hybridvq import ConfigError, MissingExtraError, load_recipe
 from hybridvq.cli import main
 from hybridvq.training import LOGGERS, callbacks, loggers
-from runs import run, weights
-from test_losses import cut_off
+from runs import cut_off, run, weights
 
 
 def test_tensorboard_shows_reconstructions(tmp_path):

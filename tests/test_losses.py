@@ -15,8 +15,7 @@ from hybridvq.cli import main
 from hybridvq.losses import LOSSES, MSSSIM, PSNR, PatchDiscriminator, TotalLoss, build_loss
 from hybridvq.losses.similarity import BETAS, scales
 from hybridvq.metrics import ssim
-from hybridvq.training.module import TokenizerTraining
-from runs import CHECKPOINT, read_checkpoint, run, weights
+from runs import cut_off, read_checkpoint, run, weights
 
 OPPONENT = {"mse": 1.0, "discriminator": {"weight": 0.1, "width": 8, "layers": 1, "start": 3}}
 
@@ -196,22 +195,6 @@ def test_a_discriminator_trains_resumes_to_the_bit_and_stays_behind(tmp_path, mo
     assert (resumed.train_mse, resumed.tests) == (whole.train_mse, whole.tests)
     for name, value in read_checkpoint(tmp_path / "cut")["state_dict"].items():
         assert torch.equal(value, checkpoint["state_dict"][name]), name
-
-
-def cut_off(folder, recipe, step, monkeypatch, **options):
-    """A run that is interrupted at `step`."""
-
-    def stop(self, batch, batch_idx):
-        if self.global_step == step:
-            raise KeyboardInterrupt
-        return original(self, batch, batch_idx)
-
-    original = TokenizerTraining.training_step
-    with monkeypatch.context() as patched:
-        patched.setattr(TokenizerTraining, "training_step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(folder, recipe, **options)
-    assert (folder / CHECKPOINT).exists()
 
 
 def test_the_first_weights_of_a_discriminator_follow_from_the_seed(tmp_path):

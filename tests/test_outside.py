@@ -16,8 +16,7 @@ from hybridvq.losses import LOSSES, PatchDiscriminator
 from hybridvq.networks import NETWORKS
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
 from hybridvq.training import fit_prior
-from runs import read_checkpoint, run, weights
-from test_losses import cut_off
+from runs import cut_off, read_checkpoint, run, weights
 
 
 class OutsideEncoder(nn.Sequential):

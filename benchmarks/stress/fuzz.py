@@ -112,7 +112,8 @@ def make_layered(seed: int) -> list[Original]:
     tables = replace(tables, scales=fit_scales([(codes, rest)], quantizer, steps=3, width=8))
     originals = []
     for mode in (STATIC, CONTEXTUAL):
-        streams = Latent(codes[0].numpy(), rest[0].numpy(), tables).streams(128, mode)
+        latent = Latent(codes[0].numpy(), rest[0].numpy(), tables)
+        streams = [latent.code_stream(mode), *latent.coefficient_streams(128)]
         header = layered.layered_header(tables, height, width, 8, 128, mode=mode)
         file = layered.write(header, streams)
         originals.append(Original(tables, layered.read(file)[0], streams, file))
@@ -126,10 +127,7 @@ def sealed(body: bytes) -> bytes:
 def forged(header: Header | LayeredHeader, streams: list[bytes]) -> bytes:
     """A file with valid checksums, whatever its header says."""
     if isinstance(header, LayeredHeader):
-        data = b"".join(layered.pack(replace(header, sizes=tuple(map(len, streams)))))
-        for number, stream in enumerate(streams):
-            data += stream + layered.checksum(data + stream, number)
-        return data
+        return layered.sealed(header, streams)
     sizes = b"".join(varint(len(stream)) for stream in streams)
     return sealed(b"".join([*pack(header, len(streams)), sizes, *streams]))
 

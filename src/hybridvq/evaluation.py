@@ -131,10 +131,10 @@ class Measurement:
             "entropy_bits_per_position": entropy,
             "rate_bpp": raw * per_pixel,
             "entropy_rate_bpp": entropy * per_pixel,
-            "gains": self._gain_result(raw, floats),
+            "gains": self._gain_result(raw),
         }
 
-    def _gain_result(self, raw: float, floats: float) -> dict[str, Any] | None:
+    def _gain_result(self, raw: float) -> dict[str, Any] | None:
         gains = torch.cat(self.gains) if self.gains else torch.empty(0)
         if not len(gains):
             return None

@@ -22,7 +22,7 @@ from hybridvq.errors import ConfigError
 from hybridvq.extras import lacking
 from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import CONFIG, Tokenizer, load_tokenizer, model_folder, weight_hash
-from hybridvq.writing import whole_folder, write_whole
+from hybridvq.writing import whole_folder, writable, write_whole
 
 ENCODER, DECODER, ABOUT = "encoder.onnx", "decoder.onnx", "export.json"
 FORMAT = 1
@@ -208,11 +208,8 @@ def write(protos: dict[str, Any], about: dict[str, Any], out: Path) -> None:
     """
     from onnx.helper import set_model_props
 
-    try:
-        with whole_folder(out) as whole:
-            for name, proto in protos.items():
-                set_model_props(proto, {KEY: json.dumps(about)})
-                write_whole(whole / name, proto.SerializeToString())
-            write_whole(whole / ABOUT, to_json(about))
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
+    with writable(out), whole_folder(out) as whole:
+        for name, proto in protos.items():
+            set_model_props(proto, {KEY: json.dumps(about)})
+            write_whole(whole / name, proto.SerializeToString())
+        write_whole(whole / ABOUT, to_json(about))

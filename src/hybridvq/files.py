@@ -17,9 +17,10 @@ from hybridvq.data.listing import files_below
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.evaluation import bits_of
 from hybridvq.metrics import psnr_db
+from hybridvq.pixels import squared_error
 from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import Tokenizer
-from hybridvq.writing import sole_writer, write_whole
+from hybridvq.writing import sole_writer, writable, write_whole
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def reconstruct_file(
     [pixels] = tiles.reconstruct(tokenizer, [image], choose)
     save_png(Image.fromarray(pixels), written)
     rows = zip(np.asarray(image), pixels, strict=True)
-    squares = sum(int(((a.astype(np.int32) - b) ** 2).sum()) for a, b in rows)
+    squares = sum(squared_error(a, b) for a, b in rows)
     mse = squares / pixels.size / 127.5**2
     return ReconstructedFile(path, written, psnr_db(mse), bits / (image.width * image.height))
 
@@ -176,7 +177,5 @@ def save(content: bytes | memoryview, path: Path) -> None:
     Raises:
         ConfigError: the folder cannot be written.
     """
-    try:
+    with writable(path):
         write_whole(path, content)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from error

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hybridvq.errors import ConfigError, ModelError
 from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder
-from hybridvq.writing import whole_folder, write_whole
+from hybridvq.writing import whole_folder, writable, write_whole
 
 KEPT = ("quantizer.", "space.")  # what tokens stand for stays exact, and is small
 NETWORKS = ("quantizer.structure.encoder.", "quantizer.structure.decoder.")  # but these are large, and not that
@@ -35,12 +35,9 @@ def save_half(model: str | Path, out: str | Path) -> Path:
     lost = [name for name, value in weights.items() if not value.isfinite().all()]
     if lost:
         raise ModelError(f"{model} cannot be written in half precision: {lost[0]} holds values that float16 does not")
-    try:
-        with whole_folder(out) as partial:
-            write_whole(partial / WEIGHTS, save(weights))
-            write_whole(partial / CONFIG, (folder / CONFIG).read_bytes())
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
+    with writable(out), whole_folder(out) as partial:
+        write_whole(partial / WEIGHTS, save(weights))
+        write_whole(partial / CONFIG, (folder / CONFIG).read_bytes())
     return out / WEIGHTS
 
 

@@ -54,6 +54,11 @@ def as_given(pixels: np.ndarray, image: Picture) -> Image.Image | np.ndarray:
     return pixels.astype(image.dtype) if isinstance(image, np.ndarray) else Image.fromarray(pixels)
 
 
+def squared_error(a: np.ndarray, b: np.ndarray) -> int:
+    """The sum of (a - b)^2 of uint8 pixels, which is exact."""
+    return int(((a.astype(np.int32) - b) ** 2).sum(dtype=np.int64))
+
+
 def check_range(x: Tensor) -> None:
     """Raise DataError unless all values of x lie in [-1, 1], to a hundredth; not while a graph is traced."""
     if torch.compiler.is_compiling() or not x.numel():

@@ -104,7 +104,7 @@ class Tokenizer(
         self.dim, self.downsampling, self.size = dim, downsampling, size
         make_encoder, make_decoder = network_parts(network, dim, downsampling, network_options)
         self.encoder = make_encoder() if encoder is None else encoder
-        self.quantizer = quantizer if isinstance(quantizer, Quantizer) else named_quantizer(dim, quantizer, options)
+        self.quantizer = quantizer if isinstance(quantizer, Quantizer) else build_quantizer(dim, quantizer, options)
         self.decoder = make_decoder() if decoder is None else decoder
         if self.quantizer.dim != dim:
             raise ConfigError(f"dim is {dim}, but the quantizer was made for vectors of {self.quantizer.dim} numbers")
@@ -279,18 +279,6 @@ def listed(images: Picture | Sequence[Picture]) -> Sequence[Picture]:
     if not images:
         raise ShapeError("the list of images is empty; give at least one image")
     return images
-
-
-def named_quantizer(dim: int, name: str, options: dict[str, Any] | None) -> Quantizer:
-    """As `build_quantizer`; raises ConfigError for whatever is wrong with the options."""
-    try:
-        return build_quantizer(dim, name, options)
-    except ConfigError:
-        raise
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"one of the {name} quantizer's options {options} has a value that cannot be used ({error})"
-        ) from error
 
 
 def load_tokenizer(

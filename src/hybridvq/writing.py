@@ -40,6 +40,15 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 @contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Inside, `path` is written; raises ConfigError, which names it, where that cannot be."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from error
+
+
+@contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A new folder, to be filled inside, that then becomes `path`, where there is nothing yet; gone after an error.
 
@@ -73,15 +82,14 @@ def sole_writer(folder: Path) -> Iterator[None]:
     """
     lock = FileLock(folder / LOCK, thread_local=False)
     new = [place for place in (folder, *folder.parents) if not place.exists()]
-    try:
+    with writable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise ConfigError(
-            f"{folder} is being written by another process; wait until that ends, or choose another --out"
-        ) from error
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be written ({error.strerror or error}); choose another --out") from error
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            raise ConfigError(
+                f"{folder} is being written by another process; wait until that ends, or choose another --out"
+            ) from error
     try:
         yield
     finally:

@@ -197,11 +197,7 @@ def test_damage_is_refused(codec):
 )
 def test_forged_headers_are_refused(codec, change, message):
     header, codes, streams = layered.read(codec.compress(noise(40, 50)))
-    forged = replace(header, **change, sizes=(len(codes), *map(len, streams)))
-    data = b"".join(layered.pack(forged))
-    for number, stream in enumerate([codes, *streams]):
-        data += stream
-        data += layered.checksum(data, number)
+    data = layered.sealed(replace(header, **change), [codes, *streams])
     with pytest.raises(CodecError, match=message):
         codec.decompress(data)
 

@@ -21,7 +21,7 @@ from hybridvq.codec.tables import kept_levels
 from hybridvq.devices import evaluating
 from hybridvq.evaluation import raw_bits
 from hybridvq.metrics import psnr_db
-from hybridvq.pixels import to_input, to_pixels
+from hybridvq.pixels import squared_error, to_input, to_pixels
 from hybridvq.quantizers import Tokens
 from hybridvq.report.pictures import absolute_error, coloured
 from hybridvq.tiles import reflected
@@ -127,8 +127,7 @@ def codec_bits(model: Model, tokens: Tokens, gain_step: int) -> float:
 
 def mse(original: np.ndarray, pixels: np.ndarray) -> float:
     """Mean squared error on [-1, 1] of two pictures (H, W, 3) uint8."""
-    difference = original.astype(np.int32) - pixels
-    return float((difference**2).sum(dtype=np.int64)) / original.size / 127.5**2
+    return squared_error(original, pixels) / original.size / 127.5**2
 
 
 def code_map(codes: np.ndarray) -> np.ndarray:

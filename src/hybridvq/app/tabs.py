@@ -95,6 +95,21 @@ def upload_button(label: str, kind: str, name: str) -> gr.UploadButton:
     return gr.UploadButton(label, file_types=[kind], variant="secondary", elem_id=name, **BUTTON)
 
 
+def entries(
+    work: Callable[..., str], uploads: Uploads
+) -> tuple[Callable[..., str], Callable[..., tuple[None, Picture, str]]]:
+    """Two ways to `work` on a picture: the one that is chosen or kept, and one that was just uploaded."""
+
+    def go_on(picture: Picture | None, sample: str | None, *dials: Any) -> str:
+        return work(sample_picture(sample) if sample else needed(picture), *dials)
+
+    def uploaded(sent: Any, *dials: Any) -> tuple[None, Picture, str]:
+        picture = taken(open_picture, uploads, sent)
+        return None, picture, work(picture, *dials)
+
+    return go_on, uploaded
+
+
 def reconstruct_tab(models: Models, uploads: Uploads, page: gr.Blocks) -> None:
     pair = (models.baseline, models.model)
     gr.Markdown(f"What comes back of a picture from its tokens, what is lost, and which tokens lie where. {LIMIT}")
@@ -133,10 +148,7 @@ def reconstruct_tab(models: Models, uploads: Uploads, page: gr.Blocks) -> None:
         picture = sample_picture(name)
         return picture, show(picture, *dials)
 
-    def uploaded(sent: Any, *dials: Any) -> tuple[None, Picture, str]:
-        picture = taken(open_picture, uploads, sent)
-        return None, picture, show(picture, *dials)
-
+    _, uploaded = entries(show, uploads)
     dials = [step, scale]
     for event in (sample.input, page.load):
         event(guarded(chosen, None), [sample, *dials], [state, out], **QUIET)
@@ -171,13 +183,7 @@ def compress_tab(model: Model, uploads: Uploads) -> None:
             made = compress.compress(model, picture, 0.0, number("bits per pixel", target, *compress.TARGETS))
         return compress.render(model, picture, made)
 
-    def go_on(picture: Picture | None, sample: str | None, *dials: Any) -> str:
-        return work(sample_picture(sample) if sample else needed(picture), *dials)
-
-    def uploaded(sent: Any, *dials: Any) -> tuple[None, Picture, str]:
-        picture = taken(open_picture, uploads, sent)
-        return None, picture, work(picture, *dials)
-
+    go_on, uploaded = entries(work, uploads)
     dials = [dial, rate_weight, target]
     dial.input(
         lambda by: (gr.update(visible=by == DIALS[0]), gr.update(visible=by != DIALS[0])),
@@ -225,13 +231,7 @@ def generate_tab(model: PriorModel, uploads: Uploads) -> None:
     def continued(picture: Picture, keep: Any, *dials: Any) -> str:
         return new(*dials, picture=picture, keep=keep)
 
-    def go_on(picture: Picture | None, sample: str | None, *dials: Any) -> str:
-        return continued(sample_picture(sample) if sample else needed(picture), *dials)
-
-    def uploaded(sent: Any, *dials: Any) -> tuple[None, Picture, str]:
-        picture = taken(open_picture, uploads, sent)
-        return None, picture, continued(picture, *dials)
-
+    go_on, uploaded = entries(continued, uploads)
     dials = [seed, count, temperature, top_k, top_p, label]
     go.click(guarded(new), dials, out, **QUIET)
     complete.click(guarded(go_on), [state, sample, keep, *dials], out, **QUIET)

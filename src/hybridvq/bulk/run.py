@@ -16,9 +16,10 @@ from hybridvq.bulk.shards import Job, read_footer, without_memory
 from hybridvq.data import Images, Split, open_images
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, DataError
+from hybridvq.ranges import COUNT
 from hybridvq.settings import DataSettings
 from hybridvq.tokenizer import load_tokenizer, model_folder
-from hybridvq.writing import remove_partial, sole_writer, write_whole
+from hybridvq.writing import remove_partial, sole_writer, writable, write_whole
 
 SHARD_IMAGES = 2048
 BATCH = 64
@@ -74,8 +75,8 @@ def tokenize(
         HybridVQError: a worker was killed; finished shards stay, and the same call goes on from there.
     """
     for name, value in (("workers", workers), ("shard_images", shard_images), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} is {value}; it must be at least 1")
+        if value is not None:
+            COUNT.check(name, value)
     place = find_device(device)
     folder, out = model_folder(model).absolute(), Path(out).absolute()
     tokenizer = load_tokenizer(folder)
@@ -111,11 +112,9 @@ def begin(out: Path, manifest: Manifest) -> None:
     for path in sorted(out.glob("*.parquet")):
         if path.name not in own:
             raise ConfigError(f"{path} is no shard of these tokens; choose another --out, or delete it")
-    try:
+    with writable(out):
         if not (out / MANIFEST).exists():
             write_whole(out / MANIFEST, manifest.to_json())
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
 
 
 def check_same(out: Path, found: Manifest, wanted: Manifest) -> None:

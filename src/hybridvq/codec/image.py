@@ -21,7 +21,7 @@ from hybridvq.codec.targets import Attempt, Target, meet, meet_by_step
 from hybridvq.devices import Device
 from hybridvq.errors import CodecError, ConfigError
 from hybridvq.metrics import psnr_db
-from hybridvq.pixels import Picture, Pixels, as_bytes, as_pixels, to_pixels
+from hybridvq.pixels import Picture, Pixels, as_bytes, as_pixels, squared_error, to_pixels
 from hybridvq.quantizers import Tokens, step_of_quality
 from hybridvq.settings import CodecSettings
 from hybridvq.tokenizer import Tokenizer, load_tokenizer, model_folder, weight_hash
@@ -283,7 +283,7 @@ def psnr_db_of(image: Pixels, shown: Callable[[], Pieces]) -> float:
     for top, left, pixels in pieces:
         original = tiles.cut(image, top, left, top + pixels.shape[0], left + pixels.shape[1])
         same = pixels[..., None] if pieces.grey else pixels
-        squares += int(((original.astype(np.int32) - same) ** 2).sum(dtype=np.int64))
+        squares += squared_error(original, same)
     return psnr_db(squares / (3 * pieces.height * pieces.width) / 127.5**2)
 
 

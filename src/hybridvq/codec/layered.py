@@ -67,10 +67,13 @@ def write(header: LayeredHeader, streams: Sequence[bytes]) -> bytes:
     Raises:
         CodecError: a field has no such value.
     """
-    sizes = tuple(map(len, streams))
-    header = replace(header, sizes=sizes)
-    check_fields(header, format.MAX_SIDE**2, "this image")
-    data = b"".join(pack(header))
+    check_fields(replace(header, sizes=tuple(map(len, streams))), format.MAX_SIDE**2, "this image")
+    return sealed(header, streams)
+
+
+def sealed(header: LayeredHeader, streams: Sequence[bytes]) -> bytes:
+    """A header and streams with the checksums that they ask for, whatever they say."""
+    data = b"".join(pack(replace(header, sizes=tuple(map(len, streams)))))
     for number, stream in enumerate(streams):
         data += stream
         data += checksum(data, number)

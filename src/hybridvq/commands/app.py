@@ -60,7 +60,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
 @contextmanager
 def ended_as_by_ctrl_c() -> Iterator[None]:
     """What ends the program leaves nothing behind either."""
-    numbers = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
+    found = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
+    numbers = [number for number in found if signal.getsignal(number) == signal.SIG_DFL]  # not what is answered already
     before = [signal.signal(number, signal.default_int_handler) for number in numbers]
     try:
         yield

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -166,17 +165,10 @@ def data_of_the_model(arguments: Namespace) -> DataSettings:
 
 
 def open_train_side(data: DataSettings) -> "Images | Stream":
-    from hybridvq.data import open_images, open_stream
+    from hybridvq.data import open_side, open_stream
 
     if not data.stream:
-        return open_images(
-            data.data,
-            "train",
-            size=data.size,
-            short_side=data.short_side,
-            skip_unreadable=data.skip_unreadable,
-            workers=data.workers,
-        )
+        return open_side(data, "train")
     return open_stream(
         data.data,
         "train",
@@ -189,17 +181,10 @@ def open_train_side(data: DataSettings) -> "Images | Stream":
 
 def open_test_side(data: DataSettings, limit: int | None) -> "Images":
     """The held-out images: all, or `limit` of them, which for a stream must be given."""
-    from hybridvq.data import open_images, open_stream
+    from hybridvq.data import open_side, open_stream
 
     if not data.stream:
-        return open_images(
-            data.data,
-            "test",
-            size=data.size,
-            short_side=data.short_side,
-            skip_unreadable=data.skip_unreadable,
-            limit=limit,
-        )
+        return open_side(data, "test", limit)
     assert limit is not None
     return open_stream(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable).take(limit)
 
@@ -242,5 +227,5 @@ def trained_size(model: str) -> int:
         return DataSettings(size=size).size
     except (OSError, ValueError, KeyError, TypeError):
         default = DataSettings().size
-        print(f"{model} does not say at what size it was trained; {default} is used, or give --size", file=sys.stderr)
+        say(f"{model} does not say at what size it was trained; {default} is used, or give --size", error=True)
         return default

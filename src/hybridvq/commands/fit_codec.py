@@ -17,6 +17,7 @@ from hybridvq.commands.arguments import (
 )
 from hybridvq.errors import ConfigError
 from hybridvq.printing import say
+from hybridvq.ranges import COUNT
 
 if TYPE_CHECKING:
     from hybridvq.codec import Tables, TokenCoder
@@ -49,12 +50,11 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     for name in ("images", "steps"):
-        if arguments[name] < 1:
-            raise ConfigError(f"{name} is {arguments[name]}; it must be at least 1")
+        COUNT.check(name, arguments[name])
     from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder, fit_tables
     from hybridvq.codec.fit import check_codable
     from hybridvq.codec.tables import FILE
-    from hybridvq.data import open_images
+    from hybridvq.data import open_side
     from hybridvq.export import check_new
     from hybridvq.tokenizer import load_tokenizer, model_folder, weight_hash
     from hybridvq.writing import sole_writer
@@ -70,9 +70,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     check_codable(tokenizer.quantizer)
     data = data_of_the_model(arguments)
     tokenizer.check_size(data.size)
-    skip = data.skip_unreadable
-    train = open_images(data.data, "train", size=data.size, skip_unreadable=skip, limit=arguments.images)
-    test = open_images(data.data, "test", size=data.size, skip_unreadable=skip, limit=TEST_IMAGES)
+    train, test = open_side(data, "train", arguments.images), open_side(data, "test", TEST_IMAGES)
     list_skipped([*train.skipped, *test.skipped])
     steps, seed = arguments.steps, arguments.seed
     if tokenizer.quantizer.counts_bits:
@@ -128,15 +126,12 @@ def save_copy(tables: "Tables", folder: Path, out: Path) -> None:
     import shutil
 
     from hybridvq.tokenizer import CONFIG, WEIGHTS
-    from hybridvq.writing import whole_folder
+    from hybridvq.writing import whole_folder, writable
 
-    try:
-        with whole_folder(out) as whole:
-            tables.save(whole)
-            for name in (CONFIG, WEIGHTS):
-                shutil.copyfile(folder / name, whole / name)
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written ({error.strerror or error}); choose another --out") from error
+    with writable(out), whole_folder(out) as whole:
+        tables.save(whole)
+        for name in (CONFIG, WEIGHTS):
+            shutil.copyfile(folder / name, whole / name)
 
 
 def in_batches(images: "Images") -> "EvalBatches":

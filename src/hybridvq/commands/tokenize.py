@@ -1,6 +1,7 @@
 """`hybridvq tokenize`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -56,14 +57,14 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         raise ConfigError("--address is of a Ray cluster; add --engine ray")
     out = checked_out(arguments.out)
     from hybridvq.bulk import tokenize
-    from hybridvq.data import open_images
+    from hybridvq.data import open_side
     from hybridvq.tokenizer import model_folder
 
     model_folder(arguments.model)  # a wrong name shows before the images are read
     data = data_of_the_model(arguments)
     # Workers of a cluster start in folders of their own.
     source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data
-    images = open_images(source, arguments.split, size=data.size, skip_unreadable=data.skip_unreadable)
+    images = open_side(replace(data, data=source), arguments.split)
     list_skipped(images.skipped)
     options = {key: arguments[key] for key in ("device", "workers", "shard_images", "batch_size", "engine", "address")}
     done = tokenize(arguments.model, images, out, **options)

@@ -86,14 +86,14 @@ def read_tokens(arguments: Namespace) -> tuple["TokenSet", "TokenSet"]:
 def make_tokens(arguments: Namespace) -> tuple["TokenSet", "TokenSet"]:
     """Make the tokens of both splits, or what is missing of them."""
     from hybridvq.bulk import load_tokens, tokenize
-    from hybridvq.data import open_images
+    from hybridvq.data import open_side
     from hybridvq.tokenizer import model_folder
 
     model_folder(arguments.model)  # a wrong name shows before the images are read
     data = data_of_the_model(arguments)
 
     def make(split: Literal["train", "test"]) -> "TokenSet":
-        images = open_images(data.data, split, size=data.size, skip_unreadable=data.skip_unreadable)
+        images = open_side(data, split)
         list_skipped(images.skipped)
         folder = Path(arguments.out) / "tokens" / split
         tokenize(arguments.model, images, folder, device=arguments.device)

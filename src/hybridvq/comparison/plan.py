@@ -75,8 +75,9 @@ def compare(
             if finished(recipe, seed, described, out):
                 say(f"{recipe.title}, seed {seed}: done before")
             else:
-                check_recipe(recipe, data.size)
                 todo.append((recipe, seed))
+        for recipe in {recipe.name: recipe for recipe, _ in todo}.values():
+            check_recipe(recipe, data.size)
         save_array(out / "originals.npy", EvalBatches(test_images, SHOWN_IMAGES, SHOWN_IMAGES)[0])
         try:
             if plan.jobs == 1:

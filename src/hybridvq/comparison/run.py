@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hybridvq.data import EvalBatches, Images, open_images
+from hybridvq.data import EvalBatches, Images, open_side
 from hybridvq.devices import Device, find_device
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, TrainingError
@@ -27,10 +27,7 @@ EVAL_BATCH = 256
 
 def open_both(data: DataSettings) -> tuple[Images, Images]:
     """The training and the test images."""
-    return (
-        open_images(data.data, "train", size=data.size, skip_unreadable=data.skip_unreadable, workers=data.workers),
-        open_images(data.data, "test", size=data.size, skip_unreadable=data.skip_unreadable),
-    )
+    return open_side(data, "train"), open_side(data, "test")
 
 
 def run_one(

@@ -8,7 +8,7 @@ from hybridvq.data.batches import EpochOrder, EvalBatches, TrainBatches
 from hybridvq.data.decode import MAX_PIXELS, open_image, read_image, to_rgb
 from hybridvq.data.images import MEMORY_BUDGET, Images, Split
 from hybridvq.data.photos import PHOTOGRAPHS, load_photograph, photo_files
-from hybridvq.data.sources import PHOTOS, open_images
+from hybridvq.data.sources import PHOTOS, open_images, open_side
 from hybridvq.data.stream import Stream, open_stream
 from hybridvq.data.stream_batches import StreamLoader
 from hybridvq.data.workers import BatchLoader
@@ -29,6 +29,7 @@ __all__ = [
     "load_photograph",
     "open_image",
     "open_images",
+    "open_side",
     "open_stream",
     "photo_files",
     "read_image",

@@ -7,13 +7,13 @@
 
 import functools
 import os
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from hybridvq.data.decode import image_extensions
 from hybridvq.errors import DataError
+from hybridvq.printing import say
 
 
 class Listing(NamedTuple):
@@ -54,7 +54,7 @@ def note_left_out(folder: Path, kind: str, others: list[Path]) -> None:
 @functools.cache
 def note(sentence: str) -> None:
     """Print a sentence on stderr, once in a process however often a set is opened."""
-    print(sentence, file=sys.stderr)
+    say(sentence, error=True)
 
 
 def _walk(folder: Path, endings: Collection[str], above: frozenset[tuple[int, int]]) -> Iterator[Path]:

@@ -10,7 +10,7 @@ import numpy as np
 from hybridvq.data.decode import UnreadableError, image_extensions
 from hybridvq.data.images import Split
 from hybridvq.data.labels import LABEL_COLUMN, Column, Labels, from_columns, is_label, read_column
-from hybridvq.data.listing import note
+from hybridvq.data.listing import Listing, note, note_left_out
 from hybridvq.data.splits import hold_out, is_named, other_split, split_files
 from hybridvq.documents import parse_json
 from hybridvq.errors import DataError
@@ -86,15 +86,22 @@ class ParquetRecords:
             raise UnreadableError(f"damaged parquet data: {first_line(error)}") from None
 
 
+def parquet_of(folder: Path, found: Listing) -> list[Path]:
+    """The parquet files of a folder that are to be read: those with images, or all where there is nothing else."""
+    if shards := image_shards(found.parquet):
+        note_left_out(folder, "parquet", found.tar + found.images)
+        return shards
+    return [] if found.tar or found.images else found.parquet
+
+
 def image_shards(files: list[Path]) -> list[Path]:
     """Leave out the parquet files that have no column of images, such as the tables of a downloader.
 
     One that is damaged, or is named as part of a split beside files with images, stays, to be refused when it is read.
     """
-    plain = [file for file in files if not _may_hold_images(file)]
-    if len(plain) == len(files):
+    if not any(map(_may_hold_images, files)):
         return []
-    plain = [file for file in plain if not is_named(file.name)]
+    plain = [file for file in files if not is_named(file.name) and not _may_hold_images(file)]
     if plain:
         note(f"{len(plain)} parquet file(s) without a column of images are left out, such as {plain[0]}")
     return [file for file in files if file not in plain]

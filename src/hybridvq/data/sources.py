@@ -9,9 +9,10 @@ from hybridvq.data.files import is_mini_imagenet, open_folder, open_mini_imagene
 from hybridvq.data.hub import looks_like_hub_id, open_hub
 from hybridvq.data.images import Images, RecordImages, Records, Split
 from hybridvq.data.listing import list_folder, note_left_out
-from hybridvq.data.parquet import image_shards, open_parquet
+from hybridvq.data.parquet import open_parquet, parquet_of
 from hybridvq.data.photos import PhotoTiles
 from hybridvq.errors import ConfigError, DataError
+from hybridvq.settings import DataSettings
 
 PHOTOS = "photos"
 """The `data` that names the sample photographs; a folder of that name is './photos'."""
@@ -70,6 +71,19 @@ def open_images(
     return images
 
 
+def open_side(data: DataSettings, split: Split, limit: int | None = None) -> Images:
+    """As `open_images`, of the images that settings describe; held-out ones are decoded by the process itself."""
+    return open_images(
+        data.data,
+        split,
+        size=data.size,
+        short_side=data.short_side,
+        skip_unreadable=data.skip_unreadable,
+        limit=limit,
+        workers=data.workers if split == "train" else 0,
+    )
+
+
 def check_choice(split: str, size: int) -> None:
     """Raise ConfigError unless `split` is known and `size` at least 1."""
     if split not in ("train", "test"):
@@ -99,14 +113,10 @@ def _open_folder(folder: Path, split: Split) -> tuple[Records, np.ndarray]:
     if is_mini_imagenet(folder):
         return open_mini_imagenet(folder, split)
     found = list_folder(folder)
-    shards = image_shards(found.parquet)
-    if shards:
-        note_left_out(folder, "parquet", found.tar + found.images)
-        return open_parquet(folder, shards, split)
+    if parquet := parquet_of(folder, found):
+        return open_parquet(folder, parquet, split)
     if found.tar and not found.images:
         raise DataError(f"{folder} holds tar files, which can only be read as a stream; add --stream")
-    if found.parquet and not found.images:
-        return open_parquet(folder, found.parquet, split)
     note_left_out(folder, "image", found.tar)
     return open_folder(folder, found.images, split)
 

@@ -57,11 +57,11 @@ def split_files(files: Sequence[str], location: str, *, shards: bool) -> Sides |
         parts: dict[str, list[str]] = {}
         for file, role in zip(files, roles, strict=True):
             parts.setdefault(role, []).append(file)
-        sides, others = named_sides({role: role for role in parts}), parts.get("", [])
+        sides, others = named_sides(parts), parts.get("", [])
         if sides and (whole or at < 0 or not others):
             if others:
                 note(f"{location}: {len(others)} file(s) in neither split are left out, such as {others[0]}")
-            return Sides({side: parts[word] for side, word in sides.items()}, at)
+            return Sides(sides, at)
         named = named or sides is not None or ((whole or at < 0) and len(parts) > 1)
     if named:
         note(f"{location} does not name both a train and a test split; all files are mixed, and a tenth is held out")

@@ -20,7 +20,7 @@ from hybridvq.data.images import MEMORY_BUDGET, Images, Split, fingerprint
 from hybridvq.data.listing import list_folder, note_left_out
 from hybridvq.data.machine import machine_fault
 from hybridvq.data.memory import PixelMemory, expected_bytes
-from hybridvq.data.parquet import first_line, image_shards
+from hybridvq.data.parquet import first_line, parquet_of
 from hybridvq.data.shards import Encoded, Shards, hub_shards, parquet_shards, tar_shards
 from hybridvq.data.sources import check_choice
 from hybridvq.data.splits import is_held_out
@@ -228,11 +228,9 @@ def open_stream(
 def _open_path(path: Path, split: Split) -> Shards:
     if path.is_dir() and not is_mini_imagenet(path):
         found = list_folder(path)
-        parquet, tar, images = image_shards(found.parquet), found.tar, found.images
-        if parquet or tar:
-            note_left_out(path, "parquet" if parquet else "tar", (tar if parquet else []) + images)
-        elif found.parquet and not images:
-            parquet = found.parquet
+        parquet, tar = parquet_of(path, found), found.tar
+        if tar and not parquet:
+            note_left_out(path, "tar", found.images)
     else:
         parquet, tar = ([path] if path.suffix.lower() == end else [] for end in (".parquet", ".tar"))
     if parquet:

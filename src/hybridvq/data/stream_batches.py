@@ -170,8 +170,6 @@ class StreamLoader:
         for batch in load(batches, self.workers):
             if batch is None:
                 continue
-            if isinstance(batch, DataError):
-                raise batch
             self.positions[step % len(self.positions)] = batch.epoch, batch.read
             fresh = [line for line in dict.fromkeys(batch.skipped) if line not in known]
             self.stream.skipped += fresh

@@ -44,8 +44,6 @@ class BatchLoader:
             yield from (self.batches[step] for step in steps)
             return
         for crops in load(_Crops(self.batches), self.workers, steps):
-            if isinstance(crops, DataError):
-                raise crops
             yield to_tensor(crops)
 
 
@@ -88,12 +86,15 @@ def load(items: Dataset[Any] | IterableDataset[Any], workers: int, order: Sequen
         if workers and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, before)
     try:
-        yield from loaded
+        for item in loaded:
+            if isinstance(item, DataError):
+                raise item
+            yield item
     except (RuntimeError, OSError, EOFError) as error:
         # What a worker itself raises starts with "Caught"; one that is gone may be met as a closed connection.
         if not workers or str(error).startswith("Caught"):
             raise
         raise DataError(
-            f"a data worker was lost ({first_line(error)}), perhaps for want of memory; give fewer --workers or, of a "
-            "stream, a smaller --shuffle-buffer"
+            f"a data worker was lost ({first_line(error)}), perhaps because memory ran out; give fewer --workers or, "
+            "of a stream, a smaller --shuffle-buffer"
         ) from None

@@ -57,7 +57,8 @@ def build_quantizer(dim: int, name: str, options: dict[str, Any] | None = None) 
     """The quantizer registered under `name`, for vectors of `dim` numbers.
 
     Raises:
-        ConfigError: no such quantizer, an option it does not take, or one it needs and does not get.
+        ConfigError: no such quantizer, an option it does not take, one it needs and does not get, or one that has no
+            such value.
     """
     if name not in QUANTIZERS:
         raise ConfigError(f"there is no quantizer named {name!r}; choose one of {', '.join(QUANTIZERS)}")
@@ -68,4 +69,11 @@ def build_quantizer(dim: int, name: str, options: dict[str, Any] | None = None) 
     for key, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in options:
             raise ConfigError(f"the {name} quantizer needs the option {key!r}")
-    return QUANTIZERS[name](dim, **options)
+    try:
+        return QUANTIZERS[name](dim, **options)
+    except ConfigError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"one of the {name} quantizer's options {options} has a value that cannot be used ({error})"
+        ) from error

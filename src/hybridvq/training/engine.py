@@ -59,7 +59,7 @@ def run(
     if progress and first:
         callbacks.append((ProgressBar if sys.stderr.isatty() else ProgressLines)(module.settings.steps))
     finished = checkpoint is not None and recorder.finished(checkpoint)
-    with nullcontext() if finished else joined(processes, path):
+    with nullcontext() if finished else joined(processes, path, find_device(device)):
         if finished:
             assert checkpoint is not None
             module.load_state_dict(checkpoint["state_dict"])

@@ -55,28 +55,30 @@ def terminate(*_: Any) -> None:
 
 
 @contextmanager
-def joined(processes: Processes, checkpoint: Path) -> Iterator[None]:
+def joined(processes: Processes, checkpoint: Path, device: torch.device) -> Iterator[None]:
     """All processes of a run from its first step to its model; afterwards each is on its own again.
+
+    They meet in the way of the kind of `device`.
 
     Raises:
         LostProcessError: another one stopped, or does not come.
     """
     with together(processes):
         try:
-            meet(processes)
+            meet(processes, device)
             yield
             distributed.barrier()
-        except BaseException as error:
-            distributed.keep_group()
+        except RuntimeError as error:
             if not of_connection(error):
                 raise
+            distributed.keep_group()
             advice = "go on with --resume" if checkpoint.exists() else "no checkpoint was written yet, so start again"
             raise LostProcessError(f"{LOST}; see what it says, and {advice}") from error
         finally:
             distributed.leave()
 
 
-def meet(processes: Processes) -> None:
+def meet(processes: Processes, device: torch.device) -> None:
     """Connect with the other processes, for which Lightning would wait half an hour without a word.
 
     Raises:
@@ -89,7 +91,7 @@ def meet(processes: Processes) -> None:
     try:
         store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
         store.set_timeout(dist.default_pg_timeout)  # what is waited for later may be a measurement of the first
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     except (RuntimeError, ValueError) as error:
         raise LostProcessError(
@@ -98,9 +100,9 @@ def meet(processes: Processes) -> None:
         ) from error
 
 
-def of_connection(error: BaseException) -> bool:
+def of_connection(error: RuntimeError) -> bool:
     """Whether a collective failed, rather than this process; gloo tells by plain RuntimeErrors that name its files."""
-    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo/" in str(error))
+    return isinstance(error, dist.DistError) or "gloo/" in str(error)
 
 
 def reason(error: Exception) -> str:

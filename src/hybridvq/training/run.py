@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from hybridvq.data import EvalBatches, Images, Stream, open_images
+from hybridvq.data import EvalBatches, Images, Stream, open_side
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
@@ -117,8 +117,8 @@ def open_sides(
     if isinstance(images, str | Path):
         data = DataSettings.of(images, size)
         if test_batches is None:
-            test_batches = EvalBatches(open_images(data.data, "test", size=data.size), EVAL_BATCH, EVAL_IMAGES)
-        return open_images(data.data, "train", size=data.size), test_batches
+            test_batches = EvalBatches(open_side(data, "test"), EVAL_BATCH, EVAL_IMAGES)
+        return open_side(data, "train"), test_batches
     if size is not None and size != images.size:
         raise ConfigError(f"size is {size}, and the images were opened at {images.size}; leave it out")
     if test_batches is None:
