@@ -1,7 +1,11 @@
+import re
 import signal
 
 import pytest
 import torch
+
+from hybridvq.cli import main
+from tiny import TRAIN
 
 
 def pytest_addoption(parser):
@@ -19,3 +23,25 @@ def pytest_configure(config):
 def threads(request):
     """Tests hold for any number; one is the quickest for models this small."""
     torch.set_num_threads(request.config.getoption("--threads"))
+
+
+@pytest.fixture
+def complaint(capsys):
+    """Run the command line, expect exit code 2 and one line on stderr, and return that line."""
+
+    def run(*words):
+        assert main([str(word) for word in words]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert re.fullmatch(r"hybridvq: [^\n]+\n", err)
+        assert "Traceback" not in err
+        return err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "vector"
+    assert main([*TRAIN, "--out", str(folder)]) == 0
+    return folder

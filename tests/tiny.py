@@ -3,6 +3,9 @@
 import zlib
 from functools import cache
 
+import numpy as np
+from PIL import Image
+
 from hybridvq.data import EvalBatches, Images, open_images
 from hybridvq.settings import ModelSettings, Recipe, TrainingSettings
 
@@ -58,3 +61,10 @@ def huge_png(png: bytes) -> bytes:
 
 
 COMMAND_LINE = f"--size {SIZE} --model.dim 8 --model.options.codebook_size 16 --training.batch_size 8".split()
+TRAIN = ["train", "--recipe", "vector", "--training.steps", "20", "--eval-images", "16", *COMMAND_LINE]
+
+
+def noise(path, side=16):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)).save(path)
+    return path

@@ -9,7 +9,7 @@ from skimage.data import chelsea
 
 import tiny
 from hybridvq import Codec, Tokenizer
-from hybridvq.codec import fit_tables
+from hybridvq.codec import TokenCoder, fit_tables, read
 from hybridvq.data import EvalBatches
 from hybridvq.tokenizer import weight_hash
 
@@ -49,3 +49,8 @@ def photo(height: int, width: int) -> np.ndarray:
 
 def load(folder: Path) -> Codec:
     return Codec.load(folder, "cpu")
+
+
+def tokens_of(codec: Codec, data: bytes):
+    header, streams = read(data)
+    return TokenCoder(codec.tables, header.mode, header.gain_step).decode(streams, header.grid)

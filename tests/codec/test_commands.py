@@ -24,14 +24,9 @@ def images(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def complaint(capsys):
-    def run(words):
-        assert main(words.split()) == 2
-        err = capsys.readouterr().err
-        assert re.fullmatch(r"hybridvq: [^\n]+\n", err)
-        return err
-
-    return run
+def complaint(complaint):
+    """As for every command, of the words in one sentence."""
+    return lambda words: complaint(*words.split())
 
 
 def test_there_and_back(images, folder, codec, capsys):
