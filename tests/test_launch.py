@@ -134,7 +134,7 @@ def test_processes_that_do_not_come_are_not_waited_for_without_end(environment, 
     with pytest.raises(
         LostProcessError, match=r"the 2 processes of this run did not meet within 1 seconds \("
     ) as caught:
-        processes.meet(find_processes())
+        processes.meet(find_processes(), torch.device("cpu"))
     assert "\n" not in str(caught.value)
     assert not torch.distributed.is_initialized()
 
