@@ -112,7 +112,7 @@ def make_layered(seed: int) -> list[Original]:
     tables = replace(tables, scales=fit_scales([(codes, rest)], quantizer, steps=3, width=8))
     originals = []
     for mode in (STATIC, CONTEXTUAL):
-        latent = Latent(codes[0].numpy(), rest[0].numpy(), tables)
+        latent = Latent(codes[0].numpy(), rest[0].numpy(), tables, 0.06)
         streams = [latent.code_stream(mode), *latent.coefficient_streams(128)]
         header = layered.layered_header(tables, height, width, 8, 128, mode=mode)
         file = layered.write(header, streams)

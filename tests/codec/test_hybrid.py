@@ -34,7 +34,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 def all_rounded(codec, latent, byte):
     tables = hybrids.scales(codec)
-    source, channels = hybrid.Rounding(latent.rest, tables, byte), np.arange(tables.dim)
+    source, channels = hybrid.Rounding(latent.rest, tables, byte, latent.rate_weight), np.arange(tables.dim)
     classes = tables.classes(tables.log_scales(latent.hidden, channels, source.size), byte)
     return source(channels, classes), classes
 
@@ -54,11 +54,12 @@ def test_tokens_come_back_exactly(codec, size, byte, mode):
     assert layers.unit == scales.step_of(byte)
 
 
-def test_codes_and_coefficients_are_those_of_the_model(codec):
+def test_codes_and_coefficients_are_those_of_the_model(codec, monkeypatch):
     """To what a choice by bits changes: a coefficient is the nearest, or one nearer to 0."""
     photo = models.photo(96, 160)
     latent, step = hybrids.latent(codec, photo), scales.step_of(128)
     x = torch.from_numpy(photo).movedim(-1, 0)[None].float() / 127.5 - 1
+    monkeypatch.setattr(codec.tokenizer.quantizer, "rate_weight", 0.0)
     with torch.inference_mode():
         tokens = codec.tokenizer.encode(x, step)
     np.testing.assert_array_equal(latent.codes, tokens.codes[0])

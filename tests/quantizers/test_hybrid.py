@@ -84,7 +84,7 @@ def test_the_mixture_is_the_sum_of_its_parts():
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (1, 1), (5, 10)])
 @torch.no_grad()
 def test_tokens_are_enough(height, width):
-    made, z = quantizer(), vectors(height, width)
+    made, z = quantizer(rate_weight=0), vectors(height, width)
     out = made(z, 0.7)
     tokens = out.tokens
     assert tokens.codes.shape == (3, 2, math.ceil(height / 4), math.ceil(width / 4))
@@ -128,7 +128,7 @@ def test_a_step_towards_zero_is_the_continuous_latent():
 
 @torch.no_grad()
 def test_without_groups_it_is_a_scalar_transform_codec():
-    made, z = quantizer(groups=0), vectors()
+    made, z = quantizer(groups=0, rate_weight=0), vectors()
     out = made(z, 0.5)
     assert out.tokens.codes is None
     assert made.codebook_size is None
@@ -137,6 +137,32 @@ def test_without_groups_it_is_a_scalar_transform_codec():
     torch.testing.assert_close(
         out.rate.bits, made.prior.bits(out.z_hat, torch.tensor(0.5)[None, None, None, None]).sum((1, 2, 3))
     )
+
+
+@pytest.mark.parametrize("groups", [2, 0])
+@torch.no_grad()
+def test_rounding_weighs_error_and_bits(groups):
+    """Of the nearest integer and the next one towards 0 the cheaper, by bits from the distribution functions."""
+    made, z, step, weight = quantizer(groups=groups, rate_weight=0.3), vectors().double(), 0.8, 0.3
+    tokens = made(z.float(), step).tokens
+    mean, log_scale = (part.double().numpy() for part in made.predict(tokens)) if groups else (0.0, 0.0)
+    wide = torch.full((1, 1, 1, 1), step)
+
+    def bits(r):
+        if not groups:
+            return made.prior.bits(torch.from_numpy(r * step).float(), wide).double().numpy()
+        edges = [(r - 0.5) * step, (r + 0.5) * step]
+        return -np.log2(np.diff(logistic.cdf(edges, scale=np.exp(log_scale)), axis=0)[0])
+
+    v = (z.numpy() - mean) / step
+    nearest = np.rint(v)
+    nearer = nearest - np.sign(nearest)
+    dearer = (v - nearer) ** 2 - (v - nearest) ** 2 - weight * (bits(nearest) - bits(nearer))
+    want, clear = np.where(dearer < 0, nearer, nearest), np.abs(dearer) > 1e-4
+    found = tokens.coefficients.numpy()
+    np.testing.assert_array_equal(found[clear], want[clear])
+    assert (found != nearest).any()
+    assert (found == nearest).any()
 
 
 @torch.no_grad()
@@ -171,7 +197,7 @@ def test_training_draws_steps_and_noise_from_the_counted_step():
 
 
 def test_noise_gives_the_rate_and_rounding_the_decoder():
-    made, z = quantizer(groups=0).train(), vectors().requires_grad_()
+    made, z = quantizer(groups=0, rate_weight=0).train(), vectors().requires_grad_()
     steps, noise = made.draw(z)
     out = made(z)
     wide = steps[:, None, None, None]

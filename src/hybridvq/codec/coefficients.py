@@ -17,7 +17,6 @@ from hybridvq.codec.coder import Reader, Writer, foreign_stream
 from hybridvq.codec.scales import ESCAPE, MOST, ScaleTables
 
 LARGEST = 2**15 - 1  # of |r|, int16
-RATE_WEIGHT = 0.06  # square steps that a bit is worth where coefficients are rounded
 LENGTHS = 16  # bits that an escaped number may have: it is coded as their count, and then themselves
 COUNT_BITS = 4
 BLOCK = 8  # channels whose coefficients are coded together; part of the format

@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from hybridvq.codec.coefficients import RATE_WEIGHT, round_to_steps, thresholds
+from hybridvq.codec.coefficients import round_to_steps, thresholds
 from hybridvq.codec.fit import STEPS, UNIT, descend, rectified, rms, to_int16
-from hybridvq.codec.hybrid import structure_of
+from hybridvq.codec.hybrid import rate_weight_of, structure_of
 from hybridvq.codec.integers import SCALE, WEIGHT_LOG2
 from hybridvq.codec.scales import (
     CLASS_LOG2,
@@ -28,6 +29,7 @@ from hybridvq.data import EvalBatches
 from hybridvq.devices import evaluating
 from hybridvq.quantizers import Quantizer
 from hybridvq.quantizers.logistic import logistic_bits
+from hybridvq.quantizers.structure import Structure
 from hybridvq.tokenizer import Tokenizer
 
 INNER, WIDTH = 64, 96  # A and H
@@ -97,20 +99,26 @@ def fit_scales(
         torch.manual_seed(seed)
         network = ScaleNetwork(vectors, log2_scales, INNER, width)
     draw = torch.Generator().manual_seed(seed)
-    descend(network, lambda: cost(network, samples, draw), steps, LEARNING_RATE)
-    return calibrate(rounded(network), samples)
+    descend(network, lambda: cost(network, structure, samples, draw), steps, LEARNING_RATE)
+    return calibrate(rounded(network), samples, rate_weight_of(quantizer))
 
 
-def cost(network: ScaleNetwork, samples: Sequence[Sample], draw: torch.Generator) -> Tensor:
-    """Bits per coefficient of some of the samples at a step that is drawn for each."""
+def cost(network: ScaleNetwork, structure: Structure, samples: Sequence[Sample], draw: torch.Generator) -> Tensor:
+    """Bits per coefficient of some of the samples at a step that is drawn for each, and how far the log scales are
+    from those of the structure network, as a mean square: it has seen more images than there are samples.
+    """
     codes, rest = samples[int(torch.randint(len(samples), (), generator=draw))]
     count = max(1, POSITIONS // codes[0, 0].numel())
     rows = torch.randint(len(codes), (min(count, len(codes)),), generator=draw)
     codes, rest = codes[rows], rest[rows].float()
     step = torch.empty(len(rows), 1, 1, 1).uniform_(*LOG2_STEPS, generator=draw).exp2()
     log_scale = network(codes)[..., : rest.shape[2], : rest.shape[3]] * math.log(2)
+    with torch.no_grad():
+        taught = structure.predict(structure.embed(codes.to(structure.vectors(0).device)))[1].cpu()
+        taught = taught[..., : rest.shape[2], : rest.shape[3]]
     noise = torch.rand(rest.shape, generator=draw) - 0.5
-    return logistic_bits(rest + noise * step, step, torch.zeros(()), log_scale).mean()
+    bits = logistic_bits(rest + noise * step, step, torch.zeros(()), log_scale).mean()
+    return bits + F.mse_loss(log_scale, taught)
 
 
 def rounded(network: ScaleNetwork) -> ScaleTables:
@@ -150,7 +158,7 @@ def counts_of(shares: np.ndarray) -> np.ndarray:
     return counts.astype(np.uint32)
 
 
-def calibrate(tables: ScaleTables, samples: Sequence[Sample]) -> ScaleTables:
+def calibrate(tables: ScaleTables, samples: Sequence[Sample], rate_weight: float) -> ScaleTables:
     """The same network with counts as they are met, the classes left out that are nearly all zeros, and streams.
 
     Counts are taken twice: of coefficients rounded to the nearest, which say what bits are worth, and then of those
@@ -161,7 +169,7 @@ def calibrate(tables: ScaleTables, samples: Sequence[Sample]) -> ScaleTables:
     shares = met + PRIOR * logistic
     silent = (shares[:, MOST] / shares.sum(1) > SILENT).cumprod().sum()
     tables = replace(tables, counts=counts_of(shares), coded=np.array(silent, np.uint32))
-    met, bits = count(tables, samples, thresholds(tables, RATE_WEIGHT), int(silent))
+    met, bits = count(tables, samples, thresholds(tables, rate_weight), int(silent))
     return replace(tables, counts=counts_of(met + PRIOR * logistic), group=groups_of(bits, samples))
 
 

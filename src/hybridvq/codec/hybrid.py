@@ -53,11 +53,13 @@ class Latent:
         codes: (G, h/4, w/4) int64.
         rest: (D, h, w) float32, z less what the codes let expect.
         tables: of the model.
+        rate_weight: of its quantizer, square steps that a bit is worth.
     """
 
     codes: np.ndarray
     rest: np.ndarray
     tables: Tables
+    rate_weight: float
 
     @property
     def scales(self) -> ScaleTables:
@@ -74,7 +76,7 @@ class Latent:
 
     def coefficient_streams(self, byte: int) -> list[bytes]:
         """The coefficients in the step of `byte`."""
-        source = Rounding(self.rest, self.scales, byte)
+        source = Rounding(self.rest, self.scales, byte, self.rate_weight)
         groups = range(self.scales.groups)
         return [coefficients.encode_group(self.scales, self.hidden, byte, g, source) for g in groups]
 
@@ -82,10 +84,10 @@ class Latent:
 class Rounding:
     """The coefficients of a latent in the step of `byte`, chosen by error and bits; see `coefficients.thresholds`."""
 
-    def __init__(self, rest: np.ndarray, tables: ScaleTables, byte: int) -> None:
+    def __init__(self, rest: np.ndarray, tables: ScaleTables, byte: int, rate_weight: float) -> None:
         self.rest, self.size, self.coded = rest, (rest.shape[1], rest.shape[2]), int(tables.coded)
         self.step = np.float32(step_of(byte))
-        self.limits = coefficients.thresholds(tables, coefficients.RATE_WEIGHT)
+        self.limits = coefficients.thresholds(tables, rate_weight)
 
     def __call__(self, channels: np.ndarray, classes: np.ndarray) -> np.ndarray:
         r = np.empty(classes.shape, np.int16)
@@ -102,6 +104,11 @@ def structure_of(quantizer: Quantizer) -> Structure:
     return structure
 
 
+def rate_weight_of(quantizer: Quantizer) -> float:
+    """How much bits count where a hybrid quantizer rounds."""
+    return float(getattr(quantizer, "rate_weight", 0.0))
+
+
 @torch.inference_mode()
 def encode(tokenizer: Tokenizer, tables: Tables, image: Pixels, tile_pixels: int = tiles.TILE_PIXELS) -> Latent:
     """The codes of an image of any size, and what they leave of z."""
@@ -111,7 +118,7 @@ def encode(tokenizer: Tokenizer, tables: Tables, image: Pixels, tile_pixels: int
         codes = codes_of(structure, z, tile, device)
         for y, x, mean in means(structure, codes, (z.shape[2], z.shape[3]), tile, 0, device):
             z[..., y.start : y.stop, x.start : x.stop] -= mean.cpu()
-    return Latent(codes[0].numpy(), z[0].numpy(), tables)
+    return Latent(codes[0].numpy(), z[0].numpy(), tables, rate_weight_of(tokenizer.quantizer))
 
 
 def encoded(tokenizer: Tokenizer, image: Pixels, tile: int, device: torch.device) -> Tensor:

@@ -38,6 +38,9 @@ class HybridQuantizer(Quantizer):
                       │       codes ──► structure decoder ──► mean m, log scale log s (B,D,h,w)
                       └─► r = round((z - m) / step) ──► z_hat = m + step r
 
+    Rounding weighs bits b: with v = (z - m) / step, r is the nearest integer n or the next one towards 0, whichever has
+    the smaller (v - r)^2 + `rate_weight` b(r).
+
     Tokens: codes, coefficients r, and the step; codes alone are read as m. The step is the one dial: without bound the
     tokens are codes on a coarse grid (VQ-VAE), towards 0 the latent is continuous. Without groups m is 0, and what is
     left is a scalar transform codec.
@@ -71,6 +74,7 @@ class HybridQuantizer(Quantizer):
         step: the step in evaluation, where none is given.
         distortion: bits per pixel that a squared error of 1 is worth at step 1, pixels being 0 to 255.
         balance: power of the step by which images count.
+        rate_weight: square steps that a bit is worth where coefficients are rounded; 0 for the nearest.
         init, restart_every, decay: how the code vectors are kept, see `Codebook`; they are moving averages.
 
     Raises:
@@ -96,6 +100,7 @@ class HybridQuantizer(Quantizer):
         step: float = 1.0,
         distortion: float = 0.0067,
         balance: float = 0.6,
+        rate_weight: float = 0.06,
         init: Literal["uniform", "kmeans"] = "uniform",
         restart_every: int = 50,
         decay: float = 0.99,
@@ -106,12 +111,13 @@ class HybridQuantizer(Quantizer):
         check_count("aside_steps", aside_steps, 0, LARGEST_STEP)
         for name, weight in (("beta", beta), ("distortion", distortion), ("balance", balance)):
             check_weight(name, weight)
+        check_weight("rate_weight", rate_weight)
         if len(step_range) != 2 or not 0 < step_range[0] <= step_range[1] < math.inf:
             raise ConfigError(f"step_range is {list(step_range)}; give the smallest step and the largest, above 0")
         if not step > 0:
             raise ConfigError(f"step is {step}; it must be positive")
         self.beta, self.aside_steps, self.step_range, self.step = beta, aside_steps, tuple(step_range), step
-        self.distortion, self.balance = distortion, balance
+        self.distortion, self.balance, self.rate_weight = distortion, balance, rate_weight
         self.prior = LogisticMixture(dim)
         self.structure: Structure | None = None
         if groups:
@@ -151,7 +157,7 @@ class HybridQuantizer(Quantizer):
             guess = self.structure(z if coded else z.detach(), mixed)
         mean = guess.mean if guess is not None and coded else torch.zeros((), device=z.device)
         with torch.no_grad():
-            r = ((z - mean) / steps).round()
+            r = self.round((z - mean) / steps, steps, guess if coded else None)
             z_hat = add(mean, r, steps)
         rate = self.count(z + noise * steps if self.training else z_hat, steps, guess, coded)
         if self.training:
@@ -161,6 +167,22 @@ class HybridQuantizer(Quantizer):
         losses = {} if guess is None else {"commitment": self.beta * guess.commitment}
         error = mean_square(z_hat, z.detach())
         return Quantized(straight_through(z, z_hat), tokens, losses, error, rate, self.codebook_size)
+
+    def round(self, v: Tensor, steps: Tensor, guess: Guess | None) -> Tensor:
+        """The coefficients of values v (B, D, h, w) in steps (B, 1, 1, 1), by error and bits."""
+        nearest = v.round()
+        if not self.rate_weight:
+            return nearest
+        nearer = nearest - nearest.sign()
+        saved = self.bits_of(nearest, steps, guess) - self.bits_of(nearer, steps, guess)
+        more = (v - nearer).square() - (v - nearest).square()
+        return torch.where(more < self.rate_weight * saved, nearer, nearest)
+
+    def bits_of(self, r: Tensor, steps: Tensor, guess: Guess | None) -> Tensor:
+        """The bits of each coefficient r (B, D, h, w), given what the codes say of it, if anything."""
+        zero = torch.zeros((), device=r.device)
+        rest = add(zero, r, steps)
+        return self.prior.bits(rest, steps) if guess is None else logistic_bits(rest, steps, zero, guess.log_scale)
 
     def count(self, value: Tensor, steps: Tensor, guess: Guess | None, coded: bool) -> Rate:
         """The bits of `value` (B, D, h, w) rounded to `steps` (B, 1, 1, 1)."""
