@@ -25,7 +25,7 @@ class ModelSettings:
             or uniform); vector also distance (euclidean or cosine), heads, share_codes; frequency also frequent, rare,
             warmup_steps, table_decay; gain-shape also levels, stages, quantize_from, gradient, rate_weight. fsq: grid.
             hybrid: groups, codebook_size, code_dim, width, beta, aside_steps, step_range, step, distortion, balance,
-            init, restart_every, decay. gaussian: kl_weight.
+            rate_weight, init, restart_every, decay. gaussian: kl_weight.
         network: published, or photo, which has downsampling 8 alone.
         network_options: the network's own arguments: of photo, widths and decoder_width.
     """
