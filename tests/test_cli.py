@@ -85,7 +85,7 @@ def test_help(command, capsys):
             "--first_seed_only", "--steps", "--batch_size", "--eval_images", "--eval_every", "--overrides", "--jobs",
             "--out", "gaussian",
         ],
-        "app": ["--model", "--baseline", "--prior", "--host", "--port", "default: photos-f4-vq"],
+        "app": ["--model", "--baseline", "--prior", "--host", "--port", "default: photos-vq"],
     }  # fmt: skip
     assert not [option for option in options[command] if option not in " ".join(out.split())]
 
