@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(VENV)/bin/hybridvq compare --config demo.yaml
-	@for model in photos-f4-vq photos-f4 photos-f8; do \
+	@for model in photos-vq photos-gain-shape photos; do \
 		echo "$$model:"; $(VENV)/bin/hybridvq reconstruct $$model photos --out demo/$$model || exit; done
 
 samples: install

@@ -17,7 +17,7 @@ from hybridvq.data import photo_files, read_image
 from hybridvq.metrics import psnr_db
 from hybridvq.pretrained import pretrained_folder
 
-MODELS = {"photos-f4-vq": "VQ-VAE, f=4", "photos-f4": "gain-shape, f=4", "photos-f8": "gain-shape, f=8"}
+MODELS = {"photos-vq": "VQ-VAE", "photos-gain-shape": "gain-shape", "photos": "hybrid"}
 PARTS = {"chelsea": (60, 110), "astronaut": (0, 130), "coffee": (60, 210)}  # top and left of what is shown
 SIDE = 176
 INCHES = 2.2

@@ -53,9 +53,9 @@ def main() -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--model", default="photos-f4")
-    made.add_argument("--baseline", default="photos-f4-vq")
-    made.add_argument("--prior", default="photos-f8-prior")
+    made.add_argument("--model", default="photos-gain-shape")
+    made.add_argument("--baseline", default="photos-vq")
+    made.add_argument("--prior", default="photos-vq-prior")
     made.add_argument("--result", help="a result.json for the tab Compare")
     made.add_argument("--port", type=int, default=7869)
     made.add_argument("--out", default="docs/screenshots", help="folder to write")

@@ -21,7 +21,7 @@ def ours(model: str) -> Rival:
     if codec.is_hybrid:
         of_quality = {str(quality): CodecSettings(quality=quality) for quality in QUALITIES}
         return Rival(Path(model).name, f"{Path(model).name}, hybrid", Curve(codec, of_quality), tuple(of_quality))
-    unit = Chooser(codec.tokenizer.quantizer, codec.tables, 1, 0, 0.0).power()
+    unit = Chooser(codec.tokenizer.quantizer, codec.tables, 1, 0.0).power()
     settings = {f"lambda {w * unit:.2g}": CodecSettings(rate_weight=round(w * unit, 6)) for w in WEIGHTS}
     return Rival(Path(model).name, Path(model).name, Curve(codec, settings), tuple(settings))
 

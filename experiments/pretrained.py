@@ -1,11 +1,11 @@
 """Measure the bundled models, and write their cards and the page about them.
 
-    python -m experiments.pretrained --data PATH_OR_HUB_ID --photographs FOLDER --beside runs/vector-published
+    python -m experiments.pretrained --photographs "kept photographs=FOLDER" "others=FOLDER" --data PATH_OR_HUB_ID
 
-Measures every tokenizer at 64x64 on the held-out images of --data, and at full size on the photographs of a folder,
-through files of its codec; then those of --beside, runs with tables that are not bundled; then the prior, on the
-tokens of the held-out images. Writes result.json and README.md to --out, the table of the project's README, and a
-README.md, the card, into each model's folder. `--page` measures nothing and writes these anew.
+Measures every tokenizer through files of its codec on the photographs of each folder; then the prior, on the tokens of
+the held-out images of --data. Writes result.json and README.md to --out, the table of the project's README, and a
+README.md, the card, into the folder of each model named in CARDS and PRIORS. `--page` measures nothing and writes these
+anew.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import Tensor
 
-from experiments.overlap import seen
 from experiments.photos import squared_error
 from experiments.publish import fill
 from hybridvq import Codec, CodecSettings, Tokenizer, evaluate, load_prior, load_recipe, load_tokenizer, open_images
@@ -34,10 +33,10 @@ from hybridvq.tokenizer import model_folder, weight_hash
 from hybridvq.writing import write_whole
 
 ROOT = Path(__file__).parents[1]
-TOKENIZERS = ("photos-f4", "photos-f8", "photos-f4-vq")
-PRIORS = ("photos-f8-prior",)
-RESULT, SIZE, BATCH = "result.json", 64, 50
-KEPT = ("test_mse", "test_psnr_db", "test_ssim", "bits_per_position", "rate_bpp", "entropy_rate_bpp", "codes_used")
+CARDS = {"photos-gain-shape": "photos-vq", "photos-vq": "photos"}  # and what each began from; that of photos is by hand
+QUALITIES = (10, 75)  # of photos
+PRIORS = ("photos-vq-prior",)
+RESULT, SIZE, BATCH, HELD_OUT = "result.json", 64, 50, 1000
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -51,9 +50,8 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--data", help="set whose held-out images are measured at 64x64")
-    made.add_argument("--photographs", help="folder of the photographs measured at full size")
-    made.add_argument("--beside", nargs="*", default=[], help="more runs with tables")
+    made.add_argument("--photographs", nargs="+", help="sets measured at full size, each TITLE=FOLDER")
+    made.add_argument("--data", help="set whose held-out images the prior is measured on, at 64x64")
     made.add_argument("--out", default="docs/results/pretrained", help="folder of the result")
     made.add_argument("--page", action="store_true", help="measure nothing, write the pages of the result")
     return made
@@ -61,82 +59,92 @@ def parser() -> argparse.ArgumentParser:
 
 def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
-    held_out = open_images(arguments.data, "test", size=SIZE)
-    photographs = {path.name: read_image(path) for path in image_files([arguments.photographs])}
-    thumbnails = seen(image_files([arguments.photographs]), open_images(arguments.data, "train", size=SIZE))
-    pixels = sum(photograph.shape[0] * photograph.shape[1] for photograph in photographs.values())
-    result: dict[str, Any] = {
-        "hardware": hardware(),
-        "held_out": {"images": len(held_out), "size": SIZE, "fingerprint": held_out.fingerprint},
-        "photographs": {"images": len(photographs), "megapixels": round(pixels / 1e6, 2), "seen": sorted(thumbnails)},
-        "tokenizers": {},
-        "priors": {},
-    }
-    for model in [*TOKENIZERS, *arguments.beside]:
+    sets = {title: read_all(folder) for title, folder in (given.split("=", 1) for given in arguments.photographs)}
+    rows = []
+    for model, settings in wanted():
         print(f"{model}: measuring", flush=True)
-        measured = measure_tokenizer(model, EvalBatches(held_out, BATCH), photographs, thumbnails)
-        result["tokenizers"][Path(model).name] = measured
-    for name in PRIORS:
-        print(f"{name}: measuring", flush=True)
-        result["priors"][name] = measure_prior(name, EvalBatches(held_out, BATCH))
-    return result
+        codec = Codec.load(model, "cpu")
+        measured = {title: measure_files(codec, settings, photographs) for title, photographs in sets.items()}
+        rows.append({"model": model, "quality": settings.quality, "photographs": measured})
+    return {
+        "hardware": hardware(),
+        "photographs": {
+            title: {"images": len(photographs), "megapixels": round(pixels_of(photographs) / 1e6, 2)}
+            for title, photographs in sets.items()
+        },
+        "rows": rows,
+        "tokenizers": {name: about(name) for name in CARDS},
+        "priors": {name: measure_prior(name, open_images(arguments.data, "test", size=SIZE)) for name in PRIORS},
+    }
 
 
-def measure_tokenizer(
-    model: str, held_out: EvalBatches, photographs: dict[str, np.ndarray], thumbnails: set[str]
-) -> dict[str, Any]:
-    folder = model_folder(model)
-    tokenizer = load_tokenizer(folder)
-    about = {
+def wanted() -> Iterator[tuple[str, CodecSettings]]:
+    """The models, each with the settings that it is measured at."""
+    for quality in QUALITIES:
+        yield "photos", CodecSettings(quality=quality)
+    for name in CARDS:
+        yield name, CodecSettings()
+
+
+def read_all(folder: str) -> list[np.ndarray]:
+    return [read_image(path) for path in image_files([folder])]
+
+
+def pixels_of(photographs: Sequence[np.ndarray]) -> int:
+    return sum(pixels.shape[0] * pixels.shape[1] for pixels in photographs)
+
+
+def about(name: str) -> dict[str, Any]:
+    folder = model_folder(name)
+    return {
         "sha256": weight_hash(folder),
-        "megabytes": round((folder / "model.safetensors").stat().st_size / 1e6, 2),
-        "parameters": sum(value.numel() for value in tokenizer.parameters()),
+        "megabytes": round(sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6, 2),
+        "parameters": sum(value.numel() for value in load_tokenizer(folder).parameters()),
         "config": read_json(folder / "config.json"),
     }
-    measured = evaluate(tokenizer, held_out)
-    return about | {
-        "held_out": {key: measured[key] for key in KEPT},
-        "photographs": measure_photographs(Codec.load(folder, "cpu"), photographs, thumbnails),
-    }
 
 
-def measure_photographs(codec: Codec, photographs: dict[str, np.ndarray], thumbnails: set[str]) -> dict[str, float]:
+def measure_files(codec: Codec, settings: CodecSettings, photographs: Sequence[np.ndarray]) -> dict[str, float]:
     """Of whole files with contextual tables: means over images of MSE and PSNR, and bits over all pixels together.
 
-    And the MSE without those whose `thumbnails` are known from training.
+    And the bits with static tables, and before entropy coding, where tokens are of a fixed number.
     """
     quantizer, f = codec.tokenizer.quantizer, codec.tokenizer.downsampling
-    errors: dict[str, float] = {}
-    file_bytes = static_bytes = positions = pixel_count = 0
-    for name, pixels in photographs.items():
-        data = codec.compress(pixels)
-        errors[name] = squared_error(np.array(codec.decompress(data).convert("RGB")), pixels)
+    errors: list[float] = []
+    file_bytes = static_bytes = positions = 0
+    for pixels in photographs:
+        data = codec.compress(pixels, settings)
+        errors.append(squared_error(np.array(codec.decompress(data).convert("RGB")), pixels))
         file_bytes += len(data)
-        static_bytes += len(codec.compress(pixels, CodecSettings(mode="static")))
-        height, width = pixels.shape[:2]
-        positions += -(-height // f) * -(-width // f)
-        pixel_count += height * width
-    raw = quantizer.stages * np.log2((quantizer.codebook_size or 1) * (quantizer.levels or 1))
-    return {
-        "mse": float(np.mean(list(errors.values()))),
-        "unseen_mse": float(np.mean([error for name, error in errors.items() if name not in thumbnails])),
-        "psnr_db": float(np.mean([psnr_db(error) for error in errors.values()])),
-        "raw_rate_bpp": float(raw * positions / pixel_count),
-        "rate_bpp": 8 * file_bytes / pixel_count,
-        "static_rate_bpp": 8 * static_bytes / pixel_count,
+        if not codec.is_hybrid:
+            static_bytes += len(codec.compress(pixels, CodecSettings(mode="static")))
+        positions += -(-pixels.shape[0] // f) * -(-pixels.shape[1] // f)
+    found = {
+        "mse": float(np.mean(errors)),
+        "psnr_db": float(np.mean([psnr_db(error) for error in errors])),
+        "rate_bpp": 8 * file_bytes / pixels_of(photographs),
     }
+    if not codec.is_hybrid:
+        raw = quantizer.stages * np.log2((quantizer.codebook_size or 1) * (quantizer.levels or 1))
+        found["static_rate_bpp"] = 8 * static_bytes / pixels_of(photographs)
+        found["raw_rate_bpp"] = float(raw * positions / pixels_of(photographs))
+    return found
 
 
-def measure_prior(name: str, held_out: EvalBatches) -> dict[str, Any]:
-    folder = model_folder(name)
+def measure_prior(name: str, held_out: Any) -> dict[str, Any]:
+    print(f"{name}: measuring", flush=True)
+    folder, batches = model_folder(name), EvalBatches(held_out, BATCH, HELD_OUT)
     tokenizer = load_tokenizer(tokenizer_of_prior(name))
     prior = load_prior(name, tokenizer_of_prior(name))
-    bits: Bits = bits_per_position(prior, token_batches(tokenizer, held_out))
+    bits: Bits = bits_per_position(prior, token_batches(tokenizer, batches))
+    single = evaluate(tokenizer, batches)
     return {
         "megabytes": round((folder / "model.safetensors").stat().st_size / 1e6, 2),
         "parameters": sum(value.numel() for value in prior.parameters()),
-        "config": read_json(folder / "config.json"),
-        "bits_per_position": {"code": bits.code, "gain": bits.gain, "total": bits.total},
+        "bits_per_position": bits.total,
+        "entropy_bits": single["entropy_rate_bpp"] * tokenizer.downsampling**2,
+        "raw_bits": single["bits_per_position"],
+        "held_out": {"images": batches.total, "size": SIZE, "fingerprint": held_out.fingerprint},
     }
 
 
@@ -147,7 +155,7 @@ def token_batches(tokenizer: Tokenizer, held_out: EvalBatches) -> Iterator[tuple
 
 
 def write_pages(result: dict[str, Any], out: Path) -> None:
-    """The page, the table of the project's README, and a card for each bundled model."""
+    """The page, the table of the project's README, and a card for each model of CARDS and PRIORS."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -155,32 +163,33 @@ def write_pages(result: dict[str, Any], out: Path) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    page = templates.get_template("pretrained.md.j2").render(result=result, table=table(result), names=TOKENIZERS)
+    page = templates.get_template("pretrained.md.j2").render(result=result, table=table(result))
     write_whole(out / "README.md", page.encode())
     fill(ROOT / "README.md", "pretrained", table(result))
-    for name in TOKENIZERS:
-        recipe = load_recipe(name)
+    rows = {row["model"]: row["photographs"] for row in result["rows"]}
+    for name, model in result["tokenizers"].items():
         card = templates.get_template("tokenizer_card.md.j2").render(
-            name=name, model=result["tokenizers"][name], result=result, recipe=recipe
+            name=name, start=CARDS[name], model=model, photographs=rows[name], recipe=load_recipe(name)
         )
         write_whole(HERE / name / "README.md", card.encode())
-    for name in PRIORS:
-        card = templates.get_template("prior_card.md.j2").render(name=name, prior=result["priors"][name], result=result)
+    for name, prior in result["priors"].items():
+        card = templates.get_template("prior_card.md.j2").render(name=name, prior=prior)
         write_whole(HERE / name / "README.md", card.encode())
 
 
 def table(result: dict[str, Any]) -> str:
-    """Every tokenizer beside the published recipe trained for as many steps."""
+    """A row for each model and setting: raw bits, and of each set bits per pixel and PSNR."""
+    sets = list(result["photographs"])
     lines = [
-        "| model | bits per pixel: raw | files, static tables | contextual | MSE | PSNR | MSE at 64x64 |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| model | raw | " + " | ".join(f"{title}: files | PSNR" for title in sets) + " |",
+        "|---|--:|" + "--:|--:|" * len(sets),
     ]
-    for name, model in result["tokenizers"].items():
-        of, held_out = model["photographs"], model["held_out"]
-        lines.append(
-            f"| `{name}` | {of['raw_rate_bpp']:.2f} | {of['static_rate_bpp']:.3f} | {of['rate_bpp']:.3f} "
-            f"| {of['mse']:.4f} | {of['psnr_db']:.2f} dB | {held_out['test_mse']:.4f} |"
-        )
+    for row in result["rows"]:
+        of = row["photographs"]
+        title = f"`{row['model']}`" + (f", quality {row['quality']:g}" if row["quality"] else "")
+        raw = of[sets[0]].get("raw_rate_bpp")
+        cells = [f"{of[name]['rate_bpp']:.3f} | {of[name]['psnr_db']:.2f} dB" for name in sets]
+        lines.append(f"| {title} | {'–' if raw is None else f'{raw:.2f}'} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

@@ -73,7 +73,7 @@ def test_help(command, capsys):
         ],
         "fit-codec": ["model", "--data", "--size", "--images", "--steps", "--out", "--overwrite", "default: 2048"],
         "compress": [
-            "images", "--model", "--out", "--stages", "--gain_step", "--rate_weight", "--target_bpp", "--target_psnr",
+            "images", "--model", "--out", "--stages", "--rate_weight", "--target_bpp", "--target_psnr",
             "--mode", "contextual", "--skip_unreadable", "default: compressed",
         ],
         "decompress": ["files", "--model", "--out", "--max_pixels", "default: decompressed"],
@@ -85,7 +85,7 @@ def test_help(command, capsys):
             "--first_seed_only", "--steps", "--batch_size", "--eval_images", "--eval_every", "--overrides", "--jobs",
             "--out", "gaussian",
         ],
-        "app": ["--model", "--baseline", "--prior", "--host", "--port", "default: photos-f4-vq"],
+        "app": ["--model", "--baseline", "--prior", "--host", "--port", "default: photos-vq"],
     }  # fmt: skip
     assert not [option for option in options[command] if option not in " ".join(out.split())]
 

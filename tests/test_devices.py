@@ -53,14 +53,14 @@ def test_a_device_that_is_not_there_is_one_sentence(device, message, counts):
 @pytest.mark.parametrize(
     "load",
     [
-        lambda device: load_tokenizer("photos-f4", device=device),
-        lambda device: Tokenizer.from_pretrained("photos-f4", device=device),
-        lambda device: Codec.load("photos-f4", device=device),
-        lambda device: load_prior("photos-f8-prior", device=device),
-        lambda device: load_models("photos-f4", "photos-f4-vq", "photos-f8-prior", device),
-        lambda device: export_onnx("photos-f4", "never", device),
-        lambda device: evaluate("photos-f4", device=device),
-        lambda device: sample("photos-f8-prior", device=device),
+        lambda device: load_tokenizer("photos-vq", device=device),
+        lambda device: Tokenizer.from_pretrained("photos-vq", device=device),
+        lambda device: Codec.load("photos-vq", device=device),
+        lambda device: load_prior("photos-vq-prior", device=device),
+        lambda device: load_models("photos-gain-shape", "photos-vq", "photos-vq-prior", device),
+        lambda device: export_onnx("photos-vq", "never", device),
+        lambda device: evaluate("photos-vq", device=device),
+        lambda device: sample("photos-vq-prior", device=device),
         lambda device: train("vector", out="never", device=device),
     ],
 )
@@ -72,9 +72,9 @@ def test_device_means_the_same_in_every_function(load, counts, tmp_path, monkeyp
 
 
 def test_what_is_loaded_computes_on_its_device():
-    for model in (load_tokenizer("photos-f4", device="cpu"), Codec.load("photos-f4", "cpu").tokenizer):
+    for model in (load_tokenizer("photos-vq", device="cpu"), Codec.load("photos-vq", "cpu").tokenizer):
         assert {value.device.type for value in model.parameters()} == {"cpu"}
-    assert load_tokenizer("photos-f4", device=torch.device("cpu")).encode(torch.zeros(1, 3, 8, 8)).codes.is_cpu
+    assert load_tokenizer("photos-vq", device=torch.device("cpu")).encode(torch.zeros(1, 3, 8, 8)).codes.is_cpu
 
 
 @pytest.mark.parametrize("command", sorted(COMPUTING))
@@ -86,13 +86,13 @@ def test_every_command_that_computes_takes_a_device(command):
     "words",
     [
         "train --recipe vector",
-        "evaluate photos-f4",
-        "reconstruct photos-f4 photos",
-        "tokenize photos-f4",
-        "train-prior photos-f4",
-        "sample photos-f8-prior",
-        "fit-codec photos-f4 --out own",
-        "compress photos --model photos-f4",
+        "evaluate photos-vq",
+        "reconstruct photos-vq photos",
+        "tokenize photos-vq",
+        "train-prior photos-vq",
+        "sample photos-vq-prior",
+        "fit-codec photos-vq --out own",
+        "compress photos --model photos-vq",
         "compare --recipes vector",
         "app",
     ],

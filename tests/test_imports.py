@@ -211,11 +211,11 @@ from hybridvq import Codec, VectorQuantizer, load_tokenizer
 
 folder = Path(tempfile.mkdtemp())
 Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / "photo.jpg")
-codec = Codec.load("photos-f4-vq")
+codec = Codec.load("photos-vq")
 assert codec.decompress(codec.compress(Image.open(folder / "photo.jpg"))).size == (50, 40)
 VectorQuantizer(dim=4, codebook_size=8)(torch.randn(2, 4, 8, 8))
 from hybridvq.cli import main
-assert main(["reconstruct", "photos-f4-vq", str(folder / "photo.jpg"), "--out", str(folder / "out")]) == 0
+assert main(["reconstruct", "photos-vq", str(folder / "photo.jpg"), "--out", str(folder / "out")]) == 0
 assert main(["train", "--recipe", "vector", "--out", str(folder / "run")]) == 2
 try:
     hybridvq.train
@@ -236,7 +236,7 @@ USER = """
 import torch
 from hybridvq import Tokenizer, VectorQuantizer, compare, load_tokenizer
 
-tokenizer: Tokenizer = load_tokenizer("photos-f4")
+tokenizer: Tokenizer = load_tokenizer("photos-gain-shape")
 x = torch.zeros(1, 3, 64, 64)
 tokenizer.encode(x).cods
 VectorQuantizer(dim=8)(x).z_hta

@@ -120,7 +120,7 @@ FOLDERS = [
     ["train-prior", "MODEL"],
     ["tokenize", "MODEL"],
     ["export", "MODEL"],
-    ["sample", "photos-f8-prior"],
+    ["sample", "photos-vq-prior"],
     ["compare", "--recipes", "vector"],
 ]
 FILES = [(["reconstruct", "MODEL", "IMAGE"], ".png"), (["compress", "IMAGE", "--model", "MODEL"], ".hvq")]

@@ -20,11 +20,11 @@ from hybridvq.priors import tokenizer_of_prior
 from hybridvq.recipe import load_recipe
 from hybridvq.tokenizer import model_folder, weight_hash
 
-TOKENIZERS = ["photos", "photos-f4", "photos-f4-vq", "photos-f8"]
-SIZES = {"photos": 128, "photos-f4": 64, "photos-f4-vq": 64, "photos-f8": 64}
-PRIOR = "photos-f8-prior"
+TOKENIZERS = ["photos", "photos-gain-shape", "photos-vq"]
+SIZE = 128
+PRIOR = "photos-vq-prior"
 # Of the sample photographs, the mean.
-LEAST_DB = {"photos": 32.0, "photos-f4": 27.0, "photos-f4-vq": 24.0, "photos-f8": 25.0}
+LEAST_DB = {"photos": 32.0, "photos-gain-shape": 25.0, "photos-vq": 23.0}
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_a_name_is_enough(name):
     again = load_tokenizer(name).state_dict()
     assert all(torch.equal(value, again[key]) for key, value in tokenizer.state_dict().items())
     recipe = load_recipe(name).model
-    assert (tokenizer.dim, tokenizer.downsampling, tokenizer.size) == (recipe.dim, recipe.downsampling, SIZES[name])
+    assert (tokenizer.dim, tokenizer.downsampling, tokenizer.size) == (recipe.dim, recipe.downsampling, SIZE)
 
 
 @pytest.mark.parametrize(
@@ -75,17 +75,17 @@ def test_a_name_is_enough(name):
     ],
 )
 def test_a_name_is_enough_with_any_keyword(keywords):
-    assert Tokenizer.from_pretrained("photos-f4-vq", **keywords).dim == 64
+    assert Tokenizer.from_pretrained("photos-vq", **keywords).dim == 96
     with pytest.raises(TypeError, match="nope"):
-        Tokenizer.from_pretrained("photos-f4-vq", nope=1)
+        Tokenizer.from_pretrained("photos-vq", nope=1)
 
 
 def test_each_is_measured_at_the_size_of_its_training(capsys):
     for name in TOKENIZERS:
-        assert trained_size(name) == trained_size(str(pretrained_folder(name))) == SIZES[name]
-    assert main(["evaluate", "photos-f4-vq", "--limit", "2"]) == 0
+        assert trained_size(name) == trained_size(str(pretrained_folder(name))) == SIZE
+    assert main(["evaluate", "photos-vq", "--limit", "2"]) == 0
     out, err = capsys.readouterr()
-    assert (json.loads(out)["size"], err) == (64, "")
+    assert (json.loads(out)["size"], err) == (SIZE, "")
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
@@ -107,8 +107,8 @@ def test_the_card_is_of_these_weights(name):
 
 
 def test_the_prior_finds_its_tokenizer_and_draws(tmp_path, capsys):
-    assert tokenizer_of_prior(PRIOR) == pretrained_folder("photos-f8")
-    assert load_prior(PRIOR, "photos-f8").shape == (8, 8)
+    assert tokenizer_of_prior(PRIOR) == pretrained_folder("photos-vq")
+    assert load_prior(PRIOR, "photos-vq").shape == (8, 8)
     assert main(["sample", PRIOR, "--count", "1", "--out", str(tmp_path / "samples")]) == 0
     assert read_image(tmp_path / "samples" / "000.png").shape == (64, 64, 3)
 
@@ -124,21 +124,20 @@ def test_a_prior_without_its_tokenizer_says_so(tmp_path):
 
 
 def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
-    Tokenizer(dim=8).save_pretrained(tmp_path / "photos-f4")
+    Tokenizer(dim=8).save_pretrained(tmp_path / "photos-vq")
     monkeypatch.chdir(tmp_path)
-    assert load_tokenizer("photos-f4").dim == 8
-    assert Tokenizer.from_pretrained("photos-f4").dim == 8
+    assert load_tokenizer("photos-vq").dim == 8
+    assert Tokenizer.from_pretrained("photos-vq").dim == 8
 
 
 def test_another_name_lists_them():
-    with pytest.raises(ModelError, match=f"bundled models: photos, photos-f4, photos-f4-vq, photos-f8, {PRIOR}"):
+    with pytest.raises(ModelError, match=f"bundled models: photos, photos-gain-shape, photos-vq, {PRIOR}"):
         model_folder("photos-f16")
 
 
 TOKENS_SHA256 = {
-    "photos-f4": "7c58e6006225a84704336efd7fc03b01cee71120da60d612a89c6b2ba74a2ee0",
-    "photos-f4-vq": "824d00cde1ac92f86c09b57938d9d08fbcb239bd9256ab1f3fa491f88799b3e8",
-    "photos-f8": "7a3ebfe8fc0d797c7f491d8b80f14d7f903b6918787133285ea71a07e8d2ac8f",
+    "photos-gain-shape": "4e56f0bb7ca7da98bffcd81db6f9757e7f650b37d0fac1783dc812b231813247",
+    "photos-vq": "d75bd8378dea423a4d6a29e8c60bb28ffe72f0ed4ed0d9083db95f1e91316aeb",
 }
 
 

@@ -63,7 +63,7 @@ def quantizer_agrees(name: str, device: torch.device) -> str:
 def file_opens_on_both(device: torch.device) -> str:
     """A file made on the device holds the same tokens, and within rounding the same pixels, on the CPU."""
     pixels = np.random.default_rng(0).integers(0, 256, (97, 130, 3), dtype=np.uint8)
-    there, here = Codec.load("photos-f4-vq", device), Codec.load("photos-f4-vq", "cpu")
+    there, here = Codec.load("photos-vq", device), Codec.load("photos-vq", "cpu")
     data = there.compress(pixels)
     a, b = (np.asarray(codec.decompress(data), np.int16) for codec in (there, here))
     worst = int(abs(a - b).max())

@@ -300,8 +300,6 @@ class CodecSettings:
 
     Args:
         stages: of a model with several codes per position, use only the first so many; all if not given.
-        gain_step: leave out so many of the gain levels between two that are used, 0 to 15. A coarser dial than lambda,
-            refused where it makes a file larger.
         rate_weight: lambda; choose codes and levels by their error and lambda times their bits. In squared units of
             what is quantized; 0 leaves the choice as the model was trained to make it, and no file is larger than its.
         quality: of a hybrid model, from 1 to 100; 75 if not given. The other dials are those of models without
@@ -312,7 +310,6 @@ class CodecSettings:
     """
 
     stages: int | None = number(None, COUNT)
-    gain_step: int = number(0, Range(0, 15))
     rate_weight: float = number(0.0, Range(0, 10**9, whole=False))  # in float32, more would drown every error
     quality: float | None = number(None, Range(1, 100, whole=False))
     target_bpp: float | None = number(None, Range(0, 10**4, whole=False, positive=True))
@@ -323,7 +320,7 @@ class CodecSettings:
         check_numbers(self)
         if self.target_bpp is not None and self.target_psnr is not None:
             raise ConfigError("target_bpp and target_psnr cannot both be met; give one of them")
-        for key in ("rate_weight", "gain_step", "quality"):
+        for key in ("rate_weight", "quality"):
             if getattr(self, key) and (self.target_bpp or self.target_psnr):
                 raise ConfigError(f"a target chooses what is left out itself; give it without {key}")
         if self.mode not in ("static", "contextual"):

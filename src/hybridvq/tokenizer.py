@@ -64,7 +64,7 @@ class Tokenizer(
         (B,3,H,W)      (B,D,H/f,W/f)                                (B,D,H/f,W/f)          (B,3,H,W)
 
     `save_pretrained(folder)` writes model.safetensors and config.json; `from_pretrained(model)` reads them, from a
-    folder, from a bundled model, such as photos-f4, or from the hub.
+    folder, from a bundled model, such as photos-vq, or from the hub.
 
     Args:
         dim: D, the width of the published network and the length of a code.
@@ -292,7 +292,7 @@ def load_tokenizer(
     """A tokenizer in eval mode: that in a folder or a run's `model` folder, a bundled one, or one of the hub.
 
     Args:
-        model: the folder, a name such as photos-f4 (see `pretrained_names`), or the hub id. A folder here is preferred.
+        model: the folder, a name such as photos-vq (see `pretrained_names`), or the hub id. A folder here is preferred.
         device: where it computes, such as cpu, cuda, cuda:1, mps or auto, see `hybridvq.devices.find_device`.
         encoder, decoder, quantizer: the modules that the tokenizer was made with, where it was; they take on the
             weights of the folder.

@@ -35,7 +35,7 @@ def test_files_and_numbers(loaded, picture):
 
 def test_lambda_and_target_take_no_more_bytes(loaded, picture):
     """Of any model; how many fewer, or whether any, is for its training to say."""
-    power = Chooser(loaded.model.codec.tokenizer.quantizer, loaded.model.codec.tables, 1, 0, 0.0).power()
+    power = Chooser(loaded.model.codec.tokenizer.quantizer, loaded.model.codec.tables, 1, 0.0).power()
     weights = (0.0, compress.highest_rate_weight(loaded.model.codec), 64 * power)
     nearest, *weighed = (len(compress.compress(loaded.model, picture, w, None)[0].data) for w in weights)
     assert max(weighed) <= nearest

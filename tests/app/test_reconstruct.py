@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import tiny
 from codec.models import photo
-from hybridvq import CodecSettings, ConfigError, Tokenizer
+from hybridvq import ConfigError, Tokenizer
 from hybridvq.app import reconstruct
 from hybridvq.app.models import load_model
 from hybridvq.app.picture import Picture
@@ -27,29 +27,27 @@ def test_pixels_and_bits_are_the_tokenizers(loaded, picture):
     np.testing.assert_array_equal(shown.pixels, to_pixels(x_hat)[0])
     assert shown.raw_bpp == pytest.approx(bits / (48 * 64))
     assert shown.mse == pytest.approx(float(F.mse_loss(to_pixels(x_hat)[0] / 127.5, picture_tensor(picture))), rel=1e-5)
-    assert (shown.codes.shape, shown.gains.shape, shown.levels) == ((12, 16), (12, 16), 4)
+    assert (shown.codes.shape, shown.gains.shape) == ((12, 16), (12, 16))
 
 
 def picture_tensor(picture):
     return torch.from_numpy(picture.pixels) / 127.5
 
 
-@pytest.mark.parametrize("gain_step", [0, 1, 2])
-def test_fewer_levels_are_the_codecs(loaded, gain_step):
+def test_what_is_shown_is_the_codecs(loaded):
     """Pixels as its files give them, and its bits but for header and checksum; at an odd size."""
     picture, codec = Picture("cat", photo(45, 63)), loaded.model.codec
-    shown = reconstruct.decode(loaded.model, picture, reconstruct.encode(loaded.model, picture), gain_step)
-    data = codec.compress(picture.pixels, CodecSettings(gain_step=gain_step))
+    shown = reconstruct.decode(loaded.model, picture, reconstruct.encode(loaded.model, picture))
+    data = codec.compress(picture.pixels)
     np.testing.assert_array_equal(shown.pixels, np.asarray(codec.decompress(data)))
     assert 0 < 8 * len(data) - shown.codec_bpp * 45 * 63 < 8 * 50
-    assert shown.levels == (4, 2, 2)[gain_step]
-    assert len(np.unique(shown.gains)) <= shown.levels
+    assert len(np.unique(shown.gains)) <= 4
 
 
 def test_gains_are_scaled(loaded, picture):
     model = loaded.model
     z = reconstruct.encode(model, picture)
-    as_is, half, none = (reconstruct.decode(model, picture, z, 0, s) for s in (1.0, 0.5, 0.0))
+    as_is, half, none = (reconstruct.decode(model, picture, z, s) for s in (1.0, 0.5, 0.0))
     np.testing.assert_allclose(half.gains, as_is.gains / 2, rtol=1e-6)
     assert as_is.mse < half.mse < none.mse
     tokens = model.tokenizer.encode(torch.zeros(1, 3, 48, 64))
@@ -65,8 +63,8 @@ def test_any_model_with_codes(name, picture, tmp_path):
     shown = reconstruct.decode(model, picture, reconstruct.encode(model, picture))
     assert (model.codec, shown.codec_bpp) == (None, None)
     assert "run `hybridvq fit-codec`" in model.problem
-    kinds = {"vector": "–", "projected": "float", "gain-shape": "4 of 4"}
-    assert reconstruct.gain_kind(model, shown) == kinds[name]
+    kinds = {"vector": "–", "projected": "float", "gain-shape": "4"}
+    assert reconstruct.gain_kind(model) == kinds[name]
     page = reconstruct.render(picture, (model, model), (shown, shown))
     assert page.count("<img") == (8 if name != "vector" else 7)
 

@@ -53,4 +53,4 @@ def load(folder: Path) -> Codec:
 
 def tokens_of(codec: Codec, data: bytes):
     header, streams = read(data)
-    return TokenCoder(codec.tables, header.mode, header.gain_step).decode(streams, header.grid)
+    return TokenCoder(codec.tables, header.mode).decode(streams, header.grid)

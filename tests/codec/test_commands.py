@@ -112,7 +112,7 @@ def test_unreadable_images(images, folder, capsys, complaint):
             "compress alone.bmp --model MODEL --rate-weight 1e308",
             "rate_weight is 1e+308; it must be at most",
         ),
-        ("compress alone.bmp --model MODEL --target-bpp 1 --gain-step 1", "give it without gain_step"),
+        ("compress alone.bmp --model MODEL --target-bpp 1 --rate-weight 0.1", "give it without rate_weight"),
         ("decompress cut.hvq --model MODEL", "cut.hvq is cut off"),
         ("decompress thin.hvq --model MODEL", "thin.hvq claims a long and thin image of 262144 wavefronts"),
         ("info nowhere.hvq", "nowhere.hvq cannot be read or written (No such file or directory)"),

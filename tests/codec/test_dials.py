@@ -1,7 +1,5 @@
-"""The dials of the codec: stages, gain levels, bits weighed against error, targets, and wrong settings."""
+"""The dials of the codec: stages, bits weighed against error, targets, and wrong settings."""
 
-from copy import deepcopy
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,8 +7,7 @@ import pytest
 import torch
 
 from codec import models
-from codec.models import tokens_of
-from hybridvq import Codec, CodecSettings, ConfigError
+from hybridvq import CodecSettings, ConfigError
 from hybridvq.codec import STATIC, TokenCoder, truncate
 from hybridvq.codec.choose import Chooser
 from hybridvq.codec.targets import Attempt, Target, meet
@@ -40,43 +37,6 @@ def test_fewer_stages_are_the_first_of_all(staged):
         staged.compress(pixels, CodecSettings(stages=4))
 
 
-@pytest.mark.parametrize("mode", ["static", "contextual"])
-@pytest.mark.parametrize("name", ["staged", "rated"])
-def test_fewer_gain_levels_take_no_more_bits(name, mode, request):
-    codec, pixels = request.getfixturevalue(name), models.photo(96, 96)
-    most = len(codec.compress(pixels, CodecSettings(mode=mode)))
-    for gain_step, kept in ((1, {1, 3}), (2, {1, 3}), (3, {2})):
-        try:
-            data = codec.compress(pixels, CodecSettings(gain_step=gain_step, mode=mode))
-        except ConfigError as error:
-            assert f"gain_step {gain_step} makes a file of" in str(error)  # noqa: PT017
-            assert f"all levels make one of {most}; leave it out" in str(error)  # noqa: PT017
-            continue
-        _, levels = tokens_of(codec, data)
-        assert set(np.unique(levels)) <= kept
-        assert codec.decompress(data).size == (96, 96)
-        assert len(data) <= most
-
-
-def test_no_gain_step_without_gains(vector):
-    with pytest.raises(ConfigError, match="gain_step is 1, and the model has no gain levels"):
-        vector.compress(models.photo(8, 8), CodecSettings(gain_step=1))
-
-
-def test_a_gain_step_that_costs_more_is_refused(codec):
-    """All levels cost less as soon as one has nearly all of the probability, and the step leaves that one out."""
-    (stage,) = codec.tables.of_stages
-    shares = np.ones_like(stage.shares)
-    shares[0] = 10**6
-    tables = replace(codec.tables, of_stages=(replace(stage, shares=shares),))
-    tokenizer = deepcopy(codec.tokenizer)
-    tokenizer.quantizer.gain_levels[0].values.copy_(torch.tensor([1.0, 90.0, 91.0, 92.0]))
-    with pytest.raises(
-        ConfigError, match=r"gain_step 1 makes a file of \d+ bytes, and all levels make one of \d+; leave"
-    ):
-        Codec(tokenizer, tables).compress(models.photo(96, 96), CodecSettings(gain_step=1, mode="static"))
-
-
 def test_the_weighed_choice_is_the_exhaustive_one(staged):
     """Every pair of code and level, stage after stage, in float64."""
     from hybridvq.quantizers.base import flatten
@@ -85,21 +45,21 @@ def test_the_weighed_choice_is_the_exhaustive_one(staged):
     x = torch.from_numpy(models.photo(16, 16)).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.inference_mode():
         z = staged.tokenizer.encoder(x)
-        tokens = Chooser(quantizer, staged.tables, 3, 1, weight)(z)
+        tokens = Chooser(quantizer, staged.tables, 3, weight)(z)
         r = flatten(quantizer.in_code_space(z)).double().numpy()
     for s in range(3):
         values = quantizer.gain_levels[s].values.double().numpy()
         directions = quantizer.directions.weight.double().numpy()
         shares = staged.tables.of_stages[s].shares.astype(float)
-        level_shares = shares.sum(1)[[1, 3]]
+        level_shares = shares.sum(1)
         best = []
         for row, (level, code) in zip(
             r, zip(tokens.gains[0, s].flatten(), tokens.codes[0, s].flatten(), strict=True), strict=True
         ):
             costs = {}
-            for i, q in enumerate((1, 3)):
+            for q in range(len(values)):
                 p = shares[q] / shares[q].sum() * 255 / 256 + 1 / 256 / shares.shape[1]
-                bits = -np.log2(level_shares[i] / level_shares.sum()) - np.log2(p)
+                bits = -np.log2(level_shares[q] / level_shares.sum()) - np.log2(p)
                 miss = ((row - values[q] * directions) ** 2).sum(1)
                 costs |= {(q, k): miss[k] + weight * bits[k] for k in range(len(directions))}
             chosen = (int(level), int(code))
@@ -115,7 +75,7 @@ def test_a_larger_weight_takes_fewer_bits_and_errs_more(codec):
     with torch.inference_mode():
         z = codec.tokenizer.encoder(x)
         for weight in (1e-9, 0.01, 0.1, 1.0, 1e6):
-            tokens = Chooser(quantizer, codec.tables, 1, 0, weight)(z)
+            tokens = Chooser(quantizer, codec.tables, 1, weight)(z)
             errors.append(float((quantizer.in_code_space(z) - quantizer.read(tokens)).double().square().sum()))
             bits.append(TokenCoder(codec.tables, STATIC).cost_bits(tokens.codes[0].numpy(), tokens.gains[0].numpy())[0])
     for before, after in pairwise(range(5)):
@@ -202,10 +162,6 @@ def test_a_target_takes_the_better_of_what_meets_it():
         ({"stages": 0}, "stages is 0"),
         ({"stages": 1.0}, "stages is 1.0"),
         ({"stages": True}, "stages is True"),
-        ({"gain_step": 16}, "gain_step is 16; it must be at most 15"),
-        ({"gain_step": -1}, "gain_step is -1"),
-        ({"gain_step": 0.5}, "gain_step is 0.5"),
-        ({"gain_step": "1"}, "gain_step is '1'"),
         ({"rate_weight": -1.0}, "rate_weight is -1.0; it must be at least 0"),
         ({"rate_weight": 1e308}, "rate_weight is 1e"),
         ({"rate_weight": float("inf")}, "rate_weight is inf"),
@@ -222,7 +178,7 @@ def test_a_target_takes_the_better_of_what_meets_it():
             {"target_bpp": 1.0, "rate_weight": 0.1},
             "a target chooses what is left out itself; give it without rate_weight",
         ),
-        ({"target_psnr": 30.0, "gain_step": 1}, "give it without gain_step"),
+        ({"target_psnr": 30.0, "quality": 50.0}, "give it without quality"),
         ({"mode": "adaptive"}, "mode is 'adaptive'"),
         ({"mode": None}, "mode is None"),
     ],
@@ -238,7 +194,7 @@ def test_wrong_settings(codec, words, message):
 
 
 def test_numbers_of_numpy_are_numbers(codec):
-    settings = CodecSettings(stages=np.int64(1), gain_step=np.uint8(0), rate_weight=np.float32(0.25))
+    settings = CodecSettings(stages=np.int64(1), rate_weight=np.float32(0.25))
     assert codec.compress(models.photo(8, 8), settings) == codec.compress(
         models.photo(8, 8), CodecSettings(rate_weight=0.25)
     )

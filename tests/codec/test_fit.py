@@ -181,8 +181,8 @@ def test_tables_that_others_read(fitted, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     saved = []
     monkeypatch.setattr(Tables, "save", lambda self, folder: saved.append(folder))
-    bundled = Path(hybridvq.__file__).parent / "pretrained" / "photos-f4"
-    for model in ("photos-f4", str(bundled), "someone/model", str(fitted)):
+    bundled = Path(hybridvq.__file__).parent / "pretrained" / "photos-gain-shape"
+    for model in ("photos-gain-shape", str(bundled), "someone/model", str(fitted)):
         assert main(["fit-codec", model, *WORDS, "--overwrite"]) == 2
         assert capsys.readouterr().err == (
             f"hybridvq: {model} has tables that others read too; give a new folder as --out for tables of your own\n"

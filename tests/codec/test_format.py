@@ -15,7 +15,7 @@ from hybridvq.codec.format import CHECKSUM_BYTES, MAX_PIXELS, checksum, most_wav
 from hybridvq.errors import CodecError, ConfigError
 
 TABLES = small.tables(stages=3)
-HEADER = header_of(TABLES, 30, 23, 4, mode=STATIC, colour=5, gain_step=2)
+HEADER = header_of(TABLES, 30, 23, 4, mode=STATIC, colour=5)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def sealed(body: bytes) -> bytes:
 
 
 def test_byte_by_byte(file, streams):
-    header = [b"HVQ", b"\x01", b"\x5e" * 8, TABLES.digest[:4], b"\x02", b"\x25", bytes([30, 23, 16, 4, 3, 3])]
+    header = [b"HVQ", b"\x01", b"\x5e" * 8, TABLES.digest[:4], b"\x02", b"\x05", bytes([30, 23, 16, 4, 3, 3])]
     expected = b"".join([*header, *(varint(len(stream)) for stream in streams), *streams])
     assert file == expected + hashlib.sha256(expected).digest()[:8]
     assert len(file) - sum(map(len, streams)) < 40
@@ -102,6 +102,14 @@ def test_damage(file, change, message):
         read(change(file), "photo.hvq")
 
 
+def test_a_gain_step_is_refused(file):
+    """Files of earlier versions may hold one, in the high four bits of the colour."""
+    at = len(b"HVQ1") + 8 + 4 + 1
+    body = file[:at] + bytes([2 << 4 | file[at]]) + file[at + 1 : -CHECKSUM_BYTES]
+    with pytest.raises(CodecError, match="was written with gain_step 2, which this version no longer reads"):
+        read(sealed(body), "photo.hvq")
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -112,7 +120,6 @@ def test_damage(file, change, message):
         ({"codebook_size": 2**16 + 1}, "codebook of 65537"),
         ({"levels": 1}, "1 gain levels"),
         ({"levels": 257}, "257 gain levels"),
-        ({"levels": None}, "gain step 2"),
         ({"stages": 2}, "streams of other than 2 stages"),
         ({"stages": 257}, "257 stages"),
         ({"mode": 2}, "unknown kind 2"),

@@ -53,7 +53,7 @@ def codec_of(model: Model) -> Codec:
 
 def highest_rate_weight(codec: Codec) -> float:
     """A lambda beyond which pictures fall apart: a fortieth of the mean square of the vectors that are quantized."""
-    return float(f"{Chooser(codec.tokenizer.quantizer, codec.tables, 1, 0, 0.0).power() / 40:.1g}")
+    return float(f"{Chooser(codec.tokenizer.quantizer, codec.tables, 1, 0.0).power() / 40:.1g}")
 
 
 def compress(model: Model, picture: Picture, rate_weight: float, target_bpp: float | None) -> list[Coded]:

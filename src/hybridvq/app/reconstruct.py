@@ -1,8 +1,8 @@
 """The tab Reconstruct: a picture through two tokenizers and back, what is lost, and where which tokens were used.
 
 pixels ──pad──► x ──encoder──► z ──quantizer──► tokens ──dequantize──► s z_hat ──decoder──► x_hat ──► Shown
-                                  ▲                                    ▲
-                               gain_step                        gain_scale s
+                                                                       ▲
+                                                                gain_scale s
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,6 @@ from hybridvq.app import markup
 from hybridvq.app.models import Model
 from hybridvq.app.picture import Picture
 from hybridvq.codec import CONTEXTUAL, TokenCoder
-from hybridvq.codec.choose import Chooser
-from hybridvq.codec.tables import kept_levels
 from hybridvq.devices import evaluating
 from hybridvq.evaluation import raw_bits
 from hybridvq.metrics import psnr_db
@@ -41,7 +39,6 @@ class Shown:
         mse: on [-1, 1], of pixels.
         raw_bpp: bits per pixel before entropy coding.
         codec_bpp: bits per pixel that the codec's tables give these tokens; None without tables.
-        levels: how many gain levels were in use; None without.
     """
 
     pixels: np.ndarray
@@ -50,7 +47,6 @@ class Shown:
     mse: float
     raw_bpp: float
     codec_bpp: float | None
-    levels: int | None
 
 
 @torch.inference_mode()
@@ -63,19 +59,18 @@ def encode(model: Model, picture: Picture) -> Tensor:
 
 
 @torch.inference_mode()
-def decode(model: Model, picture: Picture, z: Tensor, gain_step: int = 0, gain_scale: float = 1.0) -> Shown:
-    """What comes back of z, with fewer gain levels and all gains scaled.
+def decode(model: Model, picture: Picture, z: Tensor, gain_scale: float = 1.0) -> Shown:
+    """What comes back of z, with all gains scaled.
 
     Args:
         model: of which `encode` made z.
         picture: what z is of.
         z: (1, D, h, w).
-        gain_step: leave out so many levels between two, as the codec does; 0 without a codec and levels.
         gain_scale: s, what every gain is multiplied by before decoding.
     """
-    tokenizer, space = model.tokenizer, model.space
+    tokenizer = model.tokenizer
     with evaluating(tokenizer):
-        tokens = tokens_of(model, z, gain_step)
+        tokens = tokenizer.quantizer(z).tokens
         x_hat = decode_scaled(tokenizer, tokens, gain_scale)
     height, width = picture.size
     pixels = to_pixels(x_hat)[0, :height, :width].numpy()
@@ -87,17 +82,8 @@ def decode(model: Model, picture: Picture, z: Tensor, gain_step: int = 0, gain_s
         gains=first_gains(model, tokens, gain_scale),
         mse=mse(picture.pixels, pixels),
         raw_bpp=raw_bits(tokenizer, tokens) * positions / (height * width),
-        codec_bpp=codec_bits(model, tokens, gain_step) / (height * width) if model.codec else None,
-        levels=len(kept_levels(space.levels, gain_step)) if space.levels else None,
+        codec_bpp=codec_bits(model, tokens) / (height * width) if model.codec else None,
     )
-
-
-def tokens_of(model: Model, z: Tensor, gain_step: int) -> Tokens:
-    """The quantizer's own tokens, or with a gain_step those of the codec."""
-    if not gain_step:
-        return model.tokenizer.quantizer(z).tokens
-    assert model.codec is not None
-    return Chooser(model.tokenizer.quantizer, model.codec.tables, model.space.stages, gain_step, 0.0)(z)
 
 
 def decode_scaled(tokenizer: Tokenizer, tokens: Tokens, gain_scale: float) -> Tensor:
@@ -116,12 +102,12 @@ def first_gains(model: Model, tokens: Tokens, gain_scale: float) -> np.ndarray |
     return (gain_scale * gains).numpy()
 
 
-def codec_bits(model: Model, tokens: Tokens, gain_step: int) -> float:
+def codec_bits(model: Model, tokens: Tokens) -> float:
     """What the codec spends on the tokens of one picture, beside its header of some forty bytes."""
     assert model.codec is not None
     assert tokens.codes is not None
     gains = None if tokens.gains is None else tokens.gains[0].cpu().numpy()
-    coder = TokenCoder(model.codec.tables, CONTEXTUAL, gain_step)
+    coder = TokenCoder(model.codec.tables, CONTEXTUAL)
     return float(coder.cost_bits(tokens.codes[0].cpu().numpy(), gains).sum())
 
 
@@ -176,12 +162,12 @@ def numbers(models: tuple[Model, Model], shown: tuple[Shown, Shown]) -> str:
         ("Bits a pixel, raw", [f"{s.raw_bpp:.3f}" for s in shown]),
         ("Bits a pixel, codec", ["–" if s.codec_bpp is None else f"{s.codec_bpp:.3f}" for s in shown]),
         ("Codes", [f"{m.space.codebook_size:,}" for m in models]),
-        ("Gain levels", [gain_kind(m, s) for m, s in zip(models, shown, strict=True)]),
+        ("Gain levels", [gain_kind(m) for m in models]),
     ]
     return markup.table(["", *(model.title for model in models)], [[name, *values] for name, values in lines])
 
 
-def gain_kind(model: Model, shown: Shown) -> str:
-    if shown.levels is not None:
-        return f"{shown.levels} of {model.space.levels}"
+def gain_kind(model: Model) -> str:
+    if model.space.levels:
+        return f"{model.space.levels}"
     return "float" if model.space.gain == "float" else "–"

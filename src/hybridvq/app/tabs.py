@@ -18,7 +18,7 @@ from hybridvq.app import codebook, compare, compress, generate, markup, reconstr
 from hybridvq.app.models import Model, Models, PriorModel
 from hybridvq.app.picture import SAMPLES, UPLOAD_PIXELS, Picture, open_picture, sample_picture
 from hybridvq.app.uploads import Uploads, remove
-from hybridvq.app.values import choice, number, whole
+from hybridvq.app.values import choice, number
 from hybridvq.errors import ConfigError, HybridVQError
 
 T = TypeVar("T")
@@ -115,20 +115,8 @@ def reconstruct_tab(models: Models, uploads: Uploads, page: gr.Blocks) -> None:
     gr.Markdown(f"What comes back of a picture from its tokens, what is lost, and which tokens lie where. {LIMIT}")
     sample, upload = chooser("reconstruct")
     with gr.Row():
-        space, codec = models.model.space, models.model.codec
-        steps = min(15, (space.levels or 2) - 2) if codec else 0
-        step = gr.Slider(
-            0,
-            max(1, steps),
-            0,
-            step=1,
-            label="Gain levels left out between two",
-            visible=steps > 0,
-            elem_id="reconstruct-step",
-        )
-        scale = gr.Slider(
-            0, 2, 1, step=0.05, label="All gains times", visible=space.gain != "none", elem_id="reconstruct-scale"
-        )
+        has_gains = models.model.space.gain != "none"
+        scale = gr.Slider(0, 2, 1, step=0.05, label="All gains times", visible=has_gains, elem_id="reconstruct-scale")
     state = gr.State(time_to_live=STATE_SECONDS)
     out = gr.HTML(elem_id="reconstruct-result")
 
@@ -137,24 +125,22 @@ def reconstruct_tab(models: Models, uploads: Uploads, page: gr.Blocks) -> None:
         other, z = (reconstruct.encode(model, picture) for model in pair)
         return reconstruct.decode(models.baseline, picture, other), z
 
-    def show(picture: Picture | None, step: Any, scale: Any) -> str:
-        left_out, factor = whole("the gain levels left out", step, 0, steps), number("all gains times", scale, 0, 2)
+    def show(picture: Picture | None, scale: Any) -> str:
+        factor = number("all gains times", scale, 0, 2)
         picture = needed(picture)
         other, z = encoded(picture)
-        own = reconstruct.decode(models.model, picture, z, left_out, factor)
+        own = reconstruct.decode(models.model, picture, z, factor)
         return reconstruct.render(picture, pair, (other, own))
 
-    def chosen(name: str, *dials: Any) -> tuple[Picture, str]:
+    def chosen(name: str, scale: Any) -> tuple[Picture, str]:
         picture = sample_picture(name)
-        return picture, show(picture, *dials)
+        return picture, show(picture, scale)
 
     _, uploaded = entries(show, uploads)
-    dials = [step, scale]
     for event in (sample.input, page.load):
-        event(guarded(chosen, None), [sample, *dials], [state, out], **QUIET)
-    upload.upload(guarded(uploaded, None, None), [upload, *dials], [sample, state, out], **QUIET)
-    for dial in dials:
-        dial.change(guarded(show), [state, *dials], out, **LIVE)
+        event(guarded(chosen, None), [sample, scale], [state, out], **QUIET)
+    upload.upload(guarded(uploaded, None, None), [upload, scale], [sample, state, out], **QUIET)
+    scale.change(guarded(show), [state, scale], out, **LIVE)
 
 
 def compress_tab(model: Model, uploads: Uploads) -> None:

@@ -21,8 +21,6 @@ from hybridvq.codec.tables import (
     STATIC,
     Tables,
     check_symbols,
-    counts_of_kept,
-    kept_levels,
 )
 from hybridvq.errors import CodecError
 
@@ -105,12 +103,10 @@ class TokenCoder:
     Args:
         tables: see `load_tables`.
         mode: CONTEXTUAL, or STATIC, which takes more bits and less time.
-        gain_step: as in `Header`; levels left out take no probability, see `kept_levels`.
     """
 
-    def __init__(self, tables: Tables, mode: int = CONTEXTUAL, gain_step: int = 0) -> None:
-        self.tables, self.mode, self.gain_step = tables, mode, gain_step
-        self.kept = kept_levels(tables.levels or 1, gain_step)
+    def __init__(self, tables: Tables, mode: int = CONTEXTUAL) -> None:
+        self.tables, self.mode = tables, mode
 
     def encode(self, codes: np.ndarray, levels: np.ndarray | None) -> list[bytes]:
         """A stream for each stage.
@@ -137,7 +133,7 @@ class TokenCoder:
         if not 1 <= len(streams) <= self.tables.stages:
             raise CodecError(f"there are {len(streams)} streams, and the model has {self.tables.stages} stages")
         for s, stream in enumerate(streams if self.mode == STATIC else ()):
-            least = grid[0] * grid[1] * self.tables.static_bits(s, self.gain_step).min() / 8
+            least = grid[0] * grid[1] * self.tables.static_bits(s).min() / 8
             if len(stream) + FLUSH_BYTES < least:
                 raise foreign_stream()
         readers = [Reader(stream) for stream in streams]
@@ -186,7 +182,7 @@ class TokenCoder:
                 level = np.zeros(len(at[0]), np.int64)
                 if out_levels is not None:
                     counts = stage.level_counts(hidden, len(level))
-                    level = self._pass_levels(port, counts, levels if levels is None else levels[s][at])
+                    level = port(counts, levels if levels is None else levels[s][at])
                     out_levels[s][at] = level
                 if self.tables.codebook_size > 1:
                     code = port(stage.code_counts(hidden, level), codes if codes is None else codes[s][at])
@@ -194,13 +190,6 @@ class TokenCoder:
                 if seen:
                     seen.add(s, at, stage.describe(out_codes[s][at], level))
         return out_codes, out_levels
-
-    def _pass_levels(self, port: Port, counts: np.ndarray, known: np.ndarray | None) -> np.ndarray:
-        """Pass levels, which are numbered among those kept."""
-        if len(self.kept) == 1:
-            return np.full(len(counts), self.kept[0])
-        index = known if known is None else np.searchsorted(self.kept, known)
-        return self.kept[port(counts_of_kept(counts, self.kept), index)]
 
     def _check(self, codes: np.ndarray, levels: np.ndarray | None) -> None:
         """Raise CodecError unless these can be tokens of the model."""
@@ -214,8 +203,6 @@ class TokenCoder:
         for name, values, size in (("codes", codes, k), ("levels", levels, most)):
             if values is not None and size is not None:
                 check_symbols(name, values, size)
-        if levels is not None and not np.isin(levels, self.kept).all():
-            raise CodecError(f"there are levels other than {', '.join(map(str, self.kept))}, which the gain step keeps")
 
 
 class Seen:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from hybridvq.codec.coder import FLUSH_BYTES
 from hybridvq.codec.integers import least_bits
-from hybridvq.codec.tables import CONTEXTUAL, Tables, kept_levels
+from hybridvq.codec.tables import CONTEXTUAL, Tables
 from hybridvq.errors import CodecError
 from hybridvq.ranges import Range
 
@@ -54,7 +54,6 @@ class Header:
         stages: S of the model; the file may hold fewer.
         mode: STATIC or CONTEXTUAL, which of the tables the streams were coded with.
         colour: what became of the image's colours before it was encoded, 0 to 15; see `image.COLOUR` and `image.GREY`.
-        gain_step: how many of the model's gain levels are left out between two that are used, 0 to 15; 0 uses all.
     """
 
     model: bytes
@@ -67,7 +66,6 @@ class Header:
     stages: int = 1
     mode: int = CONTEXTUAL
     colour: int = 0
-    gain_step: int = 0
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -82,7 +80,7 @@ class Header:
 
 
 def header_of(
-    tables: Tables, height: int, width: int, factor: int, *, mode: int = CONTEXTUAL, colour: int = 0, gain_step: int = 0
+    tables: Tables, height: int, width: int, factor: int, *, mode: int = CONTEXTUAL, colour: int = 0
 ) -> Header:
     """The header of an image of height x width pixels whose tokens `tables` codes; for the rest see `Header`."""
     return Header(
@@ -95,7 +93,6 @@ def header_of(
         tables.stages,
         mode,
         colour,
-        gain_step,
     )
 
 
@@ -169,6 +166,11 @@ def read(data: bytes, name: str = "this file", max_pixels: int = MAX_PIXELS) -> 
         )
     if len(data) > end + CHECKSUM_BYTES or checksum(data[:end]) != data[end:]:
         raise CodecError(f"{name} is damaged: its checksum does not match; get another copy of it")
+    if step := header.colour >> 4:
+        raise CodecError(
+            f"{name} was written with gain_step {step}, which this version no longer reads; open it with the version "
+            "that wrote it, or compress its image again"
+        )
     check_fields(header, sizes, max_pixels, name)
     streams = []
     for size in sizes:
@@ -208,7 +210,7 @@ def describe(data: bytes, name: str = "this file", max_pixels: int = MAX_PIXELS)
         Part("model", fields[1], header.model.hex()),
         Part("tables", fields[2], header.tables.hex()),
         Part("coding", fields[3], f"{MODES[header.mode]} tables, {header.factor}x{header.factor} pixels per position"),
-        Part("colour and gain step", fields[4], f"{header.colour}, {header.gain_step}"),
+        Part("colour", fields[4], f"{header.colour}"),
         Part("size", fields[5], f"{header.height}x{header.width} pixels, {h}x{w} positions"),
         Part("tokens", fields[6], f"K = {header.codebook_size}{gains}, {len(streams)} of {header.stages} stages"),
         Part("stream lengths", sizes),
@@ -224,7 +226,7 @@ def pack(header: Header, present: int) -> list[bytes]:
         header.model,
         header.tables,
         bytes([header.mode << 4 | header.factor.bit_length() - 1]),
-        bytes([header.gain_step << 4 | header.colour]),
+        bytes([header.colour]),
         varint(header.height) + varint(header.width),
         b"".join(map(varint, (header.codebook_size, header.levels or 0, header.stages, present))),
     ]
@@ -251,7 +253,7 @@ def parse(data: bytes, name: str) -> tuple[Header, list[int], int]:
     cursor = Cursor(data, name)
     cursor.take(len(MAGIC) + 1)
     model, tables = cursor.take(MODEL_BYTES), cursor.take(TABLES_BYTES)
-    coding, picture = cursor.take(2)
+    coding, colour = cursor.take(2)
     height, width, codebook_size, levels, stages, present = (cursor.varint() for _ in range(6))
     sizes = [cursor.varint() for _ in range(min(present, MAX_STAGES + 1))]
     header = Header(
@@ -264,8 +266,7 @@ def parse(data: bytes, name: str) -> tuple[Header, list[int], int]:
         levels=levels or None,
         stages=stages,
         mode=coding >> 4,
-        colour=picture & NIBBLE,
-        gain_step=picture >> 4,
+        colour=colour,
     )
     return header, sizes, cursor.at
 
@@ -283,7 +284,6 @@ def check_fields(header: Header, sizes: Sequence[int] | None, max_pixels: int, n
         (sizes is not None and not 1 <= len(sizes) <= header.stages, f"streams of other than {header.stages} stages"),
         (header.mode not in range(len(MODES)), f"tables of the unknown kind {header.mode}"),
         (not 0 <= header.colour <= NIBBLE, f"the colour policy {header.colour}"),
-        (not 0 <= header.gain_step <= NIBBLE or (header.gain_step and not levels), f"gain step {header.gain_step}"),
     ]
     for is_wrong, what in wrong:
         if is_wrong:
@@ -300,7 +300,7 @@ def check_fields(header: Header, sizes: Sequence[int] | None, max_pixels: int, n
             f"{name} claims a long and thin image of {header.waves} wavefronts, more than the {most_waves(max_pixels)} "
             "that are allowed; if you trust it, raise max_pixels"
         )
-    symbols = [n for n in (header.codebook_size, len(kept_levels(levels or 1, header.gain_step))) if n > 1]
+    symbols = [n for n in (header.codebook_size, levels or 1) if n > 1]
     least, most = stream_bounds(h * w, symbols)
     for size in sizes or ():
         if not least <= size <= most:

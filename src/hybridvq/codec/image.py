@@ -123,8 +123,8 @@ class Codec:
         Raises:
             ShapeError: the array has another shape or type.
             DataError: the file cannot be read, the Pillow image has pixels of unknown range, or floats lie elsewhere.
-            ConfigError: the model has no such setting, a target is out of reach, `gain_step` makes the file larger, or
-                the image is too long and thin for contextual tables.
+            ConfigError: the model has no such setting, a target is out of reach, or the image is too long and thin
+                for contextual tables.
         """
         settings = replace(settings or CodecSettings())  # checked again: fields can be set
         pixels = as_bytes(as_pixels(image))
@@ -138,31 +138,23 @@ class Codec:
         stages = settings.stages or self.tables.stages
         if stages > self.tables.stages:
             raise ConfigError(f"stages is {stages}, and the model has {self.tables.stages}; use no more than that")
-        if settings.gain_step and not self.tables.levels:
-            raise ConfigError(f"gain_step is {settings.gain_step}, and the model has no gain levels; leave it out")
         header = self._header(image, settings)
 
         @cache
         def attempt(stages: int, rate_weight: float) -> Attempt:
-            tokens = self._tokens(image, stages, settings.gain_step, rate_weight)
+            tokens = self._tokens(image, stages, rate_weight)
             shown = partial(self.pieces, tokens, header.height, header.width, header.colour == GREY)
             data, psnr = self._file(tokens, header), partial(psnr_db_of, image, shown)
             return Attempt(data, 8 * len(data) / (header.height * header.width), cache(psnr))
 
         value = settings.target_bpp or settings.target_psnr
         if value is not None:
-            unit = Chooser(self.tokenizer.quantizer, self.tables, 1, 0, 0.0).power()
+            unit = Chooser(self.tokenizer.quantizer, self.tables, 1, 0.0).power()
             return meet(Target(value, settings.target_bpp is not None), attempt, stages, unit).data
-        data = min((attempt(stages, weight).data for weight in sorted({0.0, settings.rate_weight})), key=len)
-        if settings.gain_step and len(data) > (most := len(self._compress(image, replace(settings, gain_step=0)))):
-            raise ConfigError(
-                f"gain_step {settings.gain_step} makes a file of {len(data)} bytes, and all levels make one of {most}; "
-                "leave it out, and use rate_weight for smaller files"
-            )
-        return data
+        return min((attempt(stages, weight).data for weight in sorted({0.0, settings.rate_weight})), key=len)
 
     def _compress_hybrid(self, image: Pixels, settings: CodecSettings) -> bytes:
-        for key in ("stages", "gain_step", "rate_weight"):
+        for key in ("stages", "rate_weight"):
             if getattr(settings, key):
                 raise ConfigError(f"{key} is {getattr(settings, key)}, which hybrid models do not have; use quality")
         (height, width), colour = tiles.size_of(image), GREY if is_grey(image) else COLOUR
@@ -238,7 +230,7 @@ class Codec:
         if self.is_hybrid:
             raise CodecError(f"{name} contradicts the model that it names; it was not made by hybridvq")
         self._check_followed(header.factor, header.colour, name)
-        codes, levels = TokenCoder(self.tables, header.mode, header.gain_step).decode(streams, header.grid)
+        codes, levels = TokenCoder(self.tables, header.mode).decode(streams, header.grid)
         tokens = Tokens(*(None if a is None else torch.from_numpy(a)[None] for a in (codes, levels)))
         return self.pieces(tokens, header.height, header.width, header.colour == GREY).image()
 
@@ -250,23 +242,23 @@ class Codec:
         """The decoded image of tokens of codes and levels."""
         return Pieces(height, width, grey, tiles.decode(self.tokenizer, tokens, height, width))
 
-    def _tokens(self, image: Pixels, stages: int, gain_step: int, rate_weight: float) -> Tokens:
-        if gain_step or rate_weight:
-            chooser = Chooser(self.tokenizer.quantizer, self.tables, stages, gain_step, rate_weight)
+    def _tokens(self, image: Pixels, stages: int, rate_weight: float) -> Tokens:
+        if rate_weight:
+            chooser = Chooser(self.tokenizer.quantizer, self.tables, stages, rate_weight)
             return tiles.encode(self.tokenizer, [image], chooser).to("cpu")
         return tiles.encode(self.tokenizer, [image]).to("cpu").stages(stages)
 
     def _header(self, image: Pixels, settings: CodecSettings) -> format.Header:
         (height, width), f = tiles.size_of(image), self.tokenizer.downsampling
         mode, colour = format.MODES.index(settings.mode), GREY if is_grey(image) else COLOUR
-        header = format.header_of(self.tables, height, width, f, mode=mode, colour=colour, gain_step=settings.gain_step)
+        header = format.header_of(self.tables, height, width, f, mode=mode, colour=colour)
         check_waves(header)
         return header
 
     def _file(self, tokens: Tokens, header: format.Header) -> bytes:
         assert tokens.codes is not None
         gains = None if tokens.gains is None else tokens.gains[0].numpy()
-        streams = TokenCoder(self.tables, header.mode, header.gain_step).encode(tokens.codes[0].numpy(), gains)
+        streams = TokenCoder(self.tables, header.mode).encode(tokens.codes[0].numpy(), gains)
         return format.write(header, streams)
 
 

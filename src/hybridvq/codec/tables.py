@@ -103,17 +103,6 @@ class StageTables:
         return {name: getattr(self, name).astype(np.float64) for name in names}
 
 
-def kept_levels(levels: int, gain_step: int) -> np.ndarray:
-    """The levels in use, of L: the middle one of each run of gain_step + 1; all of them at 0."""
-    run = gain_step + 1
-    return np.minimum(np.arange(0, levels, run) + run // 2, levels - 1)
-
-
-def counts_of_kept(counts: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Counts (N, L') of the levels `kept`, which share the probability of all, from the counts (N, L)."""
-    return counts if len(kept) == counts.shape[1] else to_counts(counts[:, kept] + 1)
-
-
 def check_symbols(name: str, values: np.ndarray, size: int) -> None:
     """Raise CodecError unless these are integers from 0 to size - 1."""
     if not np.issubdtype(values.dtype, np.integer):
@@ -165,10 +154,10 @@ class Tables:
             digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
         return digest.digest()
 
-    def static_bits(self, stage: int, gain_step: int = 0) -> np.ndarray:
-        """What the static tables spend on each pair of a kept level and a code, (L', K) float64."""
-        tables, kept = self.of_stages[stage], kept_levels(self.levels or 1, gain_step)
-        levels, codes = counts_of_kept(tables.level_counts(None, 1), kept), tables.code_counts(None, kept)
+    def static_bits(self, stage: int) -> np.ndarray:
+        """What the static tables spend on each pair of a level and a code, (L, K) float64."""
+        tables, every = self.of_stages[stage], np.arange(self.levels or 1)
+        levels, codes = tables.level_counts(None, 1), tables.code_counts(None, every)
         return -np.log2((levels.T + 1) / SCALE) - np.log2((codes + 1) / SCALE)
 
     def save(self, folder: Path) -> None:

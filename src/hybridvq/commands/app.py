@@ -20,9 +20,9 @@ ENDINGS = ("SIGTERM", "SIGHUP")  # how a service manager and a closing terminal 
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    parser.add_argument("--model", type=str, default="photos-f4", help="the tokenizer to show")
-    parser.add_argument("--baseline", type=str, default="photos-f4-vq", help="the tokenizer to show beside it")
-    parser.add_argument("--prior", type=str, default="photos-f8-prior", help="what draws new pictures")
+    parser.add_argument("--model", type=str, default="photos-gain-shape", help="the tokenizer to show")
+    parser.add_argument("--baseline", type=str, default="photos-vq", help="the tokenizer to show beside it")
+    parser.add_argument("--prior", type=str, default="photos-vq-prior", help="what draws new pictures")
     parser.add_argument("--host", type=str, default="127.0.0.1", help="0.0.0.0 lets other machines in")
     parser.add_argument("--port", type=int, default=7860, help="of the page's address")
     parser.add_argument(
