@@ -81,7 +81,7 @@ def rival(name: str, pixels: np.ndarray, size: int) -> Coded:
 
 def encoded(name: str, image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format=name, quality=quality)
+    image.save(buffer, format=name, quality=quality, optimize=True)
     return buffer.getvalue()
 
 
