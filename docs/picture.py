@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hybridvq import Codec, CodecSettings
-from hybridvq.app.compress import rival
-from hybridvq.codec import Draw, describe
+from hybridvq.app.compress import codes_of, rival
+from hybridvq.codec import Draw
 from hybridvq.data import photo_files, read_image
 from hybridvq.metrics import psnr_db
 
@@ -58,12 +58,12 @@ def columns(pixels: np.ndarray, hybrid: Codec, vector: Codec) -> list[Column]:
     own = hybrid.compress(pixels, CodecSettings(target_bpp=8 * len(data) / (pixels.shape[0] * pixels.shape[1])))
     jpeg = rival("JPEG", pixels, len(data))
     remark = "lowest quality:" if len(jpeg.data) > (1 + SAME) * len(data) else ""
-    codes = codes_size(own)
-    preview, guess = hybrid.decompress(own, preview=True), hybrid.decompress(own, preview=True, draw=Draw())
+    codes = codes_of(own)
+    preview, guess = hybrid.decompress(codes), hybrid.decompress(codes, draw=Draw())
     return [
         Column("original", pixels.size, pixels),
-        Column("codes alone\n(preview)", codes, rgb(preview)),
-        Column("codes, details\ndrawn at random", codes, rgb(guess)),
+        Column("codes alone\n(preview)", len(codes), rgb(preview)),
+        Column("codes, details\ndrawn at random", len(codes), rgb(guess)),
         Column("hybrid: codes\nand details", len(own), rgb(hybrid.decompress(own))),
         Column("VQ-VAE,\nsame bytes", len(data), rgb(vector.decompress(data))),
         Column("JPEG, nearest\nin bytes", len(jpeg.data), jpeg.pixels, remark),
@@ -72,13 +72,6 @@ def columns(pixels: np.ndarray, hybrid: Codec, vector: Codec) -> list[Column]:
 
 def rgb(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
-
-
-def codes_size(data: bytes) -> int:
-    """The bytes of a file up to its coefficients."""
-    parts = describe(data)
-    names = [part.name for part in parts]
-    return sum(part.size for part in parts[: names.index("coefficients 0")])
 
 
 def drawn(rows: list[tuple[list[Column], tuple[int, int]]]) -> Image.Image:

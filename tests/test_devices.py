@@ -57,7 +57,7 @@ def test_a_device_that_is_not_there_is_one_sentence(device, message, counts):
         lambda device: Tokenizer.from_pretrained("photos-f4", device=device),
         lambda device: Codec.load("photos-f4", device=device),
         lambda device: load_prior("photos-f8-prior", device=device),
-        lambda device: load_models("photos-f4", "photos-f4-vq", "photos-f8-prior", device),
+        lambda device: load_models("photos-f4", "photos-f4-vq", "photos-f8-prior", "photos", device),
         lambda device: export_onnx("photos-f4", "never", device),
         lambda device: evaluate("photos-f4", device=device),
         lambda device: sample("photos-f8-prior", device=device),

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from codec import hybrids, models
-from hybridvq.codec import Draw, read
-from hybridvq.codec.layered import cut
+from hybridvq.codec import read
 
 PICTURE = runpy.run_path(str(Path(__file__).parents[1] / "docs/picture.py"))
 
@@ -40,16 +39,6 @@ def test_the_columns_hold_what_files_give(codecs, columns):
     assert original.numbers(original.pixels) == "24 bpp"
     error = np.mean((other.pixels / 127.5 - pixels / 127.5) ** 2)
     assert f"{10 * np.log10(4 / error):.1f} dB" in other.numbers(original.pixels)
-
-
-def test_codes_are_counted_as_the_file_that_ends_after_them(codecs):
-    hybrid = codecs[0]
-    data = hybrid.compress(models.photo(64, 96))
-    codes = cut(data, 0)
-    assert PICTURE["codes_size"](data) == len(codes)
-    for how in ({}, {"draw": Draw()}):
-        alone, whole = hybrid.decompress(codes, **how), hybrid.decompress(data, preview=True, **how)
-        np.testing.assert_array_equal(alone, whole)
 
 
 @pytest.mark.parametrize(("share", "remark"), [(1.0, ""), (0.75, "lowest quality:")])
