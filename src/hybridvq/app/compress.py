@@ -205,7 +205,7 @@ def open_file(models: Models, path: str | Path, seed: Any, temperature: Any) -> 
         *([p.name, f"{p.size:,}", p.value] for p in parts),
         ["file", f"{len(data):,}", f"{rate:.3f} bits per pixel"],
     ]
-    figures = [markup.figure(c.pixels, c.title, f"{len(c.data):,} bytes {c.setting}") for c in coded[:-1]]
+    figures = [markup.figure(c.pixels, c.title, f"{len(c.data):,} bytes, {c.setting}") for c in coded[:-1]]
     figures.append(markup.figure(coded[-1].pixels, name, f"{width}x{height} pixels"))
     table = markup.table(["Part", "Bytes", "What it says"], rows, "text")
     if len(figures) == 1:
