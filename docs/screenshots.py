@@ -38,7 +38,8 @@ def main() -> None:
 
     with run_folder() as folder:
         uploads = Uploads(folder)
-        shown = build_page(load_models(arguments.model, arguments.baseline, arguments.prior), uploads)
+        models = (arguments.model, arguments.baseline, arguments.prior, arguments.hybrid)
+        shown = build_page(load_models(*models), uploads)
         with serve(build_site(shown, uploads), "127.0.0.1", arguments.port) as address, sync_playwright() as playwright:
             opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
             page = opened.new_page(viewport=VIEW)
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--model", default="photos-gain-shape")
     made.add_argument("--baseline", default="photos-vq")
     made.add_argument("--prior", default="photos-vq-prior")
+    made.add_argument("--hybrid", default="photos")
     made.add_argument("--result", help="a result.json for the tab Compare")
     made.add_argument("--port", type=int, default=7869)
     made.add_argument("--out", default="docs/screenshots", help="folder to write")

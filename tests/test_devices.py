@@ -57,7 +57,7 @@ def test_a_device_that_is_not_there_is_one_sentence(device, message, counts):
         lambda device: Tokenizer.from_pretrained("photos-vq", device=device),
         lambda device: Codec.load("photos-vq", device=device),
         lambda device: load_prior("photos-vq-prior", device=device),
-        lambda device: load_models("photos-gain-shape", "photos-vq", "photos-vq-prior", device),
+        lambda device: load_models("photos-gain-shape", "photos-vq", "photos-vq-prior", "photos", device),
         lambda device: export_onnx("photos-vq", "never", device),
         lambda device: evaluate("photos-vq", device=device),
         lambda device: sample("photos-vq-prior", device=device),

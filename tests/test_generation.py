@@ -127,6 +127,13 @@ def test_which_positions_are_kept():
             kept_positions(keep, shape)
 
 
+@pytest.mark.parametrize("keep", ["left", "0.5"])
+def test_what_is_kept_wants_a_picture(prior, tmp_path, capsys, keep):
+    assert main(["sample", str(prior), "--keep", keep, "--out", str(tmp_path / "out")]) == 2
+    assert "is of a picture to continue; give complete with it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_two_at_once_do_not_mix_their_pictures(tmp_path):
     with sole_writer(tmp_path / "out"), pytest.raises(ConfigError, match="out is being written by another process"):
         write_images(torch.zeros(1, 3, 4, 4), ["000"], np.zeros((4, 4, 3), np.uint8), tmp_path / "out")

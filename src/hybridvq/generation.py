@@ -99,6 +99,8 @@ def sample(
     """
     COUNT.check("count", count)
     SEED.check("seed", seed)
+    if keep != "top" and complete is None:
+        raise ConfigError(f"keep is {keep!r}, which is of a picture to continue; give complete with it")
     model = model or tokenizer_of_prior(prior)
     loaded, tokenizer = load_prior(prior, model, device=device), load_tokenizer(model, device=device)
     h, w = shape or loaded.shape

@@ -8,6 +8,7 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
+from codec import hybrids
 from codec import models as codecs
 from hybridvq import build_prior, load_tokenizer
 from hybridvq.app.models import load_model, load_models
@@ -20,7 +21,7 @@ CLASSES = ("dark", "light")
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
-    """A gain-shape model, a VQ-VAE, both with tables, and a conditional prior over the first one's tokens."""
+    """A gain-shape model, a VQ-VAE and a hybrid one, with tables, and a conditional prior over the first's tokens."""
     root = tmp_path_factory.mktemp("page")
     model, baseline = codecs.save_codec(root / "gain-shape"), codecs.save_codec(root / "vq", "vector", f=8)
     torch.manual_seed(0)
@@ -28,12 +29,12 @@ def folders(tmp_path_factory):
     prior = build_prior("transformer", load_tokenizer(model).quantizer.space(), (4, 4), len(CLASSES), small)
     save_prior(prior, root / "prior", weight_hash(model), CLASSES)
     shutil.copytree(model, root / "prior" / "tokenizer")
-    return {"model": model, "baseline": baseline, "prior": root / "prior"}
+    return {"model": model, "baseline": baseline, "prior": root / "prior", "hybrid": hybrids.save(root / "hybrid")}
 
 
 @pytest.fixture(scope="session")
 def loaded(folders):
-    return load_models(*(str(folders[name]) for name in ("model", "baseline", "prior")))
+    return load_models(*(str(folders[name]) for name in ("model", "baseline", "prior", "hybrid")))
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 from app.conftest import site_of
+from app.test_door import result
 from hybridvq.app.page import bind
 from hybridvq.app.tabs import guarded, taken
 from hybridvq.app.uploads import Uploads
@@ -44,8 +46,9 @@ def test_wrong_words(words, message, capsys):
 
 
 def test_a_model_without_tables(bare, loaded, tmp_path):
-    page = site_of(replace(loaded, model=bare), tmp_path).state.blocks
-    (shown,) = (block.value for block in page.blocks.values() if getattr(block, "elem_id", None) == "compress-result")
+    site = site_of(replace(loaded, model=bare), tmp_path)
+    with TestClient(site, base_url="http://127.0.0.1:7860") as client:
+        shown = result(client, site, "go_on", None, "chelsea", bare.title, "lambda", 50, 0, 1, 0, 1)
     assert "holds no codec.safetensors, without which nothing can be compressed; run `hybridvq fit-c" in shown
 
 

@@ -43,8 +43,8 @@ SHUT = (
 )
 
 
-def result(client, site, name, *data, number=0, session="visitor"):
-    """What a handler of the page answers to an event, as a browser gets it: the last output."""
+def result(client, site, name, *data, number=0, session="visitor", whole=False):
+    """What a handler of the page answers to an event, as a browser gets it: the last output, or all."""
     (fn, *_) = [fn for fn in site.state.blocks.fns.values() if fn.name == name][number:]
     event = {"fn_index": fn._id, "session_hash": session, "data": list(data)}
     sent = client.post(
@@ -55,7 +55,7 @@ def result(client, site, name, *data, number=0, session="visitor"):
         messages = [json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: ")]
     (done,) = [message for message in messages if message["msg"] == "process_completed"]
     assert done["success"], done
-    return done["output"]["data"][-1]
+    return done["output"]["data"] if whole else done["output"]["data"][-1]
 
 
 @pytest.mark.parametrize(("method", "path"), SHUT)
@@ -188,10 +188,27 @@ def test_odd_values_are_sentences(client, site, name, data, sentence):
 
 
 @pytest.mark.parametrize(
-    "dials", [["nothing", 0, 1], ["lambda", math.nan, 1], ["bits per pixel", 0, "1"], [None, 0, 0]]
+    ("which", "dials"),
+    [
+        ("nobody", ["quality", 50, 0, 1, 0, 1]),
+        (None, ["quality", 50, 0, 1, 0, 1]),
+        ("hybrid", ["nothing", 50, 0, 1, 0, 1]),
+        ("hybrid", ["lambda", 50, 0, 1, 0, 1]),
+        ("hybrid", ["quality", 0, 0, 1, 0, 1]),
+        ("hybrid", ["quality", math.nan, 0, 1, 0, 1]),
+        ("hybrid", ["quality", "50", 0, 1, 0, 1]),
+        ("hybrid", ["quality", 50, 0, 1, 0.5, 1]),
+        ("hybrid", ["quality", 50, 0, 1, 2**32, 1]),
+        ("hybrid", ["quality", 50, 0, 1, 0, 2]),
+        ("hybrid", ["quality", 50, 0, 1, 0, None]),
+        ("gain-shape", ["quality", 50, 0, 1, 0, 1]),
+        ("gain-shape", ["lambda", 50, math.nan, 1, 0, 1]),
+        ("gain-shape", ["bits per pixel", 50, 0, "1", 0, 1]),
+        ("gain-shape", [None, 50, 0, 0, 0, 1]),
+    ],
 )
-def test_odd_values_of_compress(client, site, dials):
-    shown = result(client, site, "go_on", None, "chelsea", *dials)
+def test_odd_values_of_compress(client, site, which, dials):
+    shown = result(client, site, "go_on", None, "chelsea", which, *dials)
     assert "; " in shown
     assert "Something went wrong" not in shown
 

@@ -1,6 +1,7 @@
 """Hybrid models with random weights, and tables for them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from hybridvq import Codec, Tokenizer
 from hybridvq.codec import ScaleTables, fit_tables
 from hybridvq.codec.fit_scales import fit_scales
 from hybridvq.codec.hybrid import encode
+from hybridvq.tokenizer import weight_hash
 
 DIM, GROUPS, CODES = 12, 2, 6
 OPTIONS = {"groups": GROUPS, "codebook_size": CODES, "code_dim": 2, "width": 8, "aside_steps": 0}
@@ -40,6 +42,14 @@ def codec() -> Codec:
     tables = fit_tables([(guess.codes.numpy(), None)], model, "ab" * 32, width=8, steps=5)
     scales = fit_scales([(guess.codes, z - guess.mean)], model.quantizer, steps=20, width=8)
     return Codec(model, replace(tables, scales=scales))
+
+
+def save(folder: Path) -> Path:
+    """A model folder as `train` and `fit-codec` leave it."""
+    made = codec()
+    made.tokenizer.save_pretrained(folder)
+    replace(made.tables, model=weight_hash(folder)).save(folder)
+    return folder
 
 
 def scales(codec: Codec) -> ScaleTables:

@@ -310,5 +310,10 @@ def test_the_commands_fit_compress_and_decompress(tmp_path, capsys):
         assert main(f"decompress {tmp_path}/a.hvq --model {tmp_path}/model -o {out} {flags}".split()) == 0
         shown[flags] = read_image(out).tobytes()
     assert len(set(shown.values())) == 3
+    capsys.readouterr()
+    for flags in ("--seed 3", "--preview --temperature 0.5"):
+        assert main(f"decompress {tmp_path}/a.hvq --model {tmp_path}/model -o {tmp_path}/x.png {flags}".split()) == 2
+        assert "are of what is drawn; give --draw with them" in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
     assert main(f"info {tmp_path}/a.hvq".split()) == 0
     assert "4 of 4 streams of coefficients" in capsys.readouterr().out

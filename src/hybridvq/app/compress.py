@@ -5,23 +5,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from hybridvq.app import markup
-from hybridvq.app.models import Model
+from hybridvq.app.models import Model, Models
 from hybridvq.app.picture import PIXELS, Picture
 from hybridvq.app.reconstruct import mse
-from hybridvq.codec import Codec, describe
+from hybridvq.app.values import choice, number, whole
+from hybridvq.codec import Codec, Draw, Part, describe
 from hybridvq.codec.choose import Chooser
 from hybridvq.errors import CodecError
 from hybridvq.metrics import psnr_db
 from hybridvq.settings import CodecSettings
 
 QUALITIES = {"JPEG": (1, 95), "WebP": (0, 100)}
+HVQ = ".hvq"
+QUALITY, LAMBDA, TARGET = "quality", "lambda", "bits per pixel"  # what a file is set by
+OWN_QUALITIES = (1, 100)
 TARGETS = (0.0001, 100.0)  # bits per pixel
+LAST_SEED, WARMEST = 2**32 - 1, 1.5  # of drawn details
 MAX_PIXELS = 4 * PIXELS  # of an `.hvq` file's picture
+LAYERS = (
+    "A file holds its codes first, and opens even if it ends there. Drawn details are random, by what the codes "
+    "predict; the whole file holds those of the picture."
+)
 
 
 @dataclass(frozen=True)
@@ -51,24 +61,87 @@ def codec_of(model: Model) -> Codec:
     return model.codec
 
 
+def dials_of(model: Model) -> tuple[str, str]:
+    """What a model's files can be set by, the first if nothing is said."""
+    return (QUALITY if model.is_hybrid else LAMBDA), TARGET
+
+
+def settings_of(model: Model, dial: Any, quality: Any, rate_weight: Any, target_bpp: Any) -> CodecSettings:
+    """The settings of the page's controls, of which the dial says which one counts.
+
+    Raises:
+        CodecError: the model has no tables.
+        ConfigError: a control has no such value.
+    """
+    codec, by = codec_of(model), choice("the dial", dial, dials_of(model))
+    if by == TARGET:
+        return CodecSettings(target_bpp=number(TARGET, target_bpp, *TARGETS))
+    if by == QUALITY:
+        return CodecSettings(quality=number("the quality", quality, *OWN_QUALITIES))
+    return CodecSettings(rate_weight=number(LAMBDA, rate_weight, 0, highest_rate_weight(codec)))
+
+
+def draw_of(seed: Any, temperature: Any) -> Draw:
+    """How details are drawn, of the page's controls.
+
+    Raises:
+        ConfigError: a control has no such value.
+    """
+    return Draw(whole("the seed", seed, 0, LAST_SEED), number("the temperature", temperature, 0, WARMEST))
+
+
 def highest_rate_weight(codec: Codec) -> float:
     """A lambda beyond which pictures fall apart: a fortieth of the mean square of the vectors that are quantized."""
     return float(f"{Chooser(codec.tokenizer.quantizer, codec.tables, 1, 0.0).power() / 40:.1g}")
 
 
-def compress(model: Model, picture: Picture, rate_weight: float, target_bpp: float | None) -> list[Coded]:
-    """The picture's `.hvq` file, by lambda or by a target, and those of QUALITIES nearest to its size.
+def compress(model: Model, picture: Picture, settings: CodecSettings, draw: Draw) -> list[Coded]:
+    """What the picture's `.hvq` file shows, and the files of QUALITIES nearest to its size.
 
     Raises:
         CodecError: the model has no tables.
         ConfigError: the target is out of reach.
     """
     codec = codec_of(model)
-    settings = CodecSettings(target_bpp=target_bpp) if target_bpp else CodecSettings(rate_weight=rate_weight)
     data = codec.compress(picture.pixels, settings)
-    pixels = np.asarray(codec.decompress(data).convert("RGB"))
-    setting = f"target {target_bpp:g} bits per pixel" if target_bpp else f"lambda {rate_weight:g}"
-    return [Coded(".hvq", data, pixels, setting), *(rival(name, picture.pixels, len(data)) for name in QUALITIES)]
+    if settings.target_bpp:
+        setting = f"target {settings.target_bpp:g} {TARGET}"
+    else:
+        setting = (
+            f"{LAMBDA} {settings.rate_weight:g}" if settings.quality is None else f"{QUALITY} {settings.quality:g}"
+        )
+    shown = readings(codec, data, draw, setting)
+    return [*shown, *(rival(name, picture.pixels, len(data)) for name in QUALITIES)]
+
+
+def readings(codec: Codec, data: bytes, draw: Draw, setting: str = "", name: str = "this file") -> list[Coded]:
+    """What a file shows: of a hybrid model its codes alone, these with details drawn, and last the whole.
+
+    Raises:
+        CodecError: it is no whole file of this codec, or its picture has more than MAX_PIXELS.
+    """
+
+    def read(part: bytes, draw: Draw | None = None) -> np.ndarray:
+        return np.asarray(codec.decompress(part, name, MAX_PIXELS, draw=draw).convert("RGB"))
+
+    own = Coded(HVQ, data, read(data), setting)
+    if not codec.is_hybrid:
+        return [own]
+    codes = codes_of(data)
+    drawn = f"seed {draw.seed}, temperature {draw.temperature:g}"
+    return [
+        Coded("Codes alone", codes, read(codes), "preview"),
+        Coded("Codes, details drawn", codes, read(codes, draw), drawn),
+        own,
+    ]
+
+
+def codes_of(data: bytes) -> bytes:
+    """The beginning of a hybrid model's file, which ends after its codes and opens by itself."""
+    parts = describe(data, max_pixels=MAX_PIXELS)
+    names = [part.name for part in parts]
+    end = names.index("checksum") + 1
+    return data[: sum(part.size for part in parts[:end])]
 
 
 def rival(name: str, pixels: np.ndarray, size: int) -> Coded:
@@ -81,7 +154,7 @@ def rival(name: str, pixels: np.ndarray, size: int) -> Coded:
 
 def encoded(name: str, image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, format=name, quality=quality)
+    image.save(buffer, format=name, quality=quality, optimize=True)
     return buffer.getvalue()
 
 
@@ -99,8 +172,8 @@ def nearest_quality(size_at: Callable[[int], int], size: int, low: int, high: in
 
 def render(model: Model, picture: Picture, coded: list[Coded]) -> str:
     """The pictures side by side, the table and the file to save."""
-    own = coded[0]
-    head = ["Format", "Bytes", "Bits a pixel", "PSNR", "Setting"]
+    own = next(c for c in coded if c.title == HVQ)
+    head = ["Format", "Bytes", "Bits per pixel", "PSNR", "Setting"]
     name = f"{Path(picture.name).stem}.hvq"
     figures = [markup.figure(picture.pixels, "Original", picture.name)]
     for c in coded:
@@ -108,27 +181,45 @@ def render(model: Model, picture: Picture, coded: list[Coded]) -> str:
         figures.append(markup.figure(c.pixels, c.title, f"{size} bytes, {quality}"))
     return markup.block(
         markup.note(picture.note),
-        markup.row(figures),
+        markup.row(figures, 3 if len(figures) > 4 else None),
         markup.table(head, [c.cells(picture.pixels) for c in coded]),
         markup.note(f"JPEG and WebP at the quality whose file is nearest in size; .hvq by {model.title}."),
+        markup.note(LAYERS if model.is_hybrid else ""),
         markup.download(own.data, name, f"Download {name} ({len(own.data):,} bytes)"),
     )
 
 
-def open_file(model: Model, path: str | Path) -> str:
-    """The picture of an `.hvq` file and what each of its bytes is for.
+def open_file(models: Models, path: str | Path, seed: Any, temperature: Any) -> str:
+    """What an `.hvq` file of any of the models shows, and what each of its bytes is for.
 
     Raises:
         CodecError: it is no whole file, or of another model, or its picture has more than MAX_PIXELS.
+        ConfigError: a control has no such value.
     """
-    codec, name = codec_of(model), Path(path).name
-    data = Path(path).read_bytes()
+    name, data, draw = Path(path).name, Path(path).read_bytes(), draw_of(seed, temperature)
     parts = describe(data, name, MAX_PIXELS)
-    pixels = np.asarray(codec.decompress(data, name, MAX_PIXELS).convert("RGB"))
-    rate = 8 * len(data) / (pixels.shape[0] * pixels.shape[1])
+    coded = readings(maker_of(models, parts), data, draw, name=name)
+    height, width = coded[-1].pixels.shape[:2]
+    rate = 8 * len(data) / (height * width)
     rows = [
         *([p.name, f"{p.size:,}", p.value] for p in parts),
         ["file", f"{len(data):,}", f"{rate:.3f} bits per pixel"],
     ]
-    shown = markup.figure(pixels, name, f"{pixels.shape[1]}x{pixels.shape[0]} pixels")
-    return markup.block(markup.row([shown, markup.table(["Part", "Bytes", "What it says"], rows, "text")]))
+    figures = [markup.figure(c.pixels, c.title, f"{len(c.data):,} bytes, {c.setting}") for c in coded[:-1]]
+    figures.append(markup.figure(coded[-1].pixels, name, f"{width}x{height} pixels"))
+    table = markup.table(["Part", "Bytes", "What it says"], rows, "text")
+    if len(figures) == 1:
+        return markup.block(markup.row([*figures, table]))
+    return markup.block(markup.row(figures), table)
+
+
+def maker_of(models: Models, parts: list[Part]) -> Codec:
+    """The codec of the model that a file names, or the first there is, which then says what is wrong.
+
+    Raises:
+        CodecError: no model has tables.
+    """
+    model_id = next(part.value for part in parts if part.name == "model")
+    codecs = [model.codec for model in models.named.values() if model.codec is not None]
+    made = [codec for codec in codecs if codec.tables.model.startswith(model_id)]
+    return (made or codecs or [codec_of(models.hybrid)])[0]

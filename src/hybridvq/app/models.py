@@ -21,6 +21,11 @@ class Model:
     problem: str
     space: TokenSpace
 
+    @property
+    def is_hybrid(self) -> bool:
+        """Whether its tokens are codes and coefficients."""
+        return self.tokenizer.quantizer.counts_bits
+
 
 @dataclass(frozen=True)
 class PriorModel:
@@ -33,27 +38,34 @@ class PriorModel:
 
 @dataclass(frozen=True)
 class Models:
-    """All that a page shows: the model, what it is compared with, and what draws new images."""
+    """All that a page shows: two models side by side, what draws new images, and a hybrid model, which compresses."""
 
     model: Model
     baseline: Model
     prior: PriorModel
+    hybrid: Model
+
+    @property
+    def named(self) -> dict[str, Model]:
+        """Those that compress, by title."""
+        return {model.title: model for model in (self.hybrid, self.model, self.baseline)}
 
 
-def load_models(model: str, baseline: str, prior: str, device: Device = "auto") -> Models:
+def load_models(model: str, baseline: str, prior: str, hybrid: str, device: Device = "auto") -> Models:
     """Load everything, on the device of that name.
 
     Raises:
         ModelError: one cannot be loaded.
-        ConfigError: a tokenizer's tokens are not a code, or a code and a gain, at every position.
+        ConfigError: the tokens of `model` or `baseline` are not a code, or a code and a gain, at every position, or
+            those of `hybrid` not codes and coefficients.
     """
-    own, other = load_model(model, device), load_model(baseline, device)
-    if own.title == other.title:
-        own, other = replace(own, title=model), replace(other, title=baseline)
-    return Models(own, other, load_prior_model(prior, device))
+    own, other, both = load_model(model, device), load_model(baseline, device), load_model(hybrid, device, True)
+    if len({own.title, other.title, both.title}) < 3:
+        own, other, both = (replace(m, title=t) for m, t in ((own, model), (other, baseline), (both, hybrid)))
+    return Models(own, other, load_prior_model(prior, device), both)
 
 
-def load_model(name: str, device: Device = "auto") -> Model:
+def load_model(name: str, device: Device = "auto", is_hybrid: bool = False) -> Model:
     """A tokenizer, with its codec where it has tables, called by the last part of its name.
 
     Raises:
@@ -66,12 +78,15 @@ def load_model(name: str, device: Device = "auto") -> Model:
         tokenizer = codec.tokenizer
     except CodecError as error:
         tokenizer, problem = load_tokenizer(name, device=device), str(error)
-    space = tokenizer.quantizer.space()
-    if space.obstacle:
+    made = Model(Path(name).name, tokenizer, codec, problem, tokenizer.quantizer.space())
+    if is_hybrid and not made.is_hybrid:
+        raise ConfigError(f"{name} is no hybrid tokenizer; give one such as photos, and others as model or baseline")
+    if not is_hybrid and made.space.obstacle:
         raise ConfigError(
             f"{name} has no codebook that can be shown; give a vector, projected, gain-shape or fsq tokenizer"
+            f"{', and this one as hybrid' if made.is_hybrid else ''}"
         )
-    return Model(Path(name).name, tokenizer, codec, problem, space)
+    return made
 
 
 def load_prior_model(name: str, device: Device = "auto") -> PriorModel:

@@ -42,11 +42,11 @@ def build_page(models: Models, uploads: Uploads) -> gr.Blocks:
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.root)  # files from elsewhere are refused
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # events before a summary that nobody can ask for
     with gr.Blocks(title="hybridvq", analytics_enabled=False, fill_width=True) as page:
-        gr.Markdown(f"# hybridvq\n{models.model.title}, beside {models.baseline.title}")
+        gr.Markdown(f"# hybridvq\n{', '.join(models.named)}")
         with gr.Tab("Reconstruct"):
             tabs.reconstruct_tab(models, uploads, page)
         with gr.Tab("Compress"):
-            tabs.compress_tab(models.model, uploads)
+            tabs.compress_tab(models, uploads)
         with gr.Tab("Generate"):
             tabs.generate_tab(models.prior, uploads)
         with gr.Tab("Codebook") as tab:

@@ -15,7 +15,7 @@ import gradio as gr
 from torch import Tensor
 
 from hybridvq.app import codebook, compare, compress, generate, markup, reconstruct
-from hybridvq.app.models import Model, Models, PriorModel
+from hybridvq.app.models import Models, PriorModel
 from hybridvq.app.picture import SAMPLES, UPLOAD_PIXELS, Picture, open_picture, sample_picture
 from hybridvq.app.uploads import Uploads, remove
 from hybridvq.app.values import choice, number
@@ -36,7 +36,6 @@ LIVE: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "show_progress":
 STATE_SECONDS = 3600
 RECENT = 4  # pictures whose latents are kept, of all visitors together: up to some 25 MB each
 BUTTON: dict[str, Any] = {"scale": 0, "min_width": 190, "size": "md", "elem_classes": "action"}
-DIALS = ("lambda", "bits per pixel")
 LIMIT = f"Uploads may have up to {UPLOAD_PIXELS // 10**6} megapixels; they are deleted once they are read."
 
 
@@ -143,45 +142,60 @@ def reconstruct_tab(models: Models, uploads: Uploads, page: gr.Blocks) -> None:
     scale.change(guarded(show), [state, scale], out, **LIVE)
 
 
-def compress_tab(model: Model, uploads: Uploads) -> None:
+def compress_tab(models: Models, uploads: Uploads) -> None:
     gr.Markdown(f"A picture as a real file, beside JPEG and WebP of about as many bytes. {LIMIT}")
-    if model.codec is None:
-        gr.HTML(markup.problem(model.problem), elem_id="compress-result")
-        return
+    named, first = models.named, models.hybrid
     sample, upload = chooser("compress")
-    highest = compress.highest_rate_weight(model.codec)
     with gr.Row():
-        dial = gr.Radio(DIALS, value=DIALS[0], label="Set by", elem_id="compress-dial")
-        rate_weight = gr.Slider(0, highest, 0, step=highest / 40, label="Lambda (0: as the model was trained)")
-        target = gr.Number(
-            0.5, step=0.05, label="At most so many bits per pixel", visible=False, elem_id="compress-target"
-        )
+        which = gr.Radio(list(named), value=first.title, label="Model", elem_id="compress-model")
+        by = compress.dials_of(first)
+        dial = gr.Radio(list(by), value=by[0], label="Set by", elem_id="compress-dial")
+    with gr.Row():
+        quality = gr.Slider(*compress.OWN_QUALITIES, 50, step=1, label="Quality", elem_id="compress-quality")
+        label = "Lambda (0: as the model was trained)"
+        rate_weight = gr.Slider(0, 1, 0, step=0.025, label=label, visible=False, elem_id="compress-lambda")
+        label = "At most so many bits per pixel"
+        target = gr.Number(0.5, step=0.05, label=label, visible=False, elem_id="compress-target")
+        seed = gr.Number(0, precision=0, label="Seed of drawn details", elem_id="compress-seed")
+        label = "Temperature of drawn details"
+        temperature = gr.Slider(0, compress.WARMEST, 1, step=0.05, label=label, elem_id="compress-temperature")
     with gr.Row():
         go = gr.Button("Compress", variant="primary", elem_id="compress-go", **BUTTON)
         opened = upload_button("Open an .hvq file", ".hvq", "compress-open")
     state = gr.State(time_to_live=STATE_SECONDS)
     out = gr.HTML(elem_id="compress-result")
 
-    def work(picture: Picture, dial: Any, rate_weight: Any, target: Any) -> str:
-        if choice("the dial", dial, DIALS) == DIALS[0]:
-            made = compress.compress(model, picture, number("lambda", rate_weight, 0, highest), None)
-        else:
-            made = compress.compress(model, picture, 0.0, number("bits per pixel", target, *compress.TARGETS))
-        return compress.render(model, picture, made)
+    def work(picture: Picture, which: Any, dial: Any, *values: Any) -> str:
+        model = named[choice("the model", which, list(named))]
+        settings, draw = compress.settings_of(model, dial, *values[:3]), compress.draw_of(*values[3:])
+        return compress.render(model, picture, compress.compress(model, picture, settings, draw))
+
+    def shown(which: Any, dial: Any) -> list[dict[str, Any]]:
+        """What the dials become for a model: of the dial, and of the controls in `dials` after it."""
+        model = named.get(which, first)
+        by = compress.dials_of(model)
+        now = dial if dial in by else by[0]
+        highest = 1.0 if model.codec is None or model.is_hybrid else compress.highest_rate_weight(model.codec)
+        return [
+            gr.update(choices=list(by), value=now),
+            gr.update(visible=now == compress.QUALITY),
+            gr.update(visible=now == compress.LAMBDA, maximum=highest, step=highest / 40, value=0),
+            gr.update(visible=now == compress.TARGET),
+            gr.update(visible=model.is_hybrid),
+            gr.update(visible=model.is_hybrid),
+        ]
+
+    def read(sent: Any, seed: Any, temperature: Any) -> str:
+        return taken(lambda path: compress.open_file(models, path, seed, temperature), uploads, sent)
 
     go_on, uploaded = entries(work, uploads)
-    dials = [dial, rate_weight, target]
-    dial.input(
-        lambda by: (gr.update(visible=by == DIALS[0]), gr.update(visible=by != DIALS[0])),
-        dial,
-        [rate_weight, target],
-        api_visibility="private",
-    )
-    for event in (go.click, sample.input):
+    dials = [which, dial, quality, rate_weight, target, seed, temperature]
+    for event in (which.input, dial.input):
+        event(shown, [which, dial], dials[1:], api_visibility="private", preprocess=False)
+    for event in (go.click, sample.input, quality.release, rate_weight.release, temperature.release):
         event(guarded(go_on), [state, sample, *dials], out, **QUIET)
     upload.upload(guarded(uploaded, None, None), [upload, *dials], [sample, state, out], **QUIET)
-    read = functools.partial(taken, functools.partial(compress.open_file, model), uploads)
-    opened.upload(guarded(read), opened, out, **QUIET)
+    opened.upload(guarded(read), [opened, seed, temperature], out, **QUIET)
 
 
 def generate_tab(model: PriorModel, uploads: Uploads) -> None:

@@ -23,6 +23,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("--model", type=str, default="photos-gain-shape", help="the tokenizer to show")
     parser.add_argument("--baseline", type=str, default="photos-vq", help="the tokenizer to show beside it")
     parser.add_argument("--prior", type=str, default="photos-vq-prior", help="what draws new pictures")
+    parser.add_argument("--hybrid", type=str, default="photos", help="the hybrid tokenizer that compresses")
     parser.add_argument("--host", type=str, default="127.0.0.1", help="0.0.0.0 lets other machines in")
     parser.add_argument("--port", type=int, default=7860, help="of the page's address")
     parser.add_argument(
@@ -45,7 +46,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     hosts = hosts_of(arguments.host, arguments.allowed_hosts)
     with ended_as_by_ctrl_c(), run_folder() as folder:
         uploads = Uploads(folder)
-        page = build_page(load_models(arguments.model, arguments.baseline, arguments.prior, arguments.device), uploads)
+        models = (arguments.model, arguments.baseline, arguments.prior, arguments.hybrid)
+        page = build_page(load_models(*models, arguments.device), uploads)
         site = build_site(page, uploads, arguments.host, arguments.allowed_hosts)
         with serve(site, arguments.host, arguments.port) as address, suppress(KeyboardInterrupt):
             say(f"{address} shows the page; Ctrl-C stops it")

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.commands.arguments import add_codec_argument, add_device_argument, checked_out, progress
+from hybridvq.errors import ConfigError
 from hybridvq.printing import say
 
 SUMMARY = "Turn .hvq files back into images."
@@ -27,8 +28,10 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         action="store_true",
         help="of a hybrid model, draw at random what a file lacks or --preview leaves out, from what the codes predict",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
-    parser.add_argument("--temperature", type=float, default=1.0, help="what is drawn is multiplied by it")
+    parser.add_argument("--seed", type=int, default=0, help="of what --draw draws")
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="what --draw draws is multiplied by it; 0 draws the mean"
+    )
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
@@ -37,9 +40,14 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.codec.files import decompress_file, to_decompress
     from hybridvq.codec.hybrid import Draw
 
-    draw = Draw(arguments.seed, arguments.temperature) if arguments.draw else None
+    how = Draw(arguments.seed, arguments.temperature)
+    if how != Draw() and not arguments.draw:
+        raise ConfigError("--seed and --temperature are of what is drawn; give --draw with them")
+    draw = how if arguments.draw else None
     files = to_decompress(arguments.files, out)
     codec = Codec.load(arguments.model, arguments.device)
     for source, written in progress(files.items(), "decompressing"):
-        file = decompress_file(codec, source, written, arguments.max_pixels, arguments.preview, draw)
+        file = decompress_file(
+            codec, source, written, arguments.max_pixels, arguments.preview, draw if arguments.draw else None
+        )
         say(f"{source}: {file.height}x{file.width} pixels -> {written}")
