@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from experiments.latents.context import load_context
-from experiments.latents.plan import CONTEXT, Row, run_folder
+from experiments.latents.plan import CODED, CONTEXT, Row, run_folder
 from experiments.ours import WEIGHTS, ours
 from experiments.photos import PhotoCodec, fingerprint, jpeg, squared_error
 from hybridvq import Tokenizer, load_tokenizer
@@ -52,7 +52,7 @@ def measure_all(
             if row.counts_bits:
                 counted, rungs = IDEAL, of_steps(run, row.context, photographs, place)
             else:
-                counted, rungs = FILES, of_files(settings_of(run, device), photographs)
+                counted, rungs = FILES, of_files(settings_of(run / CODED, device), photographs)
             described = {"row": row.name, "seed": seed, "weights": weights, "counted": counted}
             write_whole(path, to_json(described | {"points": points(rungs)}))
 
@@ -65,9 +65,9 @@ def anchor() -> Iterator[tuple[str, PhotoCodec]]:
     return ((f"quality {quality}", jpeg(quality, "4:2:0")) for quality in JPEG_QUALITIES)
 
 
-def settings_of(run: Path, device: str) -> Iterator[tuple[str, PhotoCodec]]:
+def settings_of(model: Path, device: str) -> Iterator[tuple[str, PhotoCodec]]:
     """The codec of a model at each lambda."""
-    curve = ours(str(run), device)
+    curve = ours(str(model), device)
     names = (f"lambda {weight:g} of the mean square" for weight in WEIGHTS)
     return ((name, curve.at(quality)) for name, quality in zip(names, curve.qualities, strict=True))
 

@@ -1,5 +1,6 @@
 """The rows of the table, and the models behind them: the same network, photographs, steps and schedule."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from experiments.latents import side_channel  # noqa: F401  registers the quanti
 from experiments.latents.context import fit_context, save_context
 from hybridvq import load_recipe, load_tokenizer, train
 from hybridvq.codec import fit_tables, load_tables
-from hybridvq.commands.fit_codec import batches_of_tokens
+from hybridvq.commands.fit_codec import batches_of_tokens, save_copy
 from hybridvq.data import EvalBatches, Images
 from hybridvq.errors import CodecError
 from hybridvq.settings import Recipe
 from hybridvq.tokenizer import weight_hash
 
-CONTEXT = "context.safetensors"
+CONTEXT = "context.safetensors"  # in the folder of a run
+CODED = "coded"  # a copy of the model with its tables: a run that is resumed writes its model anew
 ASIDE = 1 / 3  # of the steps, before codes or numbers are used
 
 # A quantizer, and what it takes beside what `photos` says of every one that counts its bits.
@@ -114,9 +116,10 @@ def prepare(
         print(f"{network}, seed {seed}", flush=True)
         train(recipe_of(network, steps, batch_size), images, tests, folder, seed, resume=True, device=device)
         tokenizer, digest = load_tokenizer(folder, device=device), weight_hash(folder / "model")
-        if not own[0].counts_bits and not has_tables(folder / "model", digest):
-            batches = batches_of_tokens(tokenizer, images)
-            fit_tables(batches, tokenizer, digest, seed=seed, **limit).save(folder / "model")
+        if not own[0].counts_bits and not has_tables(folder / CODED, digest):
+            tables = fit_tables(batches_of_tokens(tokenizer, images), tokenizer, digest, seed=seed, **limit)
+            shutil.rmtree(folder / CODED, ignore_errors=True)
+            save_copy(tables, folder / "model", folder / CODED)
         if any(row.context for row in own) and not (folder / CONTEXT).exists():
             save_context(fit_context(tokenizer, images, seed, **limit), folder / CONTEXT)
 

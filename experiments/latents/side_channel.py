@@ -83,7 +83,7 @@ class SideChannelQuantizer(HybridQuantizer):
             rate_weight=rate_weight,
         )
         self.structure = SideChannel(dim, width, numbers)
-        self.codebook_size, self.stages = LEVELS, numbers
+        self.stages = numbers
 
     def space(self) -> TokenSpace:
         size = LEVELS if self.uses_codes else 0
