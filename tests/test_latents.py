@@ -191,7 +191,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def planned(folder, tmp_path_factory, registered):
     """A whole plan of a few steps, and the words that make it again."""
-    from experiments.latents import context
+    from experiments.latents import context, measure
     from experiments.latents.__main__ import main
 
     out = tmp_path_factory.mktemp("runs")
@@ -200,6 +200,8 @@ def planned(folder, tmp_path_factory, registered):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(registered, "NETWORKS", TINY)
         patched.setattr(context, "CROPS", 3)
+        patched.setattr(measure, "STEPS", (0.7, 2.0))
+        patched.setattr(measure, "JPEG_QUALITIES", (5, 40, 90))
         main(words)
         yield out, words
 
