@@ -34,17 +34,17 @@ ENLARGED, ZOOM = 8, 4  # photographs, and how many times their sides
 
 PAGE = """# Pictures that are not ordinary photographs
 
-Bits per pixel of whole files of `{model}`, and the PSNR of the picture that comes back, beside JPEG (4:2:0) and WebP at the
-quality whose file is nearest in size; their own bits per pixel stand in brackets where they differ by more than 5%. It was
-trained on photographs alone.
+Bits per pixel of whole files of `{model}`, and the PSNR of the picture that comes back, beside JPEG (4:2:0) and WebP at
+the quality whose file is nearest in size; their own bits per pixel stand in brackets where they differ by more than 5%.
+It was trained on photographs alone.
 
 | picture | pixels | quality | bits per pixel | PSNR, dB | JPEG | WebP |
 |---|--:|--:|--:|--:|--:|--:|
 {rows}
 
-Of {count} pictures at {qualities} qualities, `{model}` has the higher PSNR than JPEG {over_jpeg} times and than WebP {over_webp} times.
-Enlarged photographs are {enlarged} of a folder, by Lanczos to {zoom} times their sides: large and smooth, as an ordinary photograph of
-so many pixels that is not sharp.
+Of {count} pictures at {qualities} qualities, `{model}` has the higher PSNR than JPEG {over_jpeg} times and than WebP
+{over_webp} times. Enlarged photographs are {enlarged} of a folder, by Lanczos to {zoom} times their sides: large and
+smooth, as an ordinary photograph of so many pixels that is not sharp.
 
     {command}
 

@@ -15,9 +15,9 @@ QUALITIES = (5, 20, 35, 50, 65, 80, 95)  # of a hybrid model
 WEIGHTS = (0.012, 0.006, 0.003, 0.0)
 
 
-def ours(model: str) -> Rival:
+def ours(model: str, device: str = "cpu") -> Rival:
     """A model's curve, with less and less lambda, or at each quality of a hybrid model."""
-    codec = Codec.load(model, "cpu")
+    codec = Codec.load(model, device)
     if codec.is_hybrid:
         of_quality = {str(quality): CodecSettings(quality=quality) for quality in QUALITIES}
         return Rival(Path(model).name, f"{Path(model).name}, hybrid", Curve(codec, of_quality), tuple(of_quality))

@@ -225,6 +225,20 @@ def test_the_structure_learns_aside_and_then_takes_over():
         assert (shaped is None) == aside, "what learns aside has no say in z"
 
 
+def test_the_bits_aside_are_of_codes_and_coefficients():
+    """Before the structure says anything, coefficients are logistic with mean 0 and scale 1."""
+    made, z = quantizer(trained=False).train(), vectors()
+    steps, noise = made.draw(z)
+    wide, seen = steps[:, None, None, None], []
+    made.structure.register_forward_hook(lambda module, inputs, guess: seen.append(guess.codes))
+    out = made(z)
+    shares = [part.bits()[:, 0] for part in made.structure.shares]
+    codes = torch.stack([shares[group][seen[0][:, group]].sum((1, 2)) for group in range(2)]).sum(0)
+    rest = logistic_bits(z + noise * wide, wide, torch.tensor(0.0), torch.tensor(0.0)).sum((1, 2, 3))
+    assert (codes > 0).all()
+    torch.testing.assert_close(out.rate.aside_bits, rest + codes)
+
+
 def test_codes_and_shares_follow_what_is_seen():
     made = quantizer(restart_every=2)
     for codebook, shares in zip(made.structure.codebooks, made.structure.shares, strict=True):

@@ -194,7 +194,8 @@ class HybridQuantizer(Quantizer):
         else:
             bits, aside_bits = self.prior.bits(value, steps).sum((1, 2, 3)), torch.zeros_like(step)
             if guess is not None:
-                aside_bits = logistic_bits(value.detach(), steps, guess.mean, guess.log_scale).sum((1, 2, 3))
+                rest = logistic_bits(value.detach(), steps, guess.mean, guess.log_scale)
+                aside_bits = rest.sum((1, 2, 3)) + guess.code_bits
         return Rate(bits, aside_bits, self.distortion / step.square(), step**self.balance)
 
     def read(self, tokens: Tokens) -> Tensor:

@@ -1,5 +1,6 @@
 """What codes on a coarse grid say of the vectors on a fine one."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -26,14 +27,19 @@ class Guess:
     commitment: Tensor
 
 
-class Structure(nn.Module):
-    """The networks and code vectors between z and what its codes say of it."""
+class StructureNetworks(nn.Module, ABC):
+    """The networks between z and what a few numbers on a coarse grid say of it.
 
-    def __init__(self, dim: int, width: int, codebooks: list[Codebook]) -> None:
+        z ──► encoder ──► y (B,N,h/4,w/4) ──► a few of its values ──► decoder ──► mean, log scale (B,D,h,w)
+
+    Args:
+        dim: D.
+        width: channels of the networks.
+        length: N.
+    """
+
+    def __init__(self, dim: int, width: int, length: int) -> None:
         super().__init__()
-        length = sum(codebook.weight.shape[1] for codebook in codebooks)
-        self.codebooks = nn.ModuleList(codebooks)
-        self.shares = nn.ModuleList(PairShares(len(codebook.weight), 1, SHARE_DECAY) for codebook in codebooks)
         self.encoder = nn.Sequential(
             nn.Conv2d(dim, width, 5, stride=2, padding=2),
             nn.GELU(),
@@ -62,17 +68,46 @@ class Structure(nn.Module):
         padded = F.pad(z, (0, -width % COARSER, 0, -height % COARSER), mode="replicate")
         with torch.autocast(z.device.type, enabled=mixed):
             y = self.encoder(padded).float()
-        codes = self.assign(y)
-        e = self.embed(codes)
+        codes, e, bits, commitment = self.reduce(y)
         with torch.autocast(z.device.type, enabled=mixed):
             mean, log_scale = self.predict(straight_through(y, e))
         mean, log_scale = mean[..., :height, :width].float(), log_scale[..., :height, :width].float()
-        return Guess(codes, mean, log_scale, self.code_bits(codes), mean_square(y, e))
+        return Guess(codes, mean, log_scale, bits, commitment)
+
+    @abstractmethod
+    def reduce(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What is kept of y (B, N, h, w): codes, the values they stand for, bits of each image (B,), commitment."""
+
+    @abstractmethod
+    def embed(self, codes: Tensor) -> Tensor:
+        """The values (B, N, h, w) that codes (B, ., h, w) stand for."""
 
     def predict(self, e: Tensor) -> tuple[Tensor, Tensor]:
         """The mean and the log scale (B, D, 4h, 4w) that code vectors (B, G d, h, w) stand for."""
         mean, log_scale = self.decoder(e).chunk(2, 1)
         return mean, log_scale.clamp(*LOG_SCALE_RANGE)
+
+    def predict_mean(self, e: Tensor) -> Tensor:
+        """The mean (B, D, 4h, 4w) alone, with three quarters of the work of `predict`."""
+        last = self.decoder[-1]
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        dim = last.out_channels // 2
+        return F.conv2d(self.decoder[:-1](e), last.weight[:dim], last.bias[:dim], padding=last.padding)
+
+
+class Structure(StructureNetworks):
+    """The networks, and the code vectors between them, those of all groups side by side in y."""
+
+    def __init__(self, dim: int, width: int, codebooks: list[Codebook]) -> None:
+        super().__init__(dim, width, sum(codebook.weight.shape[1] for codebook in codebooks))
+        self.codebooks = nn.ModuleList(codebooks)
+        self.shares = nn.ModuleList(PairShares(len(codebook.weight), 1, SHARE_DECAY) for codebook in codebooks)
+
+    def reduce(self, y: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        codes = self.assign(y)
+        e = self.embed(codes)
+        return codes, e, self.code_bits(codes), mean_square(y, e)
 
     def assign(self, y: Tensor) -> Tensor:
         """The codes (B, G, h, w) of y (B, G d, h, w); in training, also moves the code vectors and their shares."""
@@ -96,14 +131,6 @@ class Structure(nn.Module):
         codebook = self.codebooks[group]
         assert isinstance(codebook, Codebook)
         return codebook.weight.detach()
-
-    def predict_mean(self, e: Tensor) -> Tensor:
-        """The mean (B, D, 4h, 4w) alone, with three quarters of the work of `predict`."""
-        last = self.decoder[-1]
-        assert isinstance(last, nn.Conv2d)
-        assert last.bias is not None
-        dim = last.out_channels // 2
-        return F.conv2d(self.decoder[:-1](e), last.weight[:dim], last.bias[:dim], padding=last.padding)
 
     def code_bits(self, codes: Tensor) -> Tensor:
         """The bits (B,) of each image's codes by their running shares."""
