@@ -57,7 +57,7 @@ def columns(pixels: np.ndarray, hybrid: Codec, vector: Codec) -> list[Column]:
     data = vector.compress(pixels)
     own = hybrid.compress(pixels, CodecSettings(target_bpp=8 * len(data) / (pixels.shape[0] * pixels.shape[1])))
     jpeg = rival("JPEG", pixels, len(data))
-    remark = "lowest quality:" if len(jpeg.data) > (1 + SAME) * len(data) else ""
+    larger = jpeg.setting == "quality 1" and len(jpeg.data) > (1 + SAME) * len(data)
     codes = codes_of(own)
     preview, guess = hybrid.decompress(codes), hybrid.decompress(codes, draw=Draw())
     return [
@@ -66,7 +66,7 @@ def columns(pixels: np.ndarray, hybrid: Codec, vector: Codec) -> list[Column]:
         Column("codes, details\ndrawn at random", len(codes), rgb(guess)),
         Column("hybrid: codes\nand details", len(own), rgb(hybrid.decompress(own))),
         Column("VQ-VAE,\nsame bytes", len(data), rgb(vector.decompress(data))),
-        Column("JPEG, nearest\nin bytes", len(jpeg.data), jpeg.pixels, remark),
+        Column("JPEG, nearest\nin bytes", len(jpeg.data), jpeg.pixels, "lowest quality:" if larger else ""),
     ]
 
 
