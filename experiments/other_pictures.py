@@ -29,8 +29,8 @@ from hybridvq.writing import write_whole
 SCREENSHOTS = Path(__file__).parents[1] / "docs" / "screenshots"
 SAMPLES = {"page": "a scanned page", "text": "handwriting and print", "horse": "a silhouette"}
 QUALITIES = (20, 50, 80)
-RIVALS = ("JPEG", "WEBP")
-ENLARGED, ZOOM = 8, 4  # photographs, and how many times their sides
+RIVALS = ("JPEG", "WebP")
+ENLARGED, ZOOM = 4, 4  # photographs, and how many times their sides
 
 PAGE = """# Pictures that are not ordinary photographs
 
@@ -109,7 +109,7 @@ def page(result: dict[str, Any]) -> str:
         count=len(points) // len(QUALITIES),
         qualities=len(QUALITIES),
         over_jpeg=wins["JPEG"],
-        over_webp=wins["WEBP"],
+        over_webp=wins["WebP"],
         enlarged=ENLARGED if result["enlarged"] else "none",
         zoom=ZOOM,
         command=command,
