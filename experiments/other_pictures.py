@@ -43,13 +43,17 @@ It was trained on photographs alone.
 {rows}
 
 Of {count} pictures at {qualities} qualities, `{model}` has the higher PSNR than JPEG {over_jpeg} times and than WebP
-{over_webp} times. Enlarged photographs are {enlarged} of a folder, by Lanczos to {zoom} times their sides: large and
-smooth, as an ordinary photograph of so many pixels that is not sharp.
+{over_webp} times.{enlarged}
 
     {command}
 
-{hardware}; result.json holds every number.
+{machine}; result.json holds every number.
 """
+
+OF_ENLARGED = f"""
+
+Enlarged photographs are {ENLARGED} of a folder, by Lanczos to {ZOOM} times their sides: large and smooth, as an
+ordinary photograph of so many pixels that is not sharp."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -65,7 +69,7 @@ def main(words: Sequence[str] | None = None) -> None:
         points = [point for name, pixels in pictures(arguments.photographs) for point in measured(codec, name, pixels)]
         about = {"model": arguments.model, "hardware": hardware(), "enlarged": bool(arguments.photographs)}
         write_whole(out / "result.json", to_json(about | {"points": points}))
-    write_whole(out / "README.md", page(read_json(out / "result.json")))
+    write_whole(out / "README.md", page(read_json(out / "result.json")).encode())
 
 
 def pictures(photographs: str | None) -> Iterator[tuple[str, np.ndarray]]:
@@ -110,10 +114,9 @@ def page(result: dict[str, Any]) -> str:
         qualities=len(QUALITIES),
         over_jpeg=wins["JPEG"],
         over_webp=wins["WebP"],
-        enlarged=ENLARGED if result["enlarged"] else "none",
-        zoom=ZOOM,
+        enlarged=OF_ENLARGED if result["enlarged"] else "",
         command=command,
-        hardware=result["hardware"],
+        machine=result["hardware"]["name"],
     )
 
 
