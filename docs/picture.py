@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from hybridvq import Codec, CodecSettings
-from hybridvq.app.compress import codes_of, rival
-from hybridvq.codec import Draw
+from hybridvq.app.compress import rival
+from hybridvq.codec import Draw, layered
 from hybridvq.data import photo_files, read_image
 from hybridvq.metrics import psnr_db
+from hybridvq.pixels import mse
 
 HYBRID, VQ = "photos", "photos-vq"
 PARTS = {"flower": (80, 158), "chelsea": (60, 122)}  # top and left of what is shown
@@ -41,8 +42,7 @@ class Column:
         if self.pixels is original:
             return "24 bpp"
         rate_bpp = 8 * self.size / (original.shape[0] * original.shape[1])
-        quality_db = psnr_db(float(np.mean((self.pixels / 127.5 - original / 127.5) ** 2)))
-        return f"{self.remark}\n{rate_bpp:#.2g} bpp, {quality_db:.1f} dB"
+        return f"{self.remark}\n{rate_bpp:#.2g} bpp, {psnr_db(mse(self.pixels, original)):.1f} dB"
 
 
 def main(target: Path, vq: str = VQ) -> None:
@@ -58,7 +58,7 @@ def columns(pixels: np.ndarray, hybrid: Codec, vector: Codec) -> list[Column]:
     own = hybrid.compress(pixels, CodecSettings(target_bpp=8 * len(data) / (pixels.shape[0] * pixels.shape[1])))
     jpeg = rival("JPEG", pixels, len(data))
     larger = jpeg.setting == "quality 1" and len(jpeg.data) > (1 + SAME) * len(data)
-    codes = codes_of(own)
+    codes = layered.cut(own, 0)
     preview, guess = hybrid.decompress(codes), hybrid.decompress(codes, draw=Draw())
     return [
         Column("original", pixels.size, pixels),

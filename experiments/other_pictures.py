@@ -17,13 +17,14 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
-from experiments.photos import read_photographs, squared_error
+from experiments.photos import read_photographs
 from hybridvq import Codec, CodecSettings
 from hybridvq.app.compress import rival
 from hybridvq.comparison.plan import hardware
 from hybridvq.data import read_image
 from hybridvq.documents import read_json, to_json
 from hybridvq.metrics import psnr_db
+from hybridvq.pixels import mse
 from hybridvq.writing import write_whole
 
 SCREENSHOTS = Path(__file__).parents[1] / "docs" / "screenshots"
@@ -98,7 +99,7 @@ def measured(codec: Codec, name: str, pixels: np.ndarray) -> Iterator[dict[str, 
             shown[other] = (len(coded.data), coded.pixels)
         for key, (size, decoded) in shown.items():
             rate_bpp = 8 * size / (pixels.shape[0] * pixels.shape[1])
-            point[key] = {"rate_bpp": rate_bpp, "psnr_db": psnr_db(squared_error(decoded, pixels))}
+            point[key] = {"rate_bpp": rate_bpp, "psnr_db": psnr_db(mse(decoded, pixels))}
         print(point, flush=True)
         yield point
 

@@ -16,6 +16,7 @@ from experiments.headers import avif_payload, jpeg_payload, webp_payload
 from hybridvq.data import read_image
 from hybridvq.files import image_files
 from hybridvq.metrics import psnr_db
+from hybridvq.pixels import mse
 
 SIMILARITY_IMAGES = 50  # at least, that MS-SSIM is measured on, which takes longer than the codecs
 SMALLEST_SIDE = 176  # MS-SSIM halves the sides four times, and its window of 11 pixels must fit then
@@ -109,7 +110,7 @@ def measure(codec: PhotoCodec, photographs: Sequence[np.ndarray]) -> dict[str, f
 
     MS-SSIM is that of some of them, see `judged`.
     """
-    mse, similarity, file_bytes, payload_bytes, encode_s, decode_s = [], [], 0, 0, 0.0, 0.0
+    errors, similarity, file_bytes, payload_bytes, encode_s, decode_s = [], [], 0, 0, 0.0, 0.0
     for i, pixels in enumerate(photographs):
         start = time.process_time()
         data = codec.encode(pixels)
@@ -120,15 +121,15 @@ def measure(codec: PhotoCodec, photographs: Sequence[np.ndarray]) -> dict[str, f
         decode_s += end - middle
         file_bytes += len(data)
         payload_bytes += codec.payload(data)
-        mse.append(squared_error(decoded, pixels))
+        errors.append(mse(decoded, pixels))
         if i in judged(len(photographs)):
             similarity.append(ms_ssim(decoded, pixels))
     pixel_count = sum(pixels.shape[0] * pixels.shape[1] for pixels in photographs)
     return {
         "rate_bpp": 8 * file_bytes / pixel_count,
         "payload_rate_bpp": 8 * payload_bytes / pixel_count,
-        "psnr_db": float(np.mean([psnr_db(value) for value in mse])),
-        "psnr_of_mean_mse_db": psnr_db(float(np.mean(mse))),
+        "psnr_db": float(np.mean([psnr_db(error) for error in errors])),
+        "psnr_of_mean_mse_db": psnr_db(float(np.mean(errors))),
         "ms_ssim": float(np.mean(similarity)),
         "encode_megapixels_per_second": pixel_count / encode_s / 1e6,
         "decode_megapixels_per_second": pixel_count / decode_s / 1e6,
@@ -138,11 +139,6 @@ def measure(codec: PhotoCodec, photographs: Sequence[np.ndarray]) -> dict[str, f
 def judged(images: int) -> range:
     """The images, by number, that MS-SSIM is measured on: some 50 to 100 of many, evenly spread."""
     return range(0, images, max(1, images // SIMILARITY_IMAGES))
-
-
-def squared_error(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean squared difference of uint8 pixels, on the scale of [-1, 1]."""
-    return float(np.mean((a.astype(np.float32) - b.astype(np.float32)) ** 2, dtype=np.float64)) / 127.5**2
 
 
 def ms_ssim(a: np.ndarray, b: np.ndarray) -> float:

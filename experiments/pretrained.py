@@ -18,7 +18,6 @@ import torch
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import Tensor
 
-from experiments.photos import squared_error
 from experiments.publish import fill
 from hybridvq import Codec, CodecSettings, Tokenizer, evaluate, load_prior, load_recipe, load_tokenizer, open_images
 from hybridvq.comparison.plan import hardware
@@ -26,6 +25,7 @@ from hybridvq.data import EvalBatches, read_image
 from hybridvq.documents import read_json, to_json
 from hybridvq.files import image_files
 from hybridvq.metrics import psnr_db
+from hybridvq.pixels import mse
 from hybridvq.pretrained import HERE
 from hybridvq.priors import Bits, bits_per_position, tokenizer_of_prior
 from hybridvq.quantizers import Tokens
@@ -114,7 +114,7 @@ def measure_files(codec: Codec, settings: CodecSettings, photographs: Sequence[n
     file_bytes = static_bytes = positions = 0
     for pixels in photographs:
         data = codec.compress(pixels, settings)
-        errors.append(squared_error(np.array(codec.decompress(data).convert("RGB")), pixels))
+        errors.append(mse(np.array(codec.decompress(data).convert("RGB")), pixels))
         file_bytes += len(data)
         if not codec.is_hybrid:
             static_bytes += len(codec.compress(pixels, CodecSettings(mode="static")))

@@ -356,7 +356,7 @@ def test_means_and_deviations_over_seeds(page_of):
 def test_the_page_says_what_wins(page_of, factors, said):
     page = page_of(scalar=([0.8, 0.8], 0), gain_shape=([2.0, 2.0], 0), hybrid=(factors, 0), vq_512=([1.0, 1.0], -40))
     assert f"Of the other rows, **scalar** stands best beside **hybrid**. At equal PSNR, {said}" in page
-    assert page.rstrip().count("for want of a quality that both reach: VQ-VAE, K=512.") == 1
+    assert page.rstrip().count("because no quality is reached by both: VQ-VAE, K=512.") == 1
     assert "| VQ-VAE, K=512 | – |" in page
 
 

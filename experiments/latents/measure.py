@@ -10,13 +10,13 @@ import torch
 from experiments.latents.context import load_context
 from experiments.latents.plan import CODED, CONTEXT, Row, run_folder
 from experiments.ours import WEIGHTS, ours
-from experiments.photos import PhotoCodec, fingerprint, jpeg, squared_error
+from experiments.photos import PhotoCodec, fingerprint, jpeg
 from hybridvq import Tokenizer, load_tokenizer
 from hybridvq.devices import evaluating, find_device
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ModelError
 from hybridvq.metrics import psnr_db
-from hybridvq.pixels import to_input, to_pixels
+from hybridvq.pixels import mse, to_input, to_pixels
 from hybridvq.quantizers import Quantized
 from hybridvq.tiles import reflected
 from hybridvq.tokenizer import weight_hash
@@ -77,7 +77,7 @@ def of_files(codecs: Iterator[tuple[str, PhotoCodec]], photographs: Sequence[np.
     for setting, codec in codecs:
         files = [codec.encode(pixels) for pixels in photographs]
         decoded = [codec.decode(data) for data in files]
-        errors = [squared_error(a, b) for a, b in zip(decoded, photographs, strict=True)]
+        errors = [mse(a, b) for a, b in zip(decoded, photographs, strict=True)]
         yield setting, [8.0 * len(data) for data in files], [*map(psnr_db, errors)]
 
 
@@ -97,7 +97,7 @@ def of_steps(run: Path, context: bool, photographs: Sequence[np.ndarray], device
                 quantized = tokenizer.quantizer(z, step)
                 shown = to_pixels(tokenizer.decoder(quantized.z_hat))[0].numpy()[: pixels.shape[0], : pixels.shape[1]]
                 bits.append(float(count(quantized)))
-                psnr.append(psnr_db(squared_error(shown, pixels)))
+                psnr.append(psnr_db(mse(shown, pixels)))
             yield f"step {step:g}", bits, psnr
 
 

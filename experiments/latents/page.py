@@ -159,7 +159,7 @@ def ratio_table(ratios: dict[str, dict[Row, Stat]]) -> str:
 
 
 def verdicts(rows: dict[Row, Runs], ratios: dict[str, dict[Row, Stat]]) -> list[str]:
-    """How the hybrid's rows come out: each against all others, and where it has no neighbors also against its like."""
+    """How the hybrid's rows come out: each against all others, and one without neighbors also against those without."""
     said = []
     for ours in (row for row in rows if row.network == OURS):
         found = ratios[ours.title]
@@ -175,7 +175,7 @@ def verdict(title: str, found: dict[Row, Stat], which: str) -> str:
     among = " ".join(["other rows", which]).strip()
     known = {row: stat for row, stat in found.items() if stat.complete}
     left = [row.title for row in found if row not in known]
-    beside = f" Not compared, for want of a quality that both reach: {'; '.join(left)}." if left else ""
+    beside = f" Not compared, because no quality is reached by both: {'; '.join(left)}." if left else ""
     if not known:
         return f"**{title}** cannot be compared with {among}.{beside}"
     best = max(known, key=lambda row: known[row].mean)

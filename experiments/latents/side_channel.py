@@ -57,7 +57,7 @@ class SideChannelQuantizer(HybridQuantizer):
     Args:
         dim: D.
         numbers: N, at each coarse position.
-        width, aside_steps, step_range, step, distortion, balance, rate_weight: see `HybridQuantizer`.
+        width, aside_steps, step_range: see `HybridQuantizer`, whose defaults hold for all else.
     """
 
     def __init__(
@@ -67,21 +67,8 @@ class SideChannelQuantizer(HybridQuantizer):
         width: int = 96,
         aside_steps: int = 5000,
         step_range: Sequence[float] = (0.3, 2.8),
-        step: float = 1.0,
-        distortion: float = 0.0067,
-        balance: float = 0.6,
-        rate_weight: float = 0.06,
     ) -> None:
-        super().__init__(
-            dim,
-            groups=0,
-            aside_steps=aside_steps,
-            step_range=step_range,
-            step=step,
-            distortion=distortion,
-            balance=balance,
-            rate_weight=rate_weight,
-        )
+        super().__init__(dim, groups=0, aside_steps=aside_steps, step_range=step_range)
         self.structure = SideChannel(dim, width, numbers)
         self.stages = numbers
 

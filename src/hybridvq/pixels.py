@@ -59,6 +59,11 @@ def squared_error(a: np.ndarray, b: np.ndarray) -> int:
     return int(((a.astype(np.int32) - b) ** 2).sum(dtype=np.int64))
 
 
+def mse(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean squared error, on the scale of [-1, 1], of uint8 pixels."""
+    return squared_error(a, b) / a.size / 127.5**2
+
+
 def check_range(x: Tensor) -> None:
     """Raise DataError unless all values of x lie in [-1, 1], to a hundredth; not while a graph is traced."""
     if torch.compiler.is_compiling() or not x.numel():

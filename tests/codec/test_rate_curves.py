@@ -12,6 +12,8 @@ from experiments.headers import avif_payload, jpeg_payload
 from PIL import Image, features
 from skimage.data import chelsea
 
+from hybridvq.pixels import mse
+
 CURVE = [(0.1, 24.0), (0.2, 27.0), (0.45, 29.5), (0.9, 33.0), (1.7, 36.0)]
 
 
@@ -75,7 +77,7 @@ def test_an_avifs_headers():
 def test_errors_of_pixels():
     a = np.zeros((200, 200, 3), dtype=np.uint8)
     b = np.full_like(a, 51)
-    assert photos.squared_error(a, b) == pytest.approx(0.4**2)
+    assert mse(a, b) == pytest.approx(0.4**2)
     assert photos.ms_ssim(chelsea(), chelsea()) == pytest.approx(1)
 
 

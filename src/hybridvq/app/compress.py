@@ -13,12 +13,12 @@ from PIL import Image
 from hybridvq.app import markup
 from hybridvq.app.models import Model, Models
 from hybridvq.app.picture import PIXELS, Picture
-from hybridvq.app.reconstruct import mse
 from hybridvq.app.values import choice, number, whole
-from hybridvq.codec import Codec, Draw, Part, describe
+from hybridvq.codec import Codec, Draw, Part, describe, layered
 from hybridvq.codec.choose import Chooser
 from hybridvq.errors import CodecError
 from hybridvq.metrics import psnr_db
+from hybridvq.pixels import mse
 from hybridvq.settings import CodecSettings
 
 QUALITIES = {"JPEG": (1, 95), "WebP": (0, 100)}
@@ -106,10 +106,10 @@ def compress(model: Model, picture: Picture, settings: CodecSettings, draw: Draw
     data = codec.compress(picture.pixels, settings)
     if settings.target_bpp:
         setting = f"target {settings.target_bpp:g} {TARGET}"
+    elif settings.quality:
+        setting = f"{QUALITY} {settings.quality:g}"
     else:
-        setting = (
-            f"{LAMBDA} {settings.rate_weight:g}" if settings.quality is None else f"{QUALITY} {settings.quality:g}"
-        )
+        setting = f"{LAMBDA} {settings.rate_weight:g}"
     shown = readings(codec, data, draw, setting)
     return [*shown, *(rival(name, picture.pixels, len(data)) for name in QUALITIES)]
 
@@ -127,21 +127,13 @@ def readings(codec: Codec, data: bytes, draw: Draw, setting: str = "", name: str
     own = Coded(HVQ, data, read(data), setting)
     if not codec.is_hybrid:
         return [own]
-    codes = codes_of(data)
+    codes = layered.cut(data, 0, name)
     drawn = f"seed {draw.seed}, temperature {draw.temperature:g}"
     return [
         Coded("Codes alone", codes, read(codes), "preview"),
         Coded("Codes, details drawn", codes, read(codes, draw), drawn),
         own,
     ]
-
-
-def codes_of(data: bytes) -> bytes:
-    """The beginning of a hybrid model's file, which ends after its codes and opens by itself."""
-    parts = describe(data, max_pixels=MAX_PIXELS)
-    names = [part.name for part in parts]
-    end = names.index("checksum") + 1
-    return data[: sum(part.size for part in parts[:end])]
 
 
 def rival(name: str, pixels: np.ndarray, size: int) -> Coded:

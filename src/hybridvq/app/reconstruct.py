@@ -19,7 +19,7 @@ from hybridvq.codec import CONTEXTUAL, TokenCoder
 from hybridvq.devices import evaluating
 from hybridvq.evaluation import raw_bits
 from hybridvq.metrics import psnr_db
-from hybridvq.pixels import squared_error, to_input, to_pixels
+from hybridvq.pixels import mse, to_input, to_pixels
 from hybridvq.quantizers import Tokens
 from hybridvq.report.pictures import absolute_error, coloured
 from hybridvq.tiles import reflected
@@ -109,11 +109,6 @@ def codec_bits(model: Model, tokens: Tokens) -> float:
     gains = None if tokens.gains is None else tokens.gains[0].cpu().numpy()
     coder = TokenCoder(model.codec.tables, CONTEXTUAL)
     return float(coder.cost_bits(tokens.codes[0].cpu().numpy(), gains).sum())
-
-
-def mse(original: np.ndarray, pixels: np.ndarray) -> float:
-    """Mean squared error on [-1, 1] of two pictures (H, W, 3) uint8."""
-    return squared_error(original, pixels) / original.size / 127.5**2
 
 
 def code_map(codes: np.ndarray) -> np.ndarray:

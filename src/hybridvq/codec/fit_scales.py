@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from hybridvq.codec.coefficients import round_to_steps, thresholds
 from hybridvq.codec.fit import STEPS, UNIT, descend, rectified, rms, to_int16
-from hybridvq.codec.hybrid import rate_weight_of, structure_of
+from hybridvq.codec.hybrid import structure_of
 from hybridvq.codec.integers import SCALE, WEIGHT_LOG2
 from hybridvq.codec.scales import (
     CLASS_LOG2,
@@ -100,7 +100,7 @@ def fit_scales(
         network = ScaleNetwork(vectors, log2_scales, INNER, width)
     draw = torch.Generator().manual_seed(seed)
     descend(network, lambda: cost(network, structure, samples, draw), steps, LEARNING_RATE)
-    return calibrate(rounded(network), samples, rate_weight_of(quantizer))
+    return calibrate(rounded(network), samples, quantizer.rate_weight)
 
 
 def cost(network: ScaleNetwork, structure: Structure, samples: Sequence[Sample], draw: torch.Generator) -> Tensor:

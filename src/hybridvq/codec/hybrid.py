@@ -104,11 +104,6 @@ def structure_of(quantizer: Quantizer) -> Structure:
     return structure
 
 
-def rate_weight_of(quantizer: Quantizer) -> float:
-    """How much bits count where a hybrid quantizer rounds."""
-    return float(getattr(quantizer, "rate_weight", 0.0))
-
-
 @torch.inference_mode()
 def encode(tokenizer: Tokenizer, tables: Tables, image: Pixels, tile_pixels: int = tiles.TILE_PIXELS) -> Latent:
     """The codes of an image of any size, and what they leave of z."""
@@ -118,7 +113,7 @@ def encode(tokenizer: Tokenizer, tables: Tables, image: Pixels, tile_pixels: int
         codes = codes_of(structure, z, tile, device)
         for y, x, mean in means(structure, codes, (z.shape[2], z.shape[3]), tile, 0, device):
             z[..., y.start : y.stop, x.start : x.stop] -= mean.cpu()
-    return Latent(codes[0].numpy(), z[0].numpy(), tables, rate_weight_of(tokenizer.quantizer))
+    return Latent(codes[0].numpy(), z[0].numpy(), tables, tokenizer.quantizer.rate_weight)
 
 
 def encoded(tokenizer: Tokenizer, image: Pixels, tile: int, device: torch.device) -> Tensor:

@@ -47,7 +47,5 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     files = to_decompress(arguments.files, out)
     codec = Codec.load(arguments.model, arguments.device)
     for source, written in progress(files.items(), "decompressing"):
-        file = decompress_file(
-            codec, source, written, arguments.max_pixels, arguments.preview, draw if arguments.draw else None
-        )
+        file = decompress_file(codec, source, written, arguments.max_pixels, arguments.preview, draw)
         say(f"{source}: {file.height}x{file.width} pixels -> {written}")

@@ -62,6 +62,7 @@ class Quantizer(nn.Module, ABC):
     levels: int | None = None  # L, where gains are quantized
     stages: int = 1  # S
     per_position: bool = True  # whether the tokens of a position follow from its vector alone, and z_hat from them
+    rate_weight: float = 0.0  # what a bit is worth where tokens are chosen, in squared units of what is quantized
     counts_bits: bool = False  # whether results have a `rate`, which the loss then must use
     takes_maps_only: bool = False  # whether z must be (B, D, h, w), without a mask
     dtype: torch.dtype = torch.float32  # of what `dequantize` gives

@@ -109,9 +109,9 @@ class HybridQuantizer(Quantizer):
         for name, count, least in (("groups", groups, 0), ("code_dim", code_dim, 1), ("width", width, 1)):
             check_count(name, count, least)
         check_count("aside_steps", aside_steps, 0, LARGEST_STEP)
-        for name, weight in (("beta", beta), ("distortion", distortion), ("balance", balance)):
+        weights = {"beta": beta, "distortion": distortion, "balance": balance, "rate_weight": rate_weight}
+        for name, weight in weights.items():
             check_weight(name, weight)
-        check_weight("rate_weight", rate_weight)
         if len(step_range) != 2 or not 0 < step_range[0] <= step_range[1] < math.inf:
             raise ConfigError(f"step_range is {list(step_range)}; give the smallest step and the largest, above 0")
         if not step > 0:
