@@ -161,7 +161,7 @@ def test_tokens_made_before_need_no_images(model, classes, tmp_path):
     [
         (["--labels", "purple"], "knows no class 'purple'; it has 2, by name or number: dark, light"),
         (["--labels", "2"], "knows no class '2'"),
-        (["--shape", "9", "9"], "the grid is 9x9, and this transformer was built for at most 4x4"),
+        (["--shape", "9", "9"], "the grid is 9x9, and this prior was built for at most 4x4"),
         (["--count", "0"], "count is 0"),
         (["--seed", "-1"], "seed is -1"),
         (["--top-p", "1.5"], "top_p is 1.5"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -30,7 +31,12 @@ from hybridvq.writing import sole_writer
 from replicas import in_two
 from runs import CHECKPOINT, read_checkpoint, weights
 
-SMALL = {"transformer": {"width": 16, "layers": 1, "heads": 2}, "pixelcnn": {"width": 8, "layers": 2}, "static": {}}
+SMALL = {
+    "transformer": {"width": 16, "layers": 1, "heads": 2},
+    "masked": {"width": 16, "layers": 1, "heads": 2},
+    "pixelcnn": {"width": 8, "layers": 2},
+    "static": {},
+}
 
 
 def settings(prior="transformer", conditional=False, **training):
@@ -66,7 +72,7 @@ def train(tokens, folder, given=None, **options):
     return fit_prior(given or settings(), tokens / "model", *sets, folder, **({"progress": False} | options))
 
 
-@pytest.mark.parametrize("name", ["static", "pixelcnn", "transformer"])
+@pytest.mark.parametrize("name", ["static", "pixelcnn", "transformer", "masked"])
 def test_every_prior_learns_every_kind_of_token(tokens, tmp_path, name):
     _, history = train(tokens, tmp_path / "run", settings(name, learning_rate=1e-2))
     loaded = load_prior(tmp_path / "run", tokens / "model")
@@ -98,24 +104,32 @@ def test_gains_are_learned_in_the_units_of_the_training_set(tokens, tmp_path):
     assert prior.gain_head.deviation.item() == pytest.approx(values.std(correction=0).item() or 1.0, rel=1e-4)
 
 
-def test_tables_and_matrices_decay_and_vectors_do_not(gain_shape):
+NO_DECAY = {
+    "transformer": r"start|row|column|stage|.*\.bias|.*norm\.weight",
+    "masked": r"start|row|column|stage|.*\.bias|.*norm\.weight",
+    "pixelcnn": r".*\.bias",
+}
+
+
+@pytest.mark.parametrize("name", NO_DECAY)
+def test_weights_decay_and_places_biases_and_norms_do_not(gain_shape, name):
     arrays = TokenArrays(load_tokens(gain_shape / "train"))
-    prior = build_prior(
-        "transformer", load_tokenizer(gain_shape / "model").quantizer.space(), (4, 4), 3, SMALL["transformer"]
-    )
+    prior = build_prior(name, load_tokenizer(gain_shape / "model").quantizer.space(), (4, 4), 3, SMALL[name])
     module = PriorTraining(prior, settings(weight_decay=0.25).training, arrays, 0)
     groups = module.configure_optimizers()["optimizer"].param_groups
     names = {id(parameter): name for name, parameter in prior.named_parameters()}
     decay = {names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}
     assert decay.keys() == set(names.values())
-    assert {decay[name] for name in decay if "norm" in name or name.endswith("expand.bias") or name == "start"} == {0.0}
-    tables = ("row", "column", "stage", "code_output.bias", "embedding.code.weight", "label_embedding.weight")
-    assert {decay[name] for name in (*tables, "blocks.0.expand.weight", "code_output.free.weight")} == {0.25}
+    for key, value in decay.items():
+        assert value == (0.0 if re.fullmatch(NO_DECAY[name], key) else 0.25), key
+    tables = {"embedding.code.weight", "label_embedding.weight", "code_output.free.weight", "gain_output.output.weight"}
+    assert tables | {"gain_output.bias", "code_output.bias"} <= decay.keys()
 
 
-def test_a_resumed_run_ends_as_if_it_had_not_stopped(gain_shape, tmp_path, monkeypatch):
-    """Dropout included."""
-    given = settings()
+@pytest.mark.parametrize(("name", "average"), [("transformer", 0.0), ("masked", 0.9)])
+def test_a_resumed_run_ends_as_if_it_had_not_stopped(gain_shape, tmp_path, monkeypatch, name, average):
+    """Dropout, masks and averages included."""
+    given = settings(name, average=average)
     given.options["dropout"] = 0.2
     train(gain_shape, tmp_path / "whole", given)
     from hybridvq.training.prior import PriorTraining

@@ -11,6 +11,7 @@ from hybridvq.priors.files import (
     save_prior,
     tokenizer_of_prior,
 )
+from hybridvq.priors.masked import MaskedPrior
 from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.static import StaticPrior
@@ -22,6 +23,7 @@ __all__ = [
     "Bits",
     "Choice",
     "GainGrid",
+    "MaskedPrior",
     "PixelCNNPrior",
     "Prior",
     "Score",

@@ -25,7 +25,7 @@ from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, begin, own, write_model
 from hybridvq.training.history import PriorHistory
 from hybridvq.training.loggers import log_numbers
-from hybridvq.training.module import Training, advice
+from hybridvq.training.module import Training, advice, average_of
 from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
 
 EVAL_BATCH = 64
@@ -154,7 +154,16 @@ class PriorTraining(Training):
     def __init__(self, prior: Prior, settings: PriorTrainingSettings, tokens: TokenArrays, seed: int) -> None:
         super().__init__()
         self.prior, self.settings, self.tokens, self.seed = prior, settings, tokens, seed
+        self.averaged = average_of(prior, settings.average) if settings.average else None
         self.last_bits = 0.0
+
+    @property
+    def best(self) -> Prior:
+        """What is measured and kept: the prior, or the average of its weights over the steps."""
+        if self.averaged is None:
+            return self.prior
+        assert isinstance(self.averaged.module, Prior)
+        return self.averaged.module
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let what dropout leaves out follow from the step, so that a resumed run leaves out the same."""
@@ -175,13 +184,13 @@ class PriorTraining(Training):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Decay matrices and tables, those of biases and positions included; not vectors, such as those of norms."""
+        """AdamW, with decay of what `decays` alone."""
         groups: dict[bool, list[Tensor]] = {True: [], False: []}
-        for parameter in self.parameters():
-            groups[parameter.ndim > 1].append(parameter)
-        decays = [{"params": groups[True], "weight_decay": self.settings.weight_decay}]
+        for name, parameter in self.prior.named_parameters():
+            groups[decays(name, parameter)].append(parameter)
+        decayed = [{"params": groups[True], "weight_decay": self.settings.weight_decay}]
         optimizer = torch.optim.AdamW(
-            [*decays, {"params": groups[False], "weight_decay": 0.0}],
+            [*decayed, {"params": groups[False], "weight_decay": 0.0}],
             lr=self.settings.learning_rate,
             betas=(0.9, 0.95),
             fused=True,
@@ -196,6 +205,15 @@ class PriorTraining(Training):
 
     def progress_text(self) -> str:
         return f"{self.last_bits:.3f} bits per position"
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay acts on a parameter: on matrices, kernels and embeddings, each named `weight` by its layer.
+
+    Not on those of norms, which are vectors, on biases, which may be tables of a row for each stage, nor on what is
+    added for places, which a prior names itself.
+    """
+    return name.endswith(".weight") and parameter.ndim > 1
 
 
 class PriorRecorder(Recorder):
@@ -216,12 +234,15 @@ class PriorRecorder(Recorder):
 
     def record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, PriorTraining)
+        if pl_module.averaged is not None:
+            pl_module.averaged.update_parameters(pl_module.prior)
         self.history.train_bits.append(pl_module.last_bits)
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The first process measures; the others wait for the result."""
+        assert isinstance(pl_module, PriorTraining)
         history, step = self.history, trainer.global_step
-        result = measure(self.prior, self.held_out) if trainer.is_global_zero else None
+        result = measure(pl_module.best, self.held_out) if trainer.is_global_zero else None
         result = trainer.strategy.broadcast(result)
         assert result is not None
         log_numbers(trainer.loggers, {f"test/{name}": value for name, value in result.items()}, step)
@@ -229,7 +250,7 @@ class PriorRecorder(Recorder):
         history.tests.append({"step": step} | result)
         if result["bits"] < best:
             history.best_step = step
-            history.best = {name: value.detach().cpu().clone() for name, value in self.prior.state_dict().items()}
+            history.best = {name: value.detach().cpu().clone() for name, value in pl_module.best.state_dict().items()}
         since = sum(test["step"] > history.best_step for test in history.tests)
         if self.patience and since >= self.patience:
             history.stopped = trainer.should_stop = True
