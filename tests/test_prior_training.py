@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,11 +22,12 @@ from hybridvq import (
     tokenize,
 )
 from hybridvq.data import TrainBatches
+from hybridvq.data.batches import to_tensor
 from hybridvq.priors import bits_per_position
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
 from hybridvq.tokenizer import weight_hash
 from hybridvq.training import fit_prior
-from hybridvq.training.prior import PriorTraining
+from hybridvq.training.prior import PriorTraining, measure
 from hybridvq.training.tokens import TokenArrays, TokenBatches, split
 from hybridvq.writing import sole_writer
 from replicas import in_two
@@ -225,3 +227,64 @@ def test_refusals(gain_shape, tmp_path):
     written = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert written["tokenizer"] == weight_hash(gain_shape / "model")
     assert (tmp_path / "run" / CHECKPOINT).is_file()
+
+
+def test_mirror_images_are_learned_too(gain_shape, tmp_path):
+    """Tokens of a mirrored set are those of its mirrored pixels, and a run with them learns both."""
+    images, model = tiny.images(), load_tokenizer(gain_shape / "model")
+    tokenize(gain_shape / "model", images, tmp_path / "mirrored", workers=1, mirror=True)
+    mirrored = load_tokens(tmp_path / "mirrored")
+    crops = np.stack([images.crop(i, None)[:, ::-1] for i in range(5)])
+    with torch.inference_mode():
+        expected = model.encode(to_tensor(crops))
+    assert torch.equal(mirrored[:5].codes, expected.codes)
+    assert not torch.equal(mirrored[:5].codes, load_tokens(gain_shape / "train")[:5].codes)
+    seen = []
+
+    class Seen(TokenBatches):
+        def __init__(self, tokens, *rest):
+            seen.append(tokens.arrays["codes"])
+            super().__init__(tokens, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hybridvq.training.prior.TokenBatches", Seen)
+        train(gain_shape, tmp_path / "run", mirrored=mirrored)
+    both = [load_tokens(gain_shape / "train")[:].codes, mirrored[:].codes]
+    assert np.array_equal(seen[0], torch.cat(both).numpy())
+    with pytest.raises(ModelError, match="another recipe, seed or images"):
+        train(gain_shape, tmp_path / "run", resume=True)
+
+
+def test_what_is_reported_had_no_say(gain_shape, tmp_path):
+    """The first held-out images choose the weights, the others are measured once, with those."""
+    prior, history = train(gain_shape, tmp_path / "run", settings(learning_rate=1e-2), eval_images=5)
+    tokens = load_tokens(gain_shape / "test")
+    others = TokenArrays(tokens, start=5)
+    assert history.reported["images"] == len(others) == len(tokens) - 5
+    assert np.array_equal(others.arrays["codes"], tokens[5:].codes.numpy())
+    bits = bits_per_position(prior, map(split, others.in_order(64)))
+    assert history.reported["bits"] == pytest.approx(bits.total, abs=1e-6)
+    assert not train(gain_shape, tmp_path / "all", eval_images=10**6)[1].reported
+
+
+def test_averaged_weights_are_measured_and_kept(gain_shape, tmp_path):
+    """The mean of the weights after each step while it is young, against the same summed here."""
+    steps, original = [], PriorTraining.training_step
+
+    def note(self, batch, batch_idx):
+        steps.append({name: value.clone() for name, value in self.prior.state_dict().items()})
+        return original(self, batch, batch_idx)
+
+    given = settings(average=0.9, steps=5, eval_every=5, weight_decay=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PriorTraining, "training_step", note)
+        prior, history = train(gain_shape, tmp_path / "run", given)
+    last = read_checkpoint(tmp_path / "run")["state_dict"]
+    seen = [*steps[1:], {name: last[f"prior.{name}"] for name in steps[0]}]
+    name = "blocks.0.expand.weight"
+    expected = seen[0][name]
+    for count, weights_then in enumerate(seen[1:], 1):
+        expected = expected + (weights_then[name] - expected) * max(0.1, 9 / (10 + count))
+    torch.testing.assert_close(prior.state_dict()[name], expected)
+    held_out = TokenArrays(load_tokens(gain_shape / "test"), limit=2048)
+    assert history.tests[-1]["bits"] == pytest.approx(measure(prior, held_out)["bits"])

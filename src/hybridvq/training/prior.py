@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from hybridvq.bulk import TokenSet, load_tokens, tokenize
-from hybridvq.data import BatchLoader
+from hybridvq.data import BatchLoader, Split
 from hybridvq.devices import Device, find_device
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
@@ -42,6 +42,7 @@ def train_prior(
     steps: int | None = None,
     batch_size: int | None = None,
     size: int | None = None,
+    mirror: bool = False,
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
@@ -57,6 +58,7 @@ def train_prior(
         prior: a name of `hybridvq.priors.PRIORS`, or all settings.
         options, steps, batch_size: in place of those of the prior's settings.
         size: side of the crops, in pixels; if None, as the model was trained.
+        mirror: learn the mirror image of each image too.
         seed, resume, progress, eval_images, device: as of `fit_prior`.
 
     Raises:
@@ -65,12 +67,25 @@ def train_prior(
     settings = prior if isinstance(prior, PriorSettings) else PriorSettings(prior)
     training = changed(settings.training, steps=steps, batch_size=batch_size)
     settings = changed(settings, options=options, training=training)
-    folders = [Path(out) / "tokens" / split for split in ("train", "test")]
-    for folder in folders:
-        tokenize(model, data, folder, size=size, split=folder.name, device=device)  # type: ignore[arg-type]
-    train_tokens, test_tokens = map(load_tokens, folders)
+
+    def make(name: str, split: Split, mirror: bool = False) -> TokenSet:
+        folder = Path(out) / "tokens" / name
+        tokenize(model, data, folder, size=size, split=split, mirror=mirror, device=device)
+        return load_tokens(folder)
+
+    train_tokens, test_tokens = make("train", "train"), make("test", "test")
     return fit_prior(
-        settings, model, train_tokens, test_tokens, Path(out), seed, resume, progress, eval_images, device=device
+        settings,
+        model,
+        train_tokens,
+        test_tokens,
+        Path(out),
+        seed,
+        resume,
+        progress,
+        eval_images,
+        device=device,
+        mirrored=make("mirrored", "train", True) if mirror else None,
     )
 
 
@@ -87,8 +102,12 @@ def fit_prior(
     devices: int | Literal["auto"] | None = None,
     num_nodes: int | None = None,
     device: Device = "auto",
+    mirrored: TokenSet | None = None,
 ) -> tuple[Prior, PriorHistory]:
     """Train a prior over the tokens of `model`, measuring the first `eval_images` of `test_tokens` on the way.
+
+    With `mirrored`, the tokens of the mirror images of the training set, those are learned too. The other test tokens,
+    which have no say in anything, are measured at the end.
 
     Writes into `folder`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/, which holds the
     prior (safetensors) and the tokenizer. The weights kept are those of the measurement with the fewest bits. Resuming,
@@ -102,15 +121,17 @@ def fit_prior(
     """
     find_device(device)
     source = model_folder(model)
-    for tokens in (train_tokens, test_tokens):
+    for tokens in (train_tokens, test_tokens, *([mirrored] if mirrored else [])):
         tokens.check(source)
     seed_everything(seed)
     learned = TokenArrays(train_tokens, settings.conditional)
+    if mirrored:
+        learned.add(TokenArrays(mirrored, settings.conditional))
     held_out = TokenArrays(test_tokens, settings.conditional, eval_images)
     classes = len(train_tokens.classes or ()) if settings.conditional else None
     space = load_tokenizer(source).quantizer.space()
     prior = build_prior(settings.prior, space, train_tokens.manifest.grid, classes, settings.options)
-    described = describe(settings, seed, train_tokens)
+    described = describe(settings, seed, train_tokens) | ({"mirrored": True} if mirrored else {})
 
     def save(partial: Path) -> None:
         save_prior(prior, partial, weight_hash(source), train_tokens.classes if settings.conditional else None)
@@ -127,7 +148,7 @@ def fit_prior(
             history.tests.append({"step": 0} | measure(prior, held_out))
             if first:
                 write_model(save, folder)
-        return prior.eval(), history
+        return prior.eval(), report(prior, history, settings, test_tokens, eval_images)
     gains = learned.batch(slice(None)).get("gains")
     if gains is not None:
         prior.fit_scale(gains)
@@ -135,7 +156,17 @@ def fit_prior(
     recorder = PriorRecorder(settings.training, history, folder / CHECKPOINT, prior, held_out)
     with own(folder, first):
         run(module, recorder, described, folder, processes, save, resume, progress, device)
-    return prior.eval(), history
+    return prior.eval(), report(prior, history, settings, test_tokens, eval_images) if first else history
+
+
+def report(
+    prior: Prior, history: PriorHistory, settings: PriorSettings, test_tokens: TokenSet, seen: int
+) -> PriorHistory:
+    """The history with a measurement of the test tokens after the first `seen`, which chose the weights."""
+    if len(test_tokens) > seen:
+        others = TokenArrays(test_tokens, settings.conditional, start=seen)
+        history.reported = {"images": len(others)} | measure(prior, others)
+    return history
 
 
 def describe(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, Any]:
