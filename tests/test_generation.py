@@ -13,6 +13,7 @@ import tiny
 from hybridvq import ConfigError, DataError, load_prior, load_tokenizer
 from hybridvq.cli import main
 from hybridvq.generation import (
+    GAP,
     continue_image,
     continue_picture,
     generate,
@@ -89,6 +90,25 @@ def test_sample_by_class(prior, tmp_path):
     assert set(files(tmp_path)) == names
 
 
+def test_a_sheet_of_all_classes_has_a_named_row_for_each(prior, tmp_path):
+    """Named rows hold what naming each class draws, with the names beside them."""
+    common = ["sample", str(prior), "--count", "3"]
+    assert main([*common, "--labels", "all", "--out", str(tmp_path / "all")]) == 0
+    assert main([*common, "--labels", "dark", "light", "--out", str(tmp_path / "both")]) == 0
+    assert files(tmp_path / "all") == files(tmp_path / "both")
+    sheet = np.asarray(Image.open(tmp_path / "all" / "grid.png"))
+    images = [np.asarray(Image.open(tmp_path / "all" / f"class00{c}-00{i}.png")) for c in (0, 1) for i in range(3)]
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
+    plain = picture_grid(x, 3)
+    assert np.array_equal(sheet[:, -plain.shape[1] :], plain)
+    margin = sheet[:, : -plain.shape[1]]
+    dark, light = (margin[GAP + i * (16 + GAP) :][:16] for i in (0, 1))
+    assert (dark < 100).any()
+    assert (light < 100).any()
+    assert (dark != light).any()
+    assert (margin[:GAP] == 255).all()
+
+
 @pytest.mark.parametrize("keep", ["top", "left", "0.5"])
 def test_a_picture_is_continued(prior, classes, tmp_path, keep):
     picture = classes / "test" / "dark" / "0.png"
@@ -159,13 +179,16 @@ def test_tokens_made_before_need_no_images(model, classes, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--labels", "purple"], "knows no class 'purple'; it has 2, by name or number: dark, light"),
+        (["--labels", "purple"], "knows no class 'purple'; it has 2, by name or number, or all: dark, light"),
         (["--labels", "2"], "knows no class '2'"),
         (["--shape", "9", "9"], "the grid is 9x9, and this prior was built for at most 4x4"),
         (["--count", "0"], "count is 0"),
         (["--seed", "-1"], "seed is -1"),
         (["--top-p", "1.5"], "top_p is 1.5"),
         (["--guidance", "3"], "guidance is 3.0, but there is no label"),
+        (["--labels", "all", "dark"], "knows no class 'all'"),
+        (["--passes", "8"], "passes is 8, but this prior draws one code after another; leave it out"),
+        (["--noise", "0"], "noise is 0.0, but this prior draws one code after another; leave it out"),
         (["--complete", "missing.png"], "missing.png cannot be read"),
     ],
 )

@@ -162,12 +162,17 @@ class SamplingSettings:
         top_k: draw among so many of the likeliest codes only.
         top_p: draw among the likeliest codes that together have this probability only.
         guidance: how much more a named class counts than images of any class; 1 is what was learned.
+        passes: of a masked prior, in how many passes it draws; 16 if not given.
+        noise: of a masked prior, how far chance decides which codes a pass keeps, falling to 0 at the last; 4.5 if not
+            given, and 0 keeps the surest.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     guidance: float = 1.0
+    passes: int | None = None
+    noise: float | None = None
 
 
 @dataclass
