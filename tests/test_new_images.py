@@ -1,0 +1,106 @@
+"""What measures new images: the classifier, its training, and the distances on its features."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from experiments.classifier import Run, accuracy, augment, learning_rate, load_classifier, train
+from PIL import Image
+
+from hybridvq.data import open_images
+
+SIDE = 16
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two classes of noisy images: dark on the left, and dark on top."""
+    folder, generator = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 32), ("test", 12)):
+        for name in ("left", "top"):
+            for i in range(count):
+                pixels = generator.integers(90, 250, (SIDE, SIDE, 3), dtype=np.uint8)
+                half = np.s_[:, : SIDE // 2] if name == "left" else np.s_[: SIDE // 2]
+                pixels[half] //= 4
+                path = folder / split / name / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def sides(data):
+    return [open_images(data, split, size=SIDE) for split in ("train", "test")]
+
+
+SETTINGS = {"width": 4, "epochs": 12, "batch": 16, "peak": 0.1, "seed": 0, "every": 1e9}
+
+
+@pytest.fixture(scope="module")
+def classifier(sides, tmp_path_factory):
+    out = tmp_path_factory.mktemp("classifier")
+    train(*sides, out, **SETTINGS)
+    return out
+
+
+def test_a_classifier_learns_and_is_loaded_as_it_was(classifier, sides):
+    network, about = load_classifier(classifier)
+    assert about["accuracy"] == accuracy(network, sides[1]) > 0.9
+    assert about["classes"] == ["left", "top"]
+    x = torch.rand(3, 3, SIDE, SIDE) * 2 - 1
+    assert network.features(x).shape == (3, 32)
+    torch.testing.assert_close(network(x), network.features(x) @ network.output.weight.t() / 8)
+
+
+def test_a_resumed_classifier_is_that_of_an_uninterrupted_run(classifier, sides, tmp_path, monkeypatch):
+    original = Run.learn
+
+    def fail(self, x, labels):
+        if self.step == 20:
+            raise KeyboardInterrupt
+        return original(self, x, labels)
+
+    monkeypatch.setattr(Run, "learn", fail)
+    with pytest.raises(KeyboardInterrupt):
+        train(*sides, tmp_path, **SETTINGS | {"every": 0.0})
+    monkeypatch.setattr(Run, "learn", original)
+    train(*sides, tmp_path, **SETTINGS)
+    whole, parts = (load_classifier(folder)[0].state_dict() for folder in (classifier, tmp_path))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    with pytest.raises(SystemExit, match="is of a run with"):
+        train(*sides, tmp_path, **SETTINGS | {"peak": 0.2})
+    about = json.loads((tmp_path / "classifier.json").read_text())
+    assert about["epochs"] == 12
+
+
+def test_augmented_images_are_moved_mirrored_and_holed():
+    """Each is the image with its border reflected, moved by up to 4 pixels, or its mirror image, but for a hole."""
+    images = torch.randint(1, 256, (40, 12, 12, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    made = ((augment(images, torch.Generator().manual_seed(1)) + 1) * 127.5).round().permute(0, 2, 3, 1)
+    mirrored = 0
+    for image, found in zip(images.numpy(), made.numpy(), strict=True):
+        padded = np.pad(image, ((4, 4), (4, 4), (0, 0)), "reflect")
+        kept = {}
+        for flip in (False, True):
+            for top in range(9):
+                for left in range(9):
+                    crop = padded[top : top + 12, left : left + 12]
+                    kept[flip, top, left] = (found == (crop[:, ::-1] if flip else crop)).all(2)
+        (flip, *_), same = max(kept.items(), key=lambda item: item[1].sum())
+        mirrored += flip
+        rows, columns = np.nonzero(~same)
+        assert len(rows) <= 64
+        assert len(rows) == 0 or (np.ptp(rows) < 8 and np.ptp(columns) < 8)
+        assert (found[~same] == 128).all() or (found[~same] == 127).all()
+    assert 8 < mirrored < 32
+
+
+def test_the_learning_rate_rises_and_falls_to_nothing():
+    rates = [learning_rate(step, 100, 0.5) for step in range(100)]
+    assert max(rates) == rates[19] == pytest.approx(0.5)
+    assert rates[9] == pytest.approx(0.25)
+    assert rates[59] == pytest.approx(0.25)
+    assert rates[-1] == 0
+    assert math.isfinite(sum(rates))
