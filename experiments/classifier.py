@@ -2,8 +2,8 @@
 
     python -m experiments.classifier --data PATH_OR_HUB_ID --size 32 --out runs/classifier
 
-writes OUT/classifier.safetensors and classifier.json with its accuracy on held-out images. The same command goes on from
-the last checkpoint of a run that was cut off. ResNet-9 at a width of 40 comes to 93% on CIFAR-10.
+writes OUT/classifier.safetensors and classifier.json with its accuracy on held-out images. The same command goes on
+from the last checkpoint of a run that was cut off.
 """
 
 import argparse

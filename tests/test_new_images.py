@@ -2,13 +2,19 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 import torch
 from experiments.classifier import Run, accuracy, augment, learning_rate, load_classifier, train
+from experiments.distances import frechet_distance, kernel_distance, precision_and_recall
+from experiments.new_images import Measure
+from experiments.new_images import main as new_images
 from PIL import Image
+from scipy import linalg
 
+from hybridvq.cli import main as hybridvq
 from hybridvq.data import open_images
 
 SIDE = 16
@@ -104,3 +110,79 @@ def test_the_learning_rate_rises_and_falls_to_nothing():
     assert rates[59] == pytest.approx(0.25)
     assert rates[-1] == 0
     assert math.isfinite(sum(rates))
+
+
+def sets(n=60, m=50, f=5):
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.randn(f, f, generator=generator)
+    return torch.randn(n, f, generator=generator) @ mix, torch.randn(m, f, generator=generator) + 0.5
+
+
+def test_frechet_distance_against_scipy():
+    a, b = (x.double() for x in sets())
+    first, second = np.cov(a.t().numpy()), np.cov(b.t().numpy())
+    root = linalg.sqrtm(first @ second).real
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum().item() + np.trace(first + second - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    wide = torch.cat([a, torch.zeros(len(a), 3)], 1), torch.cat([b, torch.zeros(len(b), 3)], 1)
+    assert frechet_distance(*wide) == pytest.approx(expected, rel=1e-6)  # singular covariances
+
+
+def test_kernel_distance_against_sums_over_pairs():
+    a, b = (x.double().numpy() for x in sets())
+
+    def k(x, y):
+        return (x @ y / 5 + 1) ** 3
+
+    within = [np.mean([k(x, y) for i, x in enumerate(s) for j, y in enumerate(s) if i != j]) for s in (a, b)]
+    between = np.mean([k(x, y) for x in a for y in b])
+    assert kernel_distance(*map(torch.from_numpy, (a, b))) == pytest.approx(sum(within) - 2 * between, rel=1e-8)
+
+
+def test_precision_and_recall_against_the_definition():
+    real, made = sets(25, 20)
+
+    def share(points, others):
+        inside = 0
+        for point in points:
+            for i, other in enumerate(others):
+                radius = sorted((other - o).norm().item() for j, o in enumerate(others) if j != i)[2]
+                if (point - other).norm().item() <= radius:
+                    inside += 1
+                    break
+        return inside / len(points)
+
+    assert precision_and_recall(real, made) == pytest.approx((share(made, real), share(real, made)))
+    assert precision_and_recall(real, real) == (1, 1)
+    assert precision_and_recall(real, made + 1000) == (0, 0)
+
+
+def test_a_page_of_new_images(classifier, data, tmp_path, monkeypatch):
+    """From a tokenizer and priors to the page; what is measured is not measured again."""
+    monkeypatch.chdir(tmp_path)
+    words = f"train --data {data} --size {SIDE} --model.dim 8 --model.options.codebook_size 8 --training.steps 4"
+    assert hybridvq([*words.split(), "--eval-images", "4", "--training.batch_size", "8", "--out", "tokenizer"]) == 0
+    small = "--options.width 8 --options.layers 1 --options.heads 2 --training.steps 3 --training.batch_size 8"
+    for name, more in (("masked", "--conditional"), ("transformer", "")):
+        words = f"train-prior tokenizer --data {data} --prior {name} {more} {small} --out {name}"
+        assert hybridvq(words.split()) == 0
+    common = ["--classifier", str(classifier), "--data", data, "--count", "20", "--reference", "60", "--out", "page"]
+    names = ["masked=masked", "transformer=transformer"]
+    new_images([*common, "--priors", *names, "--guidance", "1", "3"])
+    page, result = (tmp_path / "page" / name for name in ("README.md", "result.json"))
+    first = json.loads(result.read_text())
+    assert first["priors"]["masked"]["samples"].keys() == {"1.0", "3.0"}
+    assert first["priors"]["transformer"]["samples"].keys() == {"1.0"}
+    assert "accuracy" not in first["priors"]["transformer"]["samples"]["1.0"]
+    assert first["held_out"]["accuracy"] > 0.9
+    assert first["held_out"]["frechet"] < first["priors"]["masked"]["samples"]["1.0"]["frechet"]
+    assert page.read_text().count("\n| masked") == 3
+    pictures = re.findall(r"\(([\w-]+\.png)\)", page.read_text())
+    assert len(pictures) == 6
+    assert all((tmp_path / "page" / name).is_file() for name in pictures)
+    monkeypatch.setattr(Measure, "__call__", None)
+    new_images([*common, "--priors", *names, "--guidance", "1", "3"])
+    assert json.loads(result.read_text()) == first
+    with pytest.raises(SystemExit, match="measured with another setting"):
+        new_images([*common, "--priors", *names, "--seed", "1"])
