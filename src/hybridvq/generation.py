@@ -25,7 +25,7 @@ from hybridvq.files import save_png
 from hybridvq.pixels import to_pixels
 from hybridvq.priors import Prior, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
 from hybridvq.quantizers import Tokens
-from hybridvq.ranges import COUNT, Range
+from hybridvq.ranges import COUNT, Range, check_weight
 from hybridvq.settings import SamplingSettings
 from hybridvq.tokenizer import Tokenizer, load_tokenizer
 from hybridvq.writing import sole_writer
@@ -175,8 +175,28 @@ def generate(
             keep=given.keep if given else None,
             generator=generator,
         )
-        images.append(tokenizer.decode(tokens).float().cpu())
+        images.append(tokenizer.decode(with_details(tokens, tokenizer, settings.details, generator)).float().cpu())
     return torch.cat(images)
+
+
+def with_details(
+    tokens: Tokens, tokenizer: Tokenizer, temperature: float | None, generator: torch.Generator | None = None
+) -> Tokens:
+    """The tokens with what they leave open drawn, at this temperature, or 1 if None.
+
+    Raises:
+        ConfigError: a temperature is given, and they leave nothing open or it has no such value.
+    """
+    check_weight("details", 1.0 if temperature is None else temperature)
+    drawn = tokenizer.quantizer.draw_details(tokens, 1.0 if temperature is None else temperature, generator)
+    if drawn is None and temperature is not None:
+        raise ConfigError(f"details is {temperature}, but these tokens have no coefficients to draw; leave it out")
+    return tokens if drawn is None else drawn
+
+
+def position_pixels(tokenizer: Tokenizer) -> int:
+    """Pixels per side that one position of the codes stands for."""
+    return tokenizer.downsampling * tokenizer.quantizer.space().coarser
 
 
 def kept_positions(keep: Keep, shape: tuple[int, int]) -> Tensor:
@@ -219,7 +239,7 @@ def continue_image(image: Image.Image, keep: Keep, tokenizer: Tokenizer, shape: 
         DataError: the image cannot be read, or is too long to be enlarged.
         ConfigError: `keep` leaves nothing to keep or to draw.
     """
-    f, device = tokenizer.downsampling, next(tokenizer.parameters()).device
+    f, device = position_pixels(tokenizer), next(tokenizer.parameters()).device
     height, width = f * shape[0], f * shape[1]
     try:
         pixels = fit(to_rgb(image), max(height, width))
@@ -227,14 +247,15 @@ def continue_image(image: Image.Image, keep: Keep, tokenizer: Tokenizer, shape: 
         raise DataError(f"the image cannot be continued ({error}); give another one") from None
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     x = to_tensor(pixels[None, top : top + height, left : left + width].copy()).to(device)
-    return Given(tokenizer.encode(x), kept_positions(keep, shape))
+    tokens = tokenizer.encode(x)
+    return Given(Tokens(codes=tokens.codes, gains=tokens.gains), kept_positions(keep, shape))
 
 
 def show_kept(given: Given, tokenizer: Tokenizer) -> Tensor:
     """The reconstruction of a picture, (1, 3, f h, f w), grey where it is not kept."""
     with torch.inference_mode():
         x_hat = tokenizer.decode(given.tokens).float().cpu()
-    f = tokenizer.downsampling
+    f = position_pixels(tokenizer)
     return x_hat * given.keep.repeat_interleave(f, 0).repeat_interleave(f, 1)
 
 

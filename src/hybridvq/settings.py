@@ -165,6 +165,8 @@ class SamplingSettings:
         passes: of a masked prior, in how many passes it draws; 16 if not given.
         noise: of a masked prior, how far chance decides which codes a pass keeps, falling to 0 at the last; 4.5 if not
             given, and 0 keeps the surest.
+        details: temperature of the coefficients of a hybrid model, drawn from what the codes say of them; 1 if not
+            given, and 0 takes what they expect.
     """
 
     temperature: float = 1.0
@@ -173,6 +175,7 @@ class SamplingSettings:
     guidance: float = 1.0
     passes: int | None = None
     noise: float | None = None
+    details: float | None = None
 
 
 @dataclass

@@ -14,7 +14,7 @@ from hybridvq.app.models import PriorModel
 from hybridvq.app.picture import Picture
 from hybridvq.app.values import choice, number, whole
 from hybridvq.errors import ConfigError
-from hybridvq.generation import continue_image, generate, picture_grid, show_kept
+from hybridvq.generation import continue_image, generate, picture_grid, position_pixels, show_kept
 from hybridvq.settings import SamplingSettings
 
 MOST = 16  # pictures at once
@@ -74,7 +74,7 @@ def draw(
     shape, tokenizer = model.prior.shape, model.tokenizer
     given = None
     if picture is not None:
-        side = max(shape) * tokenizer.downsampling
+        side = max(shape) * position_pixels(tokenizer)
         square = ImageOps.fit(Image.fromarray(picture.pixels), (side, side), Image.Resampling.BICUBIC)
         given = continue_image(square, half, tokenizer, shape)
     images = generate(model.prior, tokenizer, [drawn] * count, shape, settings, seed, given, progress)
@@ -89,6 +89,6 @@ def columns_of(count: int) -> int:
 
 def render(model: PriorModel, grid: np.ndarray, count: int, text: str) -> str:
     """The grid, enlarged to a useful size."""
-    side = model.prior.shape[1] * model.tokenizer.downsampling
+    side = model.prior.shape[1] * position_pixels(model.tokenizer)
     zoom = max(1, round(SHOWN_PX / side))
     return markup.block(markup.figure(grid, f"{count} pictures", text, width=zoom * grid.shape[1]))

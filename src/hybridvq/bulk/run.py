@@ -43,6 +43,7 @@ def tokenize(
     size: int | None = None,
     split: Split = "train",
     mirror: bool = False,
+    codes_alone: bool = False,
     device: Device = "auto",
     workers: int | None = None,
     shard_images: int = SHARD_IMAGES,
@@ -61,6 +62,7 @@ def tokenize(
         size, split: of the images where they are only named: the side of the crops, that of the training if None, and
             train or test.
         mirror: mirror each image left to right before.
+        codes_alone: of a hybrid model, keep the codes without coefficients, which have no columns yet.
         out: the folder; one model, data set and setting each.
         device: where they are computed; auto and cuda mean every GPU there is, and on a cluster its own.
         workers: how many make shards at a time; if None, one for each thread of torch, or for each accelerator.
@@ -89,7 +91,7 @@ def tokenize(
     light = without_memory(images)
     if mirror:
         images, light = Mirrored(images), Mirrored(light)
-    manifest = describe(tokenizer, folder, images, shard_images)
+    manifest = describe(tokenizer, folder, images, shard_images, codes_alone)
     with sole_writer(out):
         remove_partial(out)
         begin(out, manifest)

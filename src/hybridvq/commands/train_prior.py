@@ -109,7 +109,8 @@ def make_tokens(arguments: Namespace) -> list["TokenSet"]:
         images = open_side(data, "test" if part == "test" else "train")
         list_skipped(images.skipped)
         folder = Path(arguments.out) / "tokens" / part
-        tokenize(arguments.model, images, folder, mirror=part == "mirrored", device=arguments.device)
+        mirror = part == "mirrored"
+        tokenize(arguments.model, images, folder, mirror=mirror, codes_alone=True, device=arguments.device)
         return load_tokens(folder)
 
     return [make(part) for part in parts(arguments)]

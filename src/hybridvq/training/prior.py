@@ -70,7 +70,7 @@ def train_prior(
 
     def make(name: str, split: Split, mirror: bool = False) -> TokenSet:
         folder = Path(out) / "tokens" / name
-        tokenize(model, data, folder, size=size, split=split, mirror=mirror, device=device)
+        tokenize(model, data, folder, size=size, split=split, mirror=mirror, codes_alone=True, device=device)
         return load_tokens(folder)
 
     train_tokens, test_tokens = make("train", "train"), make("test", "test")
@@ -129,7 +129,7 @@ def fit_prior(
         learned.add(TokenArrays(mirrored, settings.conditional))
     held_out = TokenArrays(test_tokens, settings.conditional, eval_images)
     classes = len(train_tokens.classes or ()) if settings.conditional else None
-    space = load_tokenizer(source).quantizer.space()
+    space = load_tokenizer(source).quantizer.space().codes_alone
     prior = build_prior(settings.prior, space, train_tokens.manifest.grid, classes, settings.options)
     described = describe(settings, seed, train_tokens) | ({"mirrored": True} if mirrored else {})
 
