@@ -11,11 +11,16 @@ from experiments.classifier import Run, accuracy, augment, learning_rate, load_c
 from experiments.distances import frechet_distance, kernel_distance, precision_and_recall
 from experiments.new_images import Measure
 from experiments.new_images import main as new_images
+from experiments.sample_decoder import FeatureLoss
+from experiments.sample_decoder import Run as DecoderRun
+from experiments.sample_decoder import main as train_decoder
 from PIL import Image
 from scipy import linalg
 
+from hybridvq import load_tokenizer, sample
 from hybridvq.cli import main as hybridvq
-from hybridvq.data import open_images
+from hybridvq.data import EvalBatches, open_images
+from hybridvq.tokenizer import weight_hash
 
 SIDE = 16
 
@@ -186,3 +191,48 @@ def test_a_page_of_new_images(classifier, data, tmp_path, monkeypatch):
     assert json.loads(result.read_text()) == first
     with pytest.raises(SystemExit, match="measured with another setting"):
         new_images([*common, "--priors", *names, "--seed", "1"])
+
+
+@pytest.fixture(scope="module")
+def tokenizer(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer") / "run"
+    words = f"train --data {data} --size {SIDE} --model.dim 8 --model.options.codebook_size 8 --training.steps 20"
+    assert hybridvq([*words.split(), "--eval-images", "4", "--training.batch_size", "8", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_a_decoder_for_samples_keeps_the_tokens(tokenizer, classifier, data, sides, tmp_path, monkeypatch):
+    """Its features come nearer, it is resumed to the bit, and a prior takes it over."""
+    words = [str(tokenizer), "--features", str(classifier), "--data", data, "--steps", "30", "--start", "10"]
+    train_decoder([*words, "--rate", "0.003", "--out", str(tmp_path / "whole")])
+    before, after = (load_tokenizer(folder) for folder in (tokenizer, tmp_path / "whole"))
+    x = EvalBatches(sides[0], 32)[0]
+    features = FeatureLoss(load_classifier(classifier)[0])
+    with torch.inference_mode():
+        assert torch.equal(before.encode(x).codes, after.encode(x).codes)
+        far, near = (features(made.decode(made.encode(x)), x).mean() for made in (before, after))
+        assert near < 0.9 * far
+        assert features(x, x).abs().max() == 0
+    original = DecoderRun.learn
+
+    def fail(self, *given):
+        if self.step == 17:
+            raise KeyboardInterrupt
+        return original(self, *given)
+
+    monkeypatch.setattr(DecoderRun, "learn", fail)
+    parts = [*words, "--rate", "0.003", "--out", str(tmp_path / "parts"), "--every", "0"]
+    with pytest.raises(KeyboardInterrupt):
+        train_decoder(parts)
+    monkeypatch.setattr(DecoderRun, "learn", original)
+    train_decoder(parts)
+    assert weight_hash(tmp_path / "parts" / "model") == weight_hash(tmp_path / "whole" / "model")
+    small = "--prior masked --options.width 8 --options.layers 1 --options.heads 2 --training.steps 3"
+    prior = ["train-prior", str(tokenizer), "--data", data, *small.split(), "--out", str(tmp_path / "prior")]
+    assert hybridvq(prior) == 0
+    train_decoder([str(tokenizer), "--out", str(tmp_path / "whole"), "--prior", str(tmp_path / "prior")])
+    drawn = [sample(folder, 2, seed=3) for folder in (tmp_path / "prior", tmp_path / "whole" / "prior")]
+    assert [np.asarray(image).shape for image in drawn[1]] == [(SIDE, SIDE, 3)] * 2
+    assert (np.asarray(drawn[0][0]) != np.asarray(drawn[1][0])).any()
+    with pytest.raises(SystemExit, match="models the tokens of another tokenizer"):
+        train_decoder([str(tmp_path / "whole"), "--out", str(tmp_path / "whole"), "--prior", str(tmp_path / "prior")])
