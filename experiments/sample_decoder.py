@@ -26,7 +26,6 @@ from hybridvq.data import EpochOrder, Images
 from hybridvq.data.batches import to_tensor
 from hybridvq.losses import PatchDiscriminator, TotalLoss
 from hybridvq.priors import TOKENIZER, prior_folder, read_prior_config, save_prior
-from hybridvq.quantizers import Tokens
 from hybridvq.tokenizer import model_folder, weight_hash
 from hybridvq.training.engine import resolve_precision
 from hybridvq.writing import write_whole
@@ -109,30 +108,22 @@ class Run:
         self.average, self.step = state["average"], state["step"]
 
 
-@torch.inference_mode()
-def encoded(tokenizer: Tokenizer, pixels: np.ndarray) -> list[Tokens]:
-    """The tokens of images (N, H, W, 3) uint8, in parts."""
-    return [tokenizer.encode(to_tensor(pixels[i : i + 256])) for i in range(0, len(pixels), 256)]
-
-
 def train(
     tokenizer: Tokenizer, network: ResNet9, images: Images, out: Path, steps: int, rate: float, start: int, every: float
 ) -> Tokenizer:
     """Train the decoder of a tokenizer on images and their mirror images; `every` is seconds between checkpoints."""
     pixels = np.stack([images.crop(i, None) for i in range(len(images))])
     pixels = np.concatenate([pixels, pixels[:, :, ::-1]])
-    made = encoded(tokenizer.eval(), pixels)
-    tokens = {name: torch.cat([part.parts[name] for part in made]) for name in made[0].parts}
     run, order = Run(tokenizer, network, rate, steps, start), EpochOrder(len(pixels), BATCH, 0)
     out.mkdir(parents=True, exist_ok=True)
     if (out / CHECKPOINT).is_file():
         run.load(out / CHECKPOINT)
     saved, first, began = time.perf_counter(), run.step, time.perf_counter()
     while run.step < steps:
-        which = order.indices(run.step)
+        x = to_tensor(pixels[order.indices(run.step)])
         with torch.no_grad():
-            z_hat = tokenizer.quantizer.dequantize(Tokens(**{name: part[which] for name, part in tokens.items()}))
-        terms = run.learn(z_hat, to_tensor(pixels[which]))
+            z_hat = tokenizer.quantizer.dequantize(tokenizer.encode(x))
+        terms = run.learn(z_hat, x)
         if time.perf_counter() - saved >= every or run.step == steps:
             saved, content = time.perf_counter(), io.BytesIO()
             torch.save(run.state, content)
