@@ -9,6 +9,7 @@ import pytest
 import torch
 from experiments.classifier import Run, accuracy, augment, learning_rate, load_classifier, train
 from experiments.distances import frechet_distance, kernel_distance, precision_and_recall
+from experiments.gpu.prior import main as gpu_prior
 from experiments.new_images import Measure
 from experiments.new_images import main as new_images
 from experiments.sample_decoder import FeatureLoss
@@ -17,7 +18,7 @@ from experiments.sample_decoder import main as train_decoder
 from PIL import Image
 from scipy import linalg
 
-from hybridvq import load_tokenizer, sample
+from hybridvq import load_prior, load_tokenizer, sample
 from hybridvq.cli import main as hybridvq
 from hybridvq.data import EvalBatches, open_images
 from hybridvq.tokenizer import weight_hash
@@ -236,3 +237,28 @@ def test_a_decoder_for_samples_keeps_the_tokens(tokenizer, classifier, data, sid
     assert (np.asarray(drawn[0][0]) != np.asarray(drawn[1][0])).any()
     with pytest.raises(SystemExit, match="models the tokens of another tokenizer"):
         train_decoder([str(tmp_path / "whole"), "--out", str(tmp_path / "whole"), "--prior", str(tmp_path / "prior")])
+
+
+def test_a_prior_for_a_gpu_comes_back_in_parts(tokenizer, data, tmp_path, monkeypatch, capsys):
+    """Packed, trained by the clock, joined: a prior of the tokenizer's tokens that draws its classes."""
+    for part, split, more in (("train", "train", []), ("test", "test", []), ("mirrored", "train", ["--mirror"])):
+        words = ["tokenize", str(tokenizer), "--data", data, "--split", split, "--workers", "1", *more]
+        assert hybridvq([*words, "--out", str(tmp_path / "tokens" / part)]) == 0
+    packed, parts = str(tmp_path / "tokens.npz"), str(tmp_path / "parts")
+    of = ["--tokenizer", str(tokenizer)]
+    gpu_prior(["pack", str(tmp_path / "tokens"), *of, "--out", packed])
+    monkeypatch.setattr("experiments.gpu.prior.PART", 5000)
+    small = ["--options", '{"width": 16, "layers": 1, "heads": 2}', "--batch", "32", "--minutes", "0.01"]
+    gpu_prior(["train", packed, *small, "--out", parts])
+    assert "128 images" in capsys.readouterr().out
+    assert len(list((tmp_path / "parts").glob("weights-*"))) > 1
+    for name, start in (("first", []), ("second", ["--start", str(tmp_path / "first")])):
+        if start:
+            gpu_prior(["train", packed, *small, *start, "--out", parts])
+        gpu_prior(["join", parts, *of, "--out", str(tmp_path / name)])
+        made = load_prior(tmp_path / name, tokenizer)
+        assert (made.classes, made.shape, made.options["width"]) == (2, (4, 4), 16)
+        assert torch.equal(made.space.vectors, load_tokenizer(tokenizer).quantizer.space().vectors)
+        assert len(sample(tmp_path / name, 1, labels=["all"])) == 2
+    first, second = (load_prior(tmp_path / name).state_dict()["row"] for name in ("first", "second"))
+    assert not torch.equal(first, second)

@@ -17,7 +17,7 @@ from hybridvq.devices import Device, find_device
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.launch import find_processes
-from hybridvq.priors import TOKENIZER, Prior, StaticPrior, bits_per_position, build_prior, save_prior
+from hybridvq.priors import TOKENIZER, Prior, StaticPrior, bits_per_position, build_prior, decays, save_prior
 from hybridvq.settings import PriorSettings, PriorTrainingSettings, changed
 from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
 from hybridvq.training.callbacks import Recorder
@@ -236,15 +236,6 @@ class PriorTraining(Training):
 
     def progress_text(self) -> str:
         return f"{self.last_bits:.3f} bits per position"
-
-
-def decays(name: str, parameter: Tensor) -> bool:
-    """Whether weight decay acts on a parameter: on matrices, kernels and embeddings, each named `weight` by its layer.
-
-    Not on those of norms, which are vectors, on biases, which may be tables of a row for each stage, nor on what is
-    added for places, which a prior names itself.
-    """
-    return name.endswith(".weight") and parameter.ndim > 1
 
 
 class PriorRecorder(Recorder):
