@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import logistic
 
 import tiny
 from hybridvq import ConfigError, DataError, load_prior, load_tokenizer
 from hybridvq.cli import main
 from hybridvq.generation import (
+    GAP,
     continue_image,
     continue_picture,
     generate,
@@ -20,7 +22,9 @@ from hybridvq.generation import (
     picture_grid,
     write_images,
 )
-from hybridvq.settings import SamplingSettings
+from hybridvq.quantizers import Tokens
+from hybridvq.settings import ModelSettings, Recipe, SamplingSettings
+from hybridvq.training import train as fit_tokenizer
 from hybridvq.writing import sole_writer
 
 SMALL = [
@@ -87,6 +91,68 @@ def test_sample_by_class(prior, tmp_path):
     assert main([*words, "--guidance", "2", "--temperature", "0.9", "--top-k", "5"]) == 0
     names = {"class001-000.png", "class001-001.png", "class000-000.png", "class000-001.png", "grid.png"}
     assert set(files(tmp_path)) == names
+
+
+def test_a_sheet_of_all_classes_has_a_named_row_for_each(prior, tmp_path):
+    """Named rows hold what naming each class draws, with the names beside them."""
+    common = ["sample", str(prior), "--count", "3"]
+    assert main([*common, "--labels", "all", "--out", str(tmp_path / "all")]) == 0
+    assert main([*common, "--labels", "dark", "light", "--out", str(tmp_path / "both")]) == 0
+    assert files(tmp_path / "all") == files(tmp_path / "both")
+    sheet = np.asarray(Image.open(tmp_path / "all" / "grid.png"))
+    images = [np.asarray(Image.open(tmp_path / "all" / f"class00{c}-00{i}.png")) for c in (0, 1) for i in range(3)]
+    x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 127.5 - 1
+    plain = picture_grid(x, 3)
+    assert np.array_equal(sheet[:, -plain.shape[1] :], plain)
+    margin = sheet[:, : -plain.shape[1]]
+    dark, light = (margin[GAP + i * (16 + GAP) :][:16] for i in (0, 1))
+    assert (dark < 100).any()
+    assert (light < 100).any()
+    assert (dark != light).any()
+    assert (margin[:GAP] == 255).all()
+
+
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory, classes):
+    """A hybrid tokenizer of codes for 8x8 pixels, and a prior over them."""
+    folder = tmp_path_factory.mktemp("hybrid")
+    options = {"groups": 2, "codebook_size": 4, "code_dim": 2, "width": 8, "aside_steps": 2}
+    recipe = Recipe(model=ModelSettings(8, 2, "hybrid", options), training=tiny.recipe("hybrid", steps=6).training)
+    fit_tokenizer(recipe, str(classes), None, folder / "run", size=16, progress=False)
+    words = [str(folder / "run"), "--data", str(classes), "--prior", "masked", "--conditional", "--mirror", *SMALL]
+    assert main(["train-prior", *words, "--out", str(folder / "prior")]) == 0
+    return folder
+
+
+def test_details_of_a_hybrid_model_are_drawn_from_what_its_codes_say(hybrid, tmp_path):
+    """Codes by the prior; the share of each coefficient is that of the logistic distribution of its scale."""
+    assert load_prior(hybrid / "prior").shape == (2, 2)
+    for details in ("0", "1", "1"):
+        words = ["sample", str(hybrid / "prior"), "--labels", "all", "--count", "2", "--details", details]
+        assert main([*words, "--out", str(tmp_path / f"{details}-{len(list(tmp_path.iterdir()))}")]) == 0
+    plain, drawn, again = (files(folder) for folder in sorted(tmp_path.iterdir()))
+    assert drawn == again
+    assert plain.keys() == drawn.keys()
+    assert plain != drawn
+    quantizer = load_tokenizer(hybrid / "run").quantizer
+    codes = torch.zeros(400, 2, 2, 2, dtype=torch.long)
+    with torch.inference_mode():
+        tokens = quantizer.draw_details(Tokens(codes=codes), 0.7, torch.Generator().manual_seed(0))
+        mean, log_scale = quantizer.predict(Tokens(codes=codes[:1]))
+        assert torch.equal(quantizer.draw_details(Tokens(codes=codes[:1]), 0.0, None).coefficients, 0 * mean.int())
+    quantizer.space().check(tokens)
+    scale = 0.7 * log_scale[0].double().exp().numpy()
+    zeros = logistic.cdf(0.5 / scale) - logistic.cdf(-0.5 / scale)
+    found = (tokens.coefficients == 0).double().mean(0).numpy()
+    assert found.mean() == pytest.approx(zeros.mean(), abs=4 * 0.5 / found.size**0.5 / 20)
+
+
+def test_a_hybrid_picture_is_continued(hybrid, classes, tmp_path):
+    picture = classes / "test" / "dark" / "0.png"
+    words = ["sample", str(hybrid / "prior"), "--count", "2", "--complete", str(picture), "--out", str(tmp_path)]
+    assert main([*words, "--labels", "dark"]) == 0
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (38, 38)
 
 
 @pytest.mark.parametrize("keep", ["top", "left", "0.5"])
@@ -159,13 +225,18 @@ def test_tokens_made_before_need_no_images(model, classes, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--labels", "purple"], "knows no class 'purple'; it has 2, by name or number: dark, light"),
+        (["--labels", "purple"], "knows no class 'purple'; it has 2, by name or number, or all: dark, light"),
         (["--labels", "2"], "knows no class '2'"),
-        (["--shape", "9", "9"], "the grid is 9x9, and this transformer was built for at most 4x4"),
+        (["--shape", "9", "9"], "the grid is 9x9, and this prior was built for at most 4x4"),
         (["--count", "0"], "count is 0"),
         (["--seed", "-1"], "seed is -1"),
         (["--top-p", "1.5"], "top_p is 1.5"),
         (["--guidance", "3"], "guidance is 3.0, but there is no label"),
+        (["--labels", "all", "dark"], "knows no class 'all'"),
+        (["--passes", "8"], "passes is 8, but this prior draws one code after another; leave it out"),
+        (["--details", "0.5"], "details is 0.5, but these tokens have no coefficients to draw; leave it out"),
+        (["--details", "-1"], "details is -1.0; it must be a number from 0"),
+        (["--noise", "0"], "noise is 0.0, but this prior draws one code after another; leave it out"),
         (["--complete", "missing.png"], "missing.png cannot be read"),
     ],
 )

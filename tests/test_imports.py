@@ -184,11 +184,12 @@ def test_public_names():
     assert sorted(hybridvq.__all__) == [
         "Codec", "CodecError", "CodecSettings", "ConfigError", "DataError", "FiniteScalarQuantizer",
         "FrequencyQuantizer", "GainShapeQuantizer", "GaussianQuantizer", "HybridQuantizer", "HybridVQError",
-        "IdentityQuantizer", "MissingExtraError", "ModelError", "PixelCNNPrior", "Prior", "ProjectedQuantizer",
-        "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens", "TrainingError",
-        "TransformerPrior", "VectorQuantizer", "__version__", "build_prior", "build_quantizer", "compare", "compress",
-        "decompress", "evaluate", "export_onnx", "load_prior", "load_recipe", "load_tokenizer", "load_tokens",
-        "open_images", "sample", "tokenize", "train", "train_prior", "write_report",
+        "IdentityQuantizer", "MaskedPrior", "MissingExtraError", "ModelError", "PixelCNNPrior", "Prior",
+        "ProjectedQuantizer", "Quantized", "Quantizer", "ShapeError", "StaticPrior", "Tokenizer", "Tokens",
+        "TrainingError", "TransformerPrior", "VectorQuantizer", "__version__", "build_prior",
+        "build_quantizer", "compare", "compress", "decompress", "evaluate", "export_onnx", "load_prior",
+        "load_recipe", "load_tokenizer", "load_tokens", "open_images", "sample", "tokenize", "train",
+        "train_prior", "write_report",
     ]  # fmt: skip
     for name in hybridvq.__all__:
         kind = getattr(hybridvq, name)

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,17 +22,23 @@ from hybridvq import (
     tokenize,
 )
 from hybridvq.data import TrainBatches
+from hybridvq.data.batches import to_tensor
 from hybridvq.priors import bits_per_position
 from hybridvq.settings import PriorSettings, PriorTrainingSettings
 from hybridvq.tokenizer import weight_hash
 from hybridvq.training import fit_prior
-from hybridvq.training.prior import PriorTraining
+from hybridvq.training.prior import PriorTraining, measure
 from hybridvq.training.tokens import TokenArrays, TokenBatches, split
 from hybridvq.writing import sole_writer
 from replicas import in_two
 from runs import CHECKPOINT, read_checkpoint, weights
 
-SMALL = {"transformer": {"width": 16, "layers": 1, "heads": 2}, "pixelcnn": {"width": 8, "layers": 2}, "static": {}}
+SMALL = {
+    "transformer": {"width": 16, "layers": 1, "heads": 2},
+    "masked": {"width": 16, "layers": 1, "heads": 2},
+    "pixelcnn": {"width": 8, "layers": 2},
+    "static": {},
+}
 
 
 def settings(prior="transformer", conditional=False, **training):
@@ -66,7 +74,7 @@ def train(tokens, folder, given=None, **options):
     return fit_prior(given or settings(), tokens / "model", *sets, folder, **({"progress": False} | options))
 
 
-@pytest.mark.parametrize("name", ["static", "pixelcnn", "transformer"])
+@pytest.mark.parametrize("name", ["static", "pixelcnn", "transformer", "masked"])
 def test_every_prior_learns_every_kind_of_token(tokens, tmp_path, name):
     _, history = train(tokens, tmp_path / "run", settings(name, learning_rate=1e-2))
     loaded = load_prior(tmp_path / "run", tokens / "model")
@@ -98,24 +106,32 @@ def test_gains_are_learned_in_the_units_of_the_training_set(tokens, tmp_path):
     assert prior.gain_head.deviation.item() == pytest.approx(values.std(correction=0).item() or 1.0, rel=1e-4)
 
 
-def test_tables_and_matrices_decay_and_vectors_do_not(gain_shape):
+NO_DECAY = {
+    "transformer": r"start|row|column|stage|.*\.bias|.*norm\.weight",
+    "masked": r"start|row|column|stage|.*\.bias|.*norm\.weight",
+    "pixelcnn": r".*\.bias",
+}
+
+
+@pytest.mark.parametrize("name", NO_DECAY)
+def test_weights_decay_and_places_biases_and_norms_do_not(gain_shape, name):
     arrays = TokenArrays(load_tokens(gain_shape / "train"))
-    prior = build_prior(
-        "transformer", load_tokenizer(gain_shape / "model").quantizer.space(), (4, 4), 3, SMALL["transformer"]
-    )
+    prior = build_prior(name, load_tokenizer(gain_shape / "model").quantizer.space(), (4, 4), 3, SMALL[name])
     module = PriorTraining(prior, settings(weight_decay=0.25).training, arrays, 0)
     groups = module.configure_optimizers()["optimizer"].param_groups
     names = {id(parameter): name for name, parameter in prior.named_parameters()}
     decay = {names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}
     assert decay.keys() == set(names.values())
-    assert {decay[name] for name in decay if "norm" in name or name.endswith("expand.bias") or name == "start"} == {0.0}
-    tables = ("row", "column", "stage", "code_output.bias", "embedding.code.weight", "label_embedding.weight")
-    assert {decay[name] for name in (*tables, "blocks.0.expand.weight", "code_output.free.weight")} == {0.25}
+    for key, value in decay.items():
+        assert value == (0.0 if re.fullmatch(NO_DECAY[name], key) else 0.25), key
+    tables = {"embedding.code.weight", "label_embedding.weight", "code_output.free.weight", "gain_output.output.weight"}
+    assert tables | {"gain_output.bias", "code_output.bias"} <= decay.keys()
 
 
-def test_a_resumed_run_ends_as_if_it_had_not_stopped(gain_shape, tmp_path, monkeypatch):
-    """Dropout included."""
-    given = settings()
+@pytest.mark.parametrize(("name", "average"), [("transformer", 0.0), ("masked", 0.9)])
+def test_a_resumed_run_ends_as_if_it_had_not_stopped(gain_shape, tmp_path, monkeypatch, name, average):
+    """Dropout, masks and averages included."""
+    given = settings(name, average=average)
     given.options["dropout"] = 0.2
     train(gain_shape, tmp_path / "whole", given)
     from hybridvq.training.prior import PriorTraining
@@ -211,3 +227,64 @@ def test_refusals(gain_shape, tmp_path):
     written = json.loads((tmp_path / "run" / "recipe.json").read_text())
     assert written["tokenizer"] == weight_hash(gain_shape / "model")
     assert (tmp_path / "run" / CHECKPOINT).is_file()
+
+
+def test_mirror_images_are_learned_too(gain_shape, tmp_path):
+    """Tokens of a mirrored set are those of its mirrored pixels, and a run with them learns both."""
+    images, model = tiny.images(), load_tokenizer(gain_shape / "model")
+    tokenize(gain_shape / "model", images, tmp_path / "mirrored", workers=1, mirror=True)
+    mirrored = load_tokens(tmp_path / "mirrored")
+    crops = np.stack([images.crop(i, None)[:, ::-1] for i in range(5)])
+    with torch.inference_mode():
+        expected = model.encode(to_tensor(crops))
+    assert torch.equal(mirrored[:5].codes, expected.codes)
+    assert not torch.equal(mirrored[:5].codes, load_tokens(gain_shape / "train")[:5].codes)
+    seen = []
+
+    class Seen(TokenBatches):
+        def __init__(self, tokens, *rest):
+            seen.append(tokens.arrays["codes"])
+            super().__init__(tokens, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hybridvq.training.prior.TokenBatches", Seen)
+        train(gain_shape, tmp_path / "run", mirrored=mirrored)
+    both = [load_tokens(gain_shape / "train")[:].codes, mirrored[:].codes]
+    assert np.array_equal(seen[0], torch.cat(both).numpy())
+    with pytest.raises(ModelError, match="another recipe, seed or images"):
+        train(gain_shape, tmp_path / "run", resume=True)
+
+
+def test_what_is_reported_had_no_say(gain_shape, tmp_path):
+    """The first held-out images choose the weights, the others are measured once, with those."""
+    prior, history = train(gain_shape, tmp_path / "run", settings(learning_rate=1e-2), eval_images=5)
+    tokens = load_tokens(gain_shape / "test")
+    others = TokenArrays(tokens, start=5)
+    assert history.reported["images"] == len(others) == len(tokens) - 5
+    assert np.array_equal(others.arrays["codes"], tokens[5:].codes.numpy())
+    bits = bits_per_position(prior, map(split, others.in_order(64)))
+    assert history.reported["bits"] == pytest.approx(bits.total, abs=1e-6)
+    assert not train(gain_shape, tmp_path / "all", eval_images=10**6)[1].reported
+
+
+def test_averaged_weights_are_measured_and_kept(gain_shape, tmp_path):
+    """The mean of the weights after each step while it is young, against the same summed here."""
+    steps, original = [], PriorTraining.training_step
+
+    def note(self, batch, batch_idx):
+        steps.append({name: value.clone() for name, value in self.prior.state_dict().items()})
+        return original(self, batch, batch_idx)
+
+    given = settings(average=0.9, steps=5, eval_every=5, weight_decay=0.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PriorTraining, "training_step", note)
+        prior, history = train(gain_shape, tmp_path / "run", given)
+    last = read_checkpoint(tmp_path / "run")["state_dict"]
+    seen = [*steps[1:], {name: last[f"prior.{name}"] for name in steps[0]}]
+    name = "blocks.0.expand.weight"
+    expected = seen[0][name]
+    for count, weights_then in enumerate(seen[1:], 1):
+        expected = expected + (weights_then[name] - expected) * max(0.1, 9 / (10 + count))
+    torch.testing.assert_close(prior.state_dict()[name], expected)
+    held_out = TokenArrays(load_tokens(gain_shape / "test"), limit=2048)
+    assert history.tests[-1]["bits"] == pytest.approx(measure(prior, held_out)["bits"])

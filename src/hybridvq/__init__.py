@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hybridvq.evaluation import evaluate as evaluate
     from hybridvq.export import export_onnx as export_onnx
     from hybridvq.generation import sample as sample
+    from hybridvq.priors import MaskedPrior as MaskedPrior
     from hybridvq.priors import PixelCNNPrior as PixelCNNPrior
     from hybridvq.priors import Prior as Prior
     from hybridvq.priors import StaticPrior as StaticPrior
@@ -76,6 +77,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "export_onnx": "export",
     "sample": "generation",
+    "MaskedPrior": "priors",
     "PixelCNNPrior": "priors",
     "Prior": "priors",
     "StaticPrior": "priors",

@@ -6,14 +6,14 @@ a picture's own tokens, where they are kept
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from hybridvq.data import open_image, to_rgb
@@ -25,7 +25,7 @@ from hybridvq.files import save_png
 from hybridvq.pixels import to_pixels
 from hybridvq.priors import Prior, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
 from hybridvq.quantizers import Tokens
-from hybridvq.ranges import COUNT, Range
+from hybridvq.ranges import COUNT, Range, check_weight
 from hybridvq.settings import SamplingSettings
 from hybridvq.tokenizer import Tokenizer, load_tokenizer
 from hybridvq.writing import sole_writer
@@ -33,6 +33,8 @@ from hybridvq.writing import sole_writer
 SEED = Range(0, 2**63 - 1)
 CHUNK = 64  # images drawn together
 GAP = 2  # pixels between the images of a grid
+TEXT = (8, 14)  # the smallest and the largest type of its names
+EVERY = "all"  # in place of the names of all classes
 Keep = Literal["top", "left"] | float
 
 
@@ -45,7 +47,7 @@ class Given:
 
 
 def label_numbers(wanted: Sequence[str], prior: str | Path) -> list[int]:
-    """The numbers of classes given by name, or by number, for the prior in a folder.
+    """The numbers of classes given by name, or by number, or all of them, for the prior in a folder.
 
     Raises:
         ConfigError: it has no such class, or none at all.
@@ -54,14 +56,24 @@ def label_numbers(wanted: Sequence[str], prior: str | Path) -> list[int]:
     names = config.class_names or ()
     if wanted and not config.classes:
         raise ConfigError(f"{prior} knows no classes; leave out --labels, or train it with --conditional")
+    if list(wanted) == [EVERY] and EVERY not in names:
+        return list(range(config.classes or 0))
     numbers = []
     for name in wanted:
         number = names.index(name) if name in names else int(name) if name.isdecimal() else -1
         if not 0 <= number < (config.classes or 0):
             shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-            raise ConfigError(f"{prior} knows no class {name!r}; it has {config.classes}, by name or number: {shown}")
+            raise ConfigError(
+                f"{prior} knows no class {name!r}; it has {config.classes}, by name or number, or all: {shown}"
+            )
         numbers.append(number)
     return numbers
+
+
+def class_names(numbers: Sequence[int], prior: str | Path) -> list[str]:
+    """What classes are called."""
+    names = read_prior_config(prior_folder(prior)).class_names
+    return [names[number] if names else f"class {number}" for number in numbers]
 
 
 def sample(
@@ -85,7 +97,7 @@ def sample(
         count: images, of each label if there are some.
         out: the folder that they are written to, with all of them in grid.png; nowhere if None.
         settings: how tokens are drawn.
-        labels: classes, by name or number.
+        labels: classes, by name or number, or "all" alone; each becomes a row of grid.png, after its name.
         shape: (h, w) positions; as trained if None.
         complete: a picture to continue.
         keep: what is kept of that picture: its top or left half, or a share of it in reading order.
@@ -105,14 +117,17 @@ def sample(
     loaded, tokenizer = load_prior(prior, model, device=device), load_tokenizer(model, device=device)
     h, w = shape or loaded.shape
     loaded.check_shape((h, w))
-    classes: list[int | None] = [*label_numbers(labels, prior)] or [None]
+    wanted = label_numbers(labels, prior)
+    classes: list[int | None] = [*wanted] or [None]
     given = continue_picture(complete, keep, tokenizer, (h, w)) if complete else None
     numbers = [label for label in classes for _ in range(count)]
     images = generate(loaded, tokenizer, numbers, (h, w), settings or SamplingSettings(), seed, given)
     if out is not None:
         shown = torch.cat([show_kept(given, tokenizer), images]) if given else images
-        columns = count if len(classes) > 1 else math.ceil(math.sqrt(len(shown)))
-        write_images(images, file_names(numbers, count), picture_grid(shown, columns), Path(out))
+        by_class = len(wanted) > 1 and not given
+        columns = count if by_class else math.ceil(math.sqrt(len(shown)))
+        grid = picture_grid(shown, columns, class_names(wanted, prior) if by_class else ())
+        write_images(images, file_names(numbers, count), grid, Path(out))
     return [Image.fromarray(pixels) for pixels in to_pixels(images).numpy()]
 
 
@@ -125,10 +140,12 @@ def generate(
     settings: SamplingSettings,
     seed: int = 0,
     given: Given | None = None,
+    progress: Callable[[float], object] = lambda share: None,
 ) -> Tensor:
     """Draw an image for each of `labels`, (n, 3, f h, f w) in [-1, 1], on a grid of `shape` (h, w) positions.
 
-    The images follow from the seed, on any device up to rounding; a label of None asks for any class.
+    The images follow from the seed, on any device up to rounding; a label of None asks for any class. `progress` is
+    called with the share that is done.
 
     Raises:
         ShapeError: the prior cannot do this shape.
@@ -139,6 +156,10 @@ def generate(
     images = []
     for start in range(0, len(labels), CHUNK):
         part = labels[start : start + CHUNK]
+
+        def tell(done: int, total: int, start: int = start, count: int = len(part)) -> None:
+            progress((start + count * done / total) / len(labels))
+
         tokens = prior.sample(
             len(part),
             shape,
@@ -147,12 +168,35 @@ def generate(
             top_k=settings.top_k,
             top_p=settings.top_p,
             guidance=settings.guidance,
+            passes=settings.passes,
+            noise=settings.noise,
+            progress=tell,
             given=given.tokens if given else None,
             keep=given.keep if given else None,
             generator=generator,
         )
-        images.append(tokenizer.decode(tokens).float().cpu())
+        images.append(tokenizer.decode(with_details(tokens, tokenizer, settings.details, generator)).float().cpu())
     return torch.cat(images)
+
+
+def with_details(
+    tokens: Tokens, tokenizer: Tokenizer, temperature: float | None, generator: torch.Generator | None = None
+) -> Tokens:
+    """The tokens with what they leave open drawn, at this temperature, or 1 if None.
+
+    Raises:
+        ConfigError: a temperature is given, and they leave nothing open or it has no such value.
+    """
+    check_weight("details", 1.0 if temperature is None else temperature)
+    drawn = tokenizer.quantizer.draw_details(tokens, 1.0 if temperature is None else temperature, generator)
+    if drawn is None and temperature is not None:
+        raise ConfigError(f"details is {temperature}, but these tokens have no coefficients to draw; leave it out")
+    return tokens if drawn is None else drawn
+
+
+def position_pixels(tokenizer: Tokenizer) -> int:
+    """Pixels per side that one position of the codes stands for."""
+    return tokenizer.downsampling * tokenizer.quantizer.space().coarser
 
 
 def kept_positions(keep: Keep, shape: tuple[int, int]) -> Tensor:
@@ -195,7 +239,7 @@ def continue_image(image: Image.Image, keep: Keep, tokenizer: Tokenizer, shape: 
         DataError: the image cannot be read, or is too long to be enlarged.
         ConfigError: `keep` leaves nothing to keep or to draw.
     """
-    f, device = tokenizer.downsampling, next(tokenizer.parameters()).device
+    f, device = position_pixels(tokenizer), next(tokenizer.parameters()).device
     height, width = f * shape[0], f * shape[1]
     try:
         pixels = fit(to_rgb(image), max(height, width))
@@ -203,19 +247,20 @@ def continue_image(image: Image.Image, keep: Keep, tokenizer: Tokenizer, shape: 
         raise DataError(f"the image cannot be continued ({error}); give another one") from None
     top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
     x = to_tensor(pixels[None, top : top + height, left : left + width].copy()).to(device)
-    return Given(tokenizer.encode(x), kept_positions(keep, shape))
+    tokens = tokenizer.encode(x)
+    return Given(Tokens(codes=tokens.codes, gains=tokens.gains), kept_positions(keep, shape))
 
 
 def show_kept(given: Given, tokenizer: Tokenizer) -> Tensor:
     """The reconstruction of a picture, (1, 3, f h, f w), grey where it is not kept."""
     with torch.inference_mode():
         x_hat = tokenizer.decode(given.tokens).float().cpu()
-    f = tokenizer.downsampling
+    f = position_pixels(tokenizer)
     return x_hat * given.keep.repeat_interleave(f, 0).repeat_interleave(f, 1)
 
 
-def picture_grid(images: Tensor, columns: int) -> np.ndarray:
-    """Images (n, 3, H, W) in [-1, 1] as one picture (rows, ..., 3) uint8, on white."""
+def picture_grid(images: Tensor, columns: int, names: Sequence[str] = ()) -> np.ndarray:
+    """Images (n, 3, H, W) in [-1, 1] as one picture (rows, ..., 3) uint8, on white, each row after its name if any."""
     pixels = to_pixels(images).numpy()
     n, height, width, _ = pixels.shape
     rows = -(-n // columns)
@@ -223,7 +268,19 @@ def picture_grid(images: Tensor, columns: int) -> np.ndarray:
     for i, image in enumerate(pixels):
         top, left = GAP + i // columns * (height + GAP), GAP + i % columns * (width + GAP)
         canvas[top : top + height, left : left + width] = image
-    return canvas
+    return np.hstack([row_names(names, height, len(canvas)), canvas]) if names else canvas
+
+
+def row_names(names: Sequence[str], height: int, total: int) -> np.ndarray:
+    """The names of rows of `height` pixels, right-aligned, black on white, (total, ., 3) uint8."""
+    font = ImageFont.load_default(min(max(height // 2, TEXT[0]), TEXT[1]))
+    widths = [math.ceil(font.getlength(name)) for name in names]
+    picture = Image.new("RGB", (max(widths) + 2 * GAP, total), "white")
+    draw = ImageDraw.Draw(picture)
+    for i, name in enumerate(names):
+        middle = GAP + i * (height + GAP) + height // 2
+        draw.text((picture.width - GAP, middle), name, "black", font, anchor="rm")
+    return np.asarray(picture)
 
 
 def file_names(labels: Sequence[int | None], count: int) -> list[str]:

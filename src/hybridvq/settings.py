@@ -55,6 +55,8 @@ class Schedule:
         eval_every: steps between two measurements of the test loss.
         checkpoint_every: steps between two checkpoints.
         logger: where the losses and measurements go: tensorboard, csv, wandb or mlflow, or a list of them.
+        average: decay of an exponential average of the weights over the steps, such as 0.999, which is what is measured
+            and kept; 0 keeps the weights themselves.
     """
 
     steps: int = number(3000, COUNT)
@@ -66,6 +68,7 @@ class Schedule:
     eval_every: int = number(200, COUNT)
     checkpoint_every: int = number(200, COUNT)
     logger: list[str] | str = "tensorboard"
+    average: float = number(0.0, Range(0, 1 - 1e-9, whole=False))
 
     def __post_init__(self) -> None:
         check_numbers(self, "training.")
@@ -103,8 +106,6 @@ class TrainingSettings(Schedule):
             sharper than photographs, and a codebook of them has few codes for what is smooth.
         shrink: cut out of each image up to so many times more of a side, where it is as large (see `short_side`), and
             reduce that: photographs at several scales.
-        average: decay of an exponential average of the weights over the steps, such as 0.999, which is what is measured
-            and kept; 0 keeps the weights themselves.
         clip: the largest norm of the gradient, that of the networks and that of the quantizer by itself; 0 for any.
     """
 
@@ -112,7 +113,6 @@ class TrainingSettings(Schedule):
     loss: dict[str, Any] | str = "mse"
     zoom: float = number(1.0, Range(1, 100, whole=False))
     shrink: float = number(1.0, Range(1, 100, whole=False))
-    average: float = number(0.0, Range(0, 1 - 1e-9, whole=False))
     clip: float = number(0.0, Range(0, 1e9, whole=False))
 
     def norm_share(self, step: int) -> float:
@@ -128,7 +128,8 @@ class PriorTrainingSettings(Schedule):
     """How a prior is trained: Adam on the negative log-likelihood of the tokens.
 
     Args:
-        weight_decay: of the weights that multiply; decoupled from the gradient (AdamW).
+        weight_decay: of the weights that multiply, of tables of codes and of labels, but not of places, biases and
+            norms; decoupled from the gradient (AdamW).
         patience: measurements without a better held-out loss after which training stops; 0 never stops it. The weights
             of the best measurement are kept either way.
     """
@@ -144,7 +145,7 @@ class PriorSettings:
     """A prior.
 
     Args:
-        prior: static (frequencies, closed form), pixelcnn or transformer.
+        prior: static (frequencies, closed form), pixelcnn, transformer or masked.
         options: the prior's own arguments, such as {width: 192, layers: 6, gain: mixture}.
         conditional: learn the tokens of each class of images, so that a class can be asked for.
         training: how it is trained; the static prior is fitted at once.
@@ -165,12 +166,20 @@ class SamplingSettings:
         top_k: draw among so many of the likeliest codes only.
         top_p: draw among the likeliest codes that together have this probability only.
         guidance: how much more a named class counts than images of any class; 1 is what was learned.
+        passes: of a masked prior, in how many passes it draws; 16 if not given.
+        noise: of a masked prior, how far chance decides which codes a pass keeps, falling to 0 at the last; 4.5 if not
+            given, and 0 keeps the surest.
+        details: temperature of the coefficients of a hybrid model, drawn from what the codes say of them; 1 if not
+            given, and 0 takes what they expect.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
     guidance: float = 1.0
+    passes: int | None = None
+    noise: float | None = None
+    details: float | None = None
 
 
 @dataclass

@@ -171,13 +171,14 @@ def test_events_are_of_a_control(client, event):
         ("chosen", ["chelsea", 1e308], "all gains times is 1e+308"),
         ("chosen", ["chelsea", None], "all gains times is None"),
         ("chosen", ["chelsea", True], "all gains times is True"),
-        ("new", ["0", 1, 1, 0, 1, "any class"], "the seed is"),
-        ("new", [math.inf, 1, 1, 0, 1, "any class"], "the seed is inf"),
-        ("new", [0, 1e308, 1, 0, 1, "any class"], "the number of pictures is 1e+308"),
-        ("new", [0, 1, math.nan, 0, 1, "any class"], "the temperature is nan"),
-        ("new", [0, 1, 1, -1, 1, "any class"], "top k is -1"),
-        ("new", [0, 1, 1, 0, 0, "any class"], "top p is 0"),
-        ("new", [0, 1, 1, 0, 1, "no such class"], "the class is"),
+        ("new", ["0", 1, 1, 0, 1, 3, "any class"], "the seed is"),
+        ("new", [math.inf, 1, 1, 0, 1, 3, "any class"], "the seed is inf"),
+        ("new", [0, 1e308, 1, 0, 1, 3, "any class"], "the number of pictures is 1e+308"),
+        ("new", [0, 1, math.nan, 0, 1, 3, "any class"], "the temperature is nan"),
+        ("new", [0, 1, 1, -1, 1, 3, "any class"], "top k is -1"),
+        ("new", [0, 1, 1, 0, 0, 3, "any class"], "top p is 0"),
+        ("new", [0, 1, 1, 0, 1, 0, "any class"], "the guidance is 0; give a number from 1 to 10"),
+        ("new", [0, 1, 1, 0, 1, 3, "no such class"], "the class is"),
         ("drawn", ["no such model"], "the model is"),
     ],
 )
@@ -185,6 +186,15 @@ def test_odd_values_are_sentences(client, site, name, data, sentence):
     shown = result(client, site, name, *data)
     assert sentence in shown
     assert "Something went wrong" not in shown
+
+
+def test_a_browser_hears_of_progress(client, site, monkeypatch):
+    """Drawing tells the queue how far it is, for the bar."""
+    told = []
+    monkeypatch.setattr(site.state.blocks._queue, "set_progress", lambda event, bars: told.append(bars[-1].progress))
+    assert "<img" in result(client, site, "new", 0, 1, 1, 0, 1, 3, "light")
+    assert told == [(i + 1) / 16 for i in range(16)]
+    assert site.state.blocks.progress_tracking
 
 
 @pytest.mark.parametrize(
@@ -218,7 +228,7 @@ def test_results_that_nobody_fetches_are_bounded(client, site):
     fn = next(fn._id for fn in site.state.blocks.fns.values() if fn.name == "new")
 
     def join(session):
-        event = {"fn_index": fn, "session_hash": session, "data": [-1, 1, 1, 0, 1, "any class"]}
+        event = {"fn_index": fn, "session_hash": session, "data": [-1, 1, 1, 0, 1, 3, "any class"]}
         return client.post("/gradio_api/queue/join", json=event).status_code
 
     statuses = [join("greedy") for _ in range(UNREAD[1] + 1)]
@@ -233,7 +243,7 @@ def test_results_that_nobody_fetches_are_bounded(client, site):
 def test_who_waits_keeps_a_place(client, site):
     """The session that came first is not the first to go when it comes again."""
     queue = site.state.blocks._queue
-    result(client, site, "new", -1, 1, 1, 0, 1, "any class", session="first")
-    result(client, site, "new", -1, 1, 1, 0, 1, "any class", session="second")
-    result(client, site, "new", -1, 1, 1, 0, 1, "any class", session="first")
+    result(client, site, "new", -1, 1, 1, 0, 1, 3, "any class", session="first")
+    result(client, site, "new", -1, 1, 1, 0, 1, 3, "any class", session="second")
+    result(client, site, "new", -1, 1, 1, 0, 1, 3, "any class", session="first")
     assert [*queue.pending_messages_per_session][-2:] == ["second", "first"]

@@ -28,6 +28,7 @@ def test_the_seed_decides(loaded):
         ((0.3, 0, 1.0), SamplingSettings(temperature=0.3)),
         ((1.0, 2, 1.0), SamplingSettings(top_k=2)),
         ((1.0, None, 0.1), SamplingSettings(top_p=0.1)),
+        ((1.0, 0, 1.0, 1.0), SamplingSettings()),
     ],
 )
 @pytest.mark.parametrize(("label", "number"), [("dark", 0), ("light", 1), (generate.ANY, None)])
@@ -42,8 +43,31 @@ def test_settings_and_classes_reach_the_prior(loaded, monkeypatch, controls, set
     drawn = loaded.prior.prior.sample(2, (4, 4))
     monkeypatch.setattr(loaded.prior.prior, "sample", sample)
     generate.draw(loaded.prior, generate.settings_of(*controls), 1, 2, label)
-    assert {name: asked[name] for name in vars(settings)} == vars(settings)
+    wanted = {name: value for name, value in vars(settings).items() if name != "details"}  # of the tokenizer
+    assert {name: asked[name] for name in wanted} == wanted
     assert (asked["label"] is None) if number is None else (asked["label"].tolist() == [number] * 2)
+
+
+def test_guidance_is_towards_a_class(loaded):
+    """Which changes pictures of a class, and not those of any."""
+    plain, guided = PLAIN, generate.settings_of(1.0, 0, 1.0, 8.0)
+    for label, same in ((generate.ANY, True), ("light", False)):
+        one, other = (generate.draw(loaded.prior, settings, 1, 8, label) for settings in (plain, guided))
+        assert np.array_equal(one, other) == same
+
+
+def test_a_prior_without_label_dropout_draws_classes_alone(loaded, monkeypatch):
+    monkeypatch.setattr(loaded.prior.prior, "label_dropout", 0.0)
+    assert generate.choices_of(loaded.prior) == list(loaded.prior.classes)
+    generate.draw(loaded.prior, generate.settings_of(1.0, 0, 1.0, 8.0), 1, 1, "light")
+    with pytest.raises(ConfigError, match="the class is 'any class'; choose one of dark, light"):
+        generate.draw(loaded.prior, PLAIN, 1, 1, generate.ANY)
+
+
+def test_progress_goes_to_one(loaded):
+    told = []
+    generate.draw(loaded.prior, PLAIN, 1, 2, "light", progress=told.append)
+    assert told == [(i + 1) / 16 for i in range(16)]
 
 
 @torch.no_grad()

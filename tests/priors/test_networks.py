@@ -84,7 +84,7 @@ def test_grids_of_other_sizes():
     assert prior("pixelcnn", of).score(tokens(of, 2, (9, 8))).code.shape == (2, 1, 9, 8)
     made = prior("transformer", of)
     for call in (lambda: made.score(tokens(of, 1, (3, 5))), lambda: made.sample(1, (3, 5))):
-        with pytest.raises(ShapeError, match="the grid is 3x5, and this transformer was built for at most 3x4"):
+        with pytest.raises(ShapeError, match="the grid is 3x5, and this prior was built for at most 3x4"):
             call()
 
 

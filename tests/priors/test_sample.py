@@ -103,7 +103,7 @@ def test_temperature_zero_follows_the_most_likely_path(name, kind):
         assert torch.equal(drawn.gains[:, 0], parameters.argmax(-1))
 
 
-@pytest.mark.parametrize("name", ["pixelcnn", "transformer"])
+@pytest.mark.parametrize("name", ["pixelcnn", "transformer", "masked"])
 @pytest.mark.parametrize("head", ["categorical", "mixture"])
 def test_guidance_moves_from_no_label_to_the_label(name, head):
     made, label = prior(name, space(), classes=2, head=head), torch.tensor([0, 1] * 4)
@@ -117,7 +117,7 @@ def test_guidance_moves_from_no_label_to_the_label(name, head):
     assert torch.equal(draw(label, 1e-9).codes, free.codes) or head == "mixture"  # densities stay conditional
 
 
-@pytest.mark.parametrize("name", ["pixelcnn", "transformer"])
+@pytest.mark.parametrize("name", ["pixelcnn", "transformer", "masked"])
 def test_a_prior_trained_without_label_dropout_knows_no_images_without_a_label(name):
     made, label = prior(name, space(), classes=2, label_dropout=0.0), torch.tensor([0, 1])
     made.space.check(made.sample(2, (3, 4), label))

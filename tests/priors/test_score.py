@@ -80,7 +80,7 @@ def test_cells_share_out_the_mass_and_small_ones_hold_the_density(name, stages, 
     torch.testing.assert_close(masses.gain - math.log(width), score.gain, rtol=5e-3, atol=5e-3)
 
 
-@pytest.mark.parametrize("name", ["pixelcnn", "transformer"])
+@pytest.mark.parametrize("name", ["pixelcnn", "transformer", "masked"])
 @pytest.mark.parametrize("kind", ["none", "levels", "float"])
 def test_an_untrained_prior_spends_log_k_and_every_weight_has_a_gradient(name, kind):
     of = space(kind, k=300, levels=7)
@@ -94,7 +94,7 @@ def test_an_untrained_prior_spends_log_k_and_every_weight_has_a_gradient(name, k
         assert score.gain.mean().item() == pytest.approx(-math.log(7), rel=0.02)
     if kind == "float":
         entropy = 0.5 * math.log(2 * math.pi * math.e) + given.gains.std().log().item()
-        assert score.gain.mean().item() == pytest.approx(-entropy, rel=0.05)
+        assert score.gain.mean().item() == pytest.approx(-entropy, rel=0.15 if name == "masked" else 0.05)
     torch.testing.assert_close(score.total(), made.log_prob(given, torch.arange(16) % 4), rtol=0.05, atol=0)
     before = {key: value.clone() for key, value in made.state_dict().items()}
     score.total().sum().backward()
@@ -102,7 +102,7 @@ def test_an_untrained_prior_spends_log_k_and_every_weight_has_a_gradient(name, k
     assert not [key for key, p in made.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
 
 
-@pytest.mark.parametrize("name", ["pixelcnn", "transformer"])
+@pytest.mark.parametrize("name", ["pixelcnn", "transformer", "masked"])
 def test_labels_matter_and_are_dropped_in_training_alone(name):
     of = space()
     made, given = prior(name, of, classes=2, label_dropout=0.999999), tokens(of)
@@ -110,7 +110,8 @@ def test_labels_matter_and_are_dropped_in_training_alone(name):
     scores = [made.log_prob(given, label) for label in (None, zero, one)]
     assert not torch.isclose(scores[0], scores[1]).any()
     assert not torch.isclose(scores[1], scores[2]).any()
-    assert torch.equal(made.train().log_prob(given, one), scores[0])
+    if name != "masked":  # which hides other codes in training
+        assert torch.equal(made.train().log_prob(given, one), scores[0])
 
 
 def test_a_score_adds_up():

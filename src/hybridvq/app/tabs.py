@@ -33,6 +33,7 @@ QUIET: dict[str, Any] = {
     "preprocess": False,
 }
 LIVE: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "show_progress": "hidden"}
+BAR = gr.Progress()  # as a default of a handler, it tells Gradio to show what it is told
 STATE_SECONDS = 3600
 RECENT = 4  # pictures whose latents are kept, of all visitors together: up to some 25 MB each
 BUTTON: dict[str, Any] = {"scale": 0, "min_width": 190, "size": "md", "elem_classes": "action"}
@@ -207,8 +208,15 @@ def generate_tab(model: PriorModel, uploads: Uploads) -> None:
     with gr.Row():
         top_k = gr.Number(0, precision=0, label="Top k (0: all codes)")
         top_p = gr.Slider(generate.LEAST_P, 1, 1, step=0.05, label="Top p (1: all codes)")
-        label = gr.Dropdown(
-            [generate.ANY, *model.classes], value=generate.ANY, label="Class", visible=bool(model.classes)
+    with gr.Row(visible=bool(model.classes)):
+        choices = generate.choices_of(model)
+        label = gr.Dropdown(choices, value=choices[0], label="Class", elem_id="generate-class")
+        guidance = gr.Slider(
+            *(1, generate.STRONGEST, generate.STRONG),
+            step=0.5,
+            label="Guidance towards the class (1: as learned)",
+            visible=model.prior.knows_unlabeled,
+            elem_id="generate-guidance",
         )
     with gr.Row():
         go = gr.Button("Generate", variant="primary", elem_id="generate-go", **BUTTON)
@@ -222,17 +230,17 @@ def generate_tab(model: PriorModel, uploads: Uploads) -> None:
     state = gr.State(time_to_live=STATE_SECONDS)
     out = gr.HTML(elem_id="generate-result")
 
-    def new(seed: Any, count: Any, *how: Any, picture: Picture | None = None, keep: Any = "top") -> str:
-        *numbers, label = how
-        grid = generate.draw(model, generate.settings_of(*numbers), seed, count, label, picture, keep)
+    def new(bar: gr.Progress = BAR, *dials: Any, picture: Picture | None = None, keep: Any = "top") -> str:
+        seed, count, *numbers, label = dials
+        grid = generate.draw(model, generate.settings_of(*numbers), seed, count, label, picture, keep, bar)
         kept = f"what is kept of {picture.name}, then " if picture else ""
         return generate.render(model, grid, int(count) + bool(picture), f"{kept}seed {int(seed)}")
 
     def continued(picture: Picture, keep: Any, *dials: Any) -> str:
-        return new(*dials, picture=picture, keep=keep)
+        return new(BAR, *dials, picture=picture, keep=keep)
 
     go_on, uploaded = entries(continued, uploads)
-    dials = [seed, count, temperature, top_k, top_p, label]
+    dials = [seed, count, temperature, top_k, top_p, guidance, label]
     go.click(guarded(new), dials, out, **QUIET)
     complete.click(guarded(go_on), [state, sample, keep, *dials], out, **QUIET)
     upload.upload(guarded(uploaded, None, None), [upload, keep, *dials], [sample, state, out], **QUIET)

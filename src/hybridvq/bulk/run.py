@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hybridvq.bulk.local import default_workers, make_shards
 from hybridvq.bulk.schema import MANIFEST, Manifest, describe, read_manifest
 from hybridvq.bulk.shards import Job, read_footer, without_memory
-from hybridvq.data import Images, Split, open_images
+from hybridvq.data import Images, Mirrored, Split, open_images
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.ranges import COUNT
@@ -42,6 +42,8 @@ def tokenize(
     *,
     size: int | None = None,
     split: Split = "train",
+    mirror: bool = False,
+    codes_alone: bool = False,
     device: Device = "auto",
     workers: int | None = None,
     shard_images: int = SHARD_IMAGES,
@@ -59,6 +61,8 @@ def tokenize(
         images: one split of a data set, see `hybridvq.data.open_images`, or what `hybridvq train --data` takes.
         size, split: of the images where they are only named: the side of the crops, that of the training if None, and
             train or test.
+        mirror: mirror each image left to right before.
+        codes_alone: of a hybrid model, keep the codes without coefficients, which have no columns yet.
         out: the folder; one model, data set and setting each.
         device: where they are computed; auto and cuda mean every GPU there is, and on a cluster its own.
         workers: how many make shards at a time; if None, one for each thread of torch, or for each accelerator.
@@ -84,12 +88,15 @@ def tokenize(
         data = DataSettings.of(images, size or tokenizer.size)
         source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data  # for workers elsewhere
         images = open_images(source, split, size=data.size)
-    manifest = describe(tokenizer, folder, images, shard_images)
+    light = without_memory(images)
+    if mirror:
+        images, light = Mirrored(images), Mirrored(light)
+    manifest = describe(tokenizer, folder, images, shard_images, codes_alone)
     with sole_writer(out):
         remove_partial(out)
         begin(out, manifest)
         todo = [shard for shard in range(manifest.shards) if not finished(out, shard, manifest)]
-        job = Job(folder, without_memory(images), out, manifest, batch_size)
+        job = Job(folder, light, out, manifest, batch_size)
         if todo and engine == "ray":
             from hybridvq.bulk import cluster
 

@@ -105,24 +105,29 @@ class Manifest:
         return to_json(asdict(self))
 
 
-def describe(tokenizer: Tokenizer, folder: Path, images: Images, shard_images: int) -> Manifest:
-    """The manifest of the tokens of `images`, from the tokens of a blank one.
+def describe(
+    tokenizer: Tokenizer, folder: Path, images: Images, shard_images: int, codes_alone: bool = False
+) -> Manifest:
+    """The manifest of the tokens of `images`, or of their codes, from the tokens of a blank one.
 
     Raises:
         ConfigError: the model's tokens hold coefficients.
         ShapeError: the images do not divide into whole positions.
     """
     space = tokenizer.quantizer.space()
+    space = space.codes_alone if codes_alone else space
     if space.coefficients:
         raise ConfigError(
             f"{folder} has a hybrid quantizer, whose coefficients and steps have no columns in token shards yet; use a "
-            "model of another kind"
+            "model of another kind, or keep its codes alone, if it has some"
         )
     tokenizer.check_size(images.size)
     with evaluating(tokenizer), torch.inference_mode():
         tokens = tokenizer.encode(torch.zeros(1, 3, images.size, images.size))
+    if tokens.coefficients is not None:
+        tokens = Tokens(codes=tokens.codes)
     quantizer = tokenizer.quantizer
-    side = images.size // tokenizer.downsampling
+    height, width = next(iter(tokens.parts.values())).shape[2:]
     return Manifest(
         model={"sha256": weight_hash(folder), "config": read_json(folder / CONFIG)},
         data={
@@ -134,7 +139,7 @@ def describe(tokenizer: Tokenizer, folder: Path, images: Images, shard_images: i
         }
         | ({} if images.classes is None else {"classes": list(images.classes)}),
         quantizer={"codebook_size": quantizer.codebook_size, "levels": quantizer.levels, "stages": quantizer.stages},
-        grid=(side, side),
+        grid=(height, width),
         columns=describe_columns(tokens, space),
         shard_images=shard_images,
     )

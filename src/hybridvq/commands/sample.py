@@ -17,7 +17,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("--out", type=str, default="samples", help="folder to write grid.png and single files to")
     parser.add_argument("--count", type=int, default=16, help="images, of each label if there are some")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same images")
-    parser.add_argument("--labels", nargs="+", type=str, default=[], help="classes, by name or number")
+    parser.add_argument("--labels", nargs="+", type=str, default=[], help="classes, by name or number, or all")
     parser.add_class_arguments(SamplingSettings)
     parser.add_argument(
         "--shape", nargs=2, type=int, default=None, help="rows and columns of positions; if not given, as trained"

@@ -26,6 +26,10 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser)
     add_data_and_size_arguments(parser, ["skip_unreadable"])
     parser.add_argument("--split", type=Literal["train", "test"], default="train", help="which images of the data")
+    parser.add_argument("--mirror", action="store_true", help="mirror each image left to right before")
+    parser.add_argument(
+        "--codes_alone", action="store_true", help="of a hybrid model, keep the codes without coefficients"
+    )
     parser.add_argument(
         "--out", type=str, default="tokens", help="folder to write; a second call makes what is missing"
     )
@@ -66,8 +70,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data
     images = open_side(replace(data, data=source), arguments.split)
     list_skipped(images.skipped)
-    options = {key: arguments[key] for key in ("device", "workers", "shard_images", "batch_size", "engine", "address")}
-    done = tokenize(arguments.model, images, out, **options)
+    options = ("mirror", "codes_alone", "device", "workers", "shard_images", "batch_size", "engine", "address")
+    done = tokenize(arguments.model, images, out, **{key: arguments[key] for key in options})
     say(
         f"{done.images} images in {done.shards} shards, {done.made} of them made now, "
         f"{done.bytes / done.images:.0f} bytes per image"

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -37,6 +37,11 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         help="folder with the tokens of both splits, in train and test, as `hybridvq tokenize` writes each; if not "
         "given, they are made of --data and kept in --out",
     )
+    parser.add_argument(
+        "--mirror",
+        action="store_true",
+        help="learn the mirror image of each image too; with --tokens, from the folder mirrored there",
+    )
     parser.add_class_arguments(PriorSettings, skip={"conditional"})
     parser.add_argument(
         "--conditional", action="store_true", help="learn each class of images, so that one can be named"
@@ -55,7 +60,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         )
     from hybridvq.training import fit_prior
 
-    train_tokens, test_tokens = read_tokens(arguments) if arguments.tokens else make_tokens(arguments)
+    train_tokens, test_tokens, *mirrored = read_tokens(arguments) if arguments.tokens else make_tokens(arguments)
     _, history = fit_prior(
         settings,
         arguments.model,
@@ -68,23 +73,31 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         devices=arguments.devices,
         num_nodes=arguments.num_nodes,
         device=arguments.device,
+        mirrored=mirrored[0] if mirrored else None,
     )
     if processes.rank == 0:
         best = min(history.tests, key=lambda test: test["bits"])
         early = ", where it stopped improving" if history.stopped else ""
         say(f"{best['bits']:.3f} held-out bits per position after {best['step']} steps{early}")
+        if history.reported:
+            count, bits = history.reported["images"], history.reported["bits"]
+            say(f"{bits:.3f} on {count:,} other held-out images, which had no say in that")
         say(f"prior: {out / 'model'}")
 
 
-def read_tokens(arguments: Namespace) -> tuple["TokenSet", "TokenSet"]:
+def parts(arguments: Namespace) -> list[str]:
+    """The folders of the tokens of both splits, and of mirror images if they are wanted."""
+    return ["train", "test", *(["mirrored"] if arguments.mirror else [])]
+
+
+def read_tokens(arguments: Namespace) -> list["TokenSet"]:
     from hybridvq.bulk import load_tokens
 
-    folder = Path(arguments.tokens)
-    return load_tokens(folder / "train"), load_tokens(folder / "test")
+    return [load_tokens(Path(arguments.tokens) / part) for part in parts(arguments)]
 
 
-def make_tokens(arguments: Namespace) -> tuple["TokenSet", "TokenSet"]:
-    """Make the tokens of both splits, or what is missing of them."""
+def make_tokens(arguments: Namespace) -> list["TokenSet"]:
+    """Make the tokens of each part, or what is missing of them."""
     from hybridvq.bulk import load_tokens, tokenize
     from hybridvq.data import open_side
     from hybridvq.tokenizer import model_folder
@@ -92,11 +105,12 @@ def make_tokens(arguments: Namespace) -> tuple["TokenSet", "TokenSet"]:
     model_folder(arguments.model)  # a wrong name shows before the images are read
     data = data_of_the_model(arguments)
 
-    def make(split: Literal["train", "test"]) -> "TokenSet":
-        images = open_side(data, split)
+    def make(part: str) -> "TokenSet":
+        images = open_side(data, "test" if part == "test" else "train")
         list_skipped(images.skipped)
-        folder = Path(arguments.out) / "tokens" / split
-        tokenize(arguments.model, images, folder, device=arguments.device)
+        folder = Path(arguments.out) / "tokens" / part
+        mirror = part == "mirrored"
+        tokenize(arguments.model, images, folder, mirror=mirror, codes_alone=True, device=arguments.device)
         return load_tokens(folder)
 
-    return make("train"), make("test")
+    return [make(part) for part in parts(arguments)]

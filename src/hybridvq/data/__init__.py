@@ -7,6 +7,7 @@ data string ─┬─open_images──► Images ──TrainBatches | EvalBatche
 from hybridvq.data.batches import EpochOrder, EvalBatches, TrainBatches
 from hybridvq.data.decode import MAX_PIXELS, open_image, read_image, to_rgb
 from hybridvq.data.images import MEMORY_BUDGET, Images, Split
+from hybridvq.data.mirrored import Mirrored
 from hybridvq.data.photos import PHOTOGRAPHS, load_photograph, photo_files
 from hybridvq.data.sources import PHOTOS, open_images, open_side
 from hybridvq.data.stream import Stream, open_stream
@@ -22,6 +23,7 @@ __all__ = [
     "EpochOrder",
     "EvalBatches",
     "Images",
+    "Mirrored",
     "Split",
     "Stream",
     "StreamLoader",

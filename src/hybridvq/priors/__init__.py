@@ -11,6 +11,8 @@ from hybridvq.priors.files import (
     save_prior,
     tokenizer_of_prior,
 )
+from hybridvq.priors.masked import MaskedPrior
+from hybridvq.priors.network import decays
 from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.static import StaticPrior
@@ -22,6 +24,7 @@ __all__ = [
     "Bits",
     "Choice",
     "GainGrid",
+    "MaskedPrior",
     "PixelCNNPrior",
     "Prior",
     "Score",
@@ -29,6 +32,7 @@ __all__ = [
     "TransformerPrior",
     "bits_per_position",
     "build_prior",
+    "decays",
     "load_prior",
     "prior_folder",
     "read_prior_config",

@@ -12,7 +12,7 @@ along it.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,9 @@ from hybridvq.priors.checks import check_cells, check_given, check_label, check_
 from hybridvq.priors.choice import Choice
 from hybridvq.priors.gains import Cells, build_gain_head
 from hybridvq.quantizers import Tokens, TokenSpace
-from hybridvq.ranges import check_count
+from hybridvq.ranges import check_count, check_weight
+
+PASSES, NOISE = 16, 4.5  # of a prior that draws in passes, where nothing else is asked for
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,20 @@ class Score:
         return total.flatten(1).sum(1)
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How tokens are drawn, see `Prior.sample`."""
+
+    choice: Choice
+    generator: torch.Generator | None
+    cache: bool
+    passes: int
+    noise: float
+    progress: Callable[[int, int], object]
+
+
 class Prior(nn.Module, ABC):
-    """An autoregressive distribution of the tokens of an image.
+    """A distribution of the tokens of an image; autoregressive, unless it says otherwise.
 
     Args:
         space: what tokens are; it is saved with the weights.
@@ -64,6 +78,7 @@ class Prior(nn.Module, ABC):
 
     vectors: Tensor  # (K, C), or (S, K, C)
     label_dropout: float = 0.0  # the share of labels left out in training
+    in_passes: bool = False  # whether many codes are drawn at a time, and those not kept again in the next pass
 
     def __init__(
         self, space: TokenSpace, shape: tuple[int, int], classes: int | None, gain: str | None, components: int
@@ -152,13 +167,21 @@ class Prior(nn.Module, ABC):
             ConfigError: tokens, label or cells are of another kind, or out of range.
             ShapeError: their shapes are not those above, or the grid is larger than this prior can do.
         """
+        self.check(tokens, label, cells)
+        return self.score_in(self.context(tokens, label), tokens, cells)
+
+    def check(self, tokens: Tokens, label: Tensor | None, cells: Cells | None) -> None:
+        """Raise unless `score` can take these, as it says."""
         check_tokens(tokens, self.space)
+        assert tokens.codes is not None
+        self.check_shape(tuple(tokens.codes.shape[2:]))
+        check_label(label, len(tokens.codes), self.classes, self.knows_unlabeled)
+        check_cells(cells, tokens.codes, self.kind)
+
+    def score_in(self, context: Tensor, tokens: Tokens, cells: Cells | None) -> Score:
+        """Log-probabilities of tokens, each in its context (B, S, h, w, F)."""
         codes, gains = tokens.codes, tokens.gains
         assert codes is not None
-        self.check_shape(tuple(codes.shape[2:]))
-        check_label(label, len(codes), self.classes, self.knows_unlabeled)
-        check_cells(cells, codes, self.kind)
-        context = self.context(tokens, label)
         code, gain = [], []
         for s in range(self.stages):
             k, past = codes[:, s], context[:, s]
@@ -185,11 +208,14 @@ class Prior(nn.Module, ABC):
         keep: Tensor | None = None,
         generator: torch.Generator | None = None,
         cache: bool = True,
+        passes: int | None = None,
+        noise: float | None = None,
+        progress: Callable[[int, int], object] = lambda done, total: None,
     ) -> Tokens:
-        """Draw n grids of tokens, one code and one gain at a time.
+        """Draw n grids of tokens, one code and one gain at a time, or in passes.
 
-        Random numbers are drawn on the CPU and their number depends on n and shape alone, so a seed means the same
-        picture whatever is kept, with and without a cache, and, to rounding, on every device.
+        Random numbers are drawn on the CPU and their number depends on n, shape and passes alone, so a seed means the
+        same picture whatever is kept, with and without a cache, and, to rounding, on every device.
 
         Args:
             n: how many.
@@ -199,6 +225,9 @@ class Prior(nn.Module, ABC):
             given, keep: tokens (n or 1, S, h, w), and the positions (h, w) bool that are taken from them.
             generator: a CPU generator; None for torch's own.
             cache: keep the past between steps where the prior can; False runs the whole grid at every step.
+            passes, noise: of a prior that draws in passes, how many (16 if None, and no more than codes), and how far
+                chance decides which codes a pass keeps (4.5 if None; 0 keeps the surest).
+            progress: called after each code, or pass, with how many are done and how many there are.
 
         Raises:
             ConfigError: an argument has no such value.
@@ -217,28 +246,27 @@ class Prior(nn.Module, ABC):
                 f"guidance is {guidance}, but this prior was trained without label dropout, so it has nothing to guide "
                 "away from; leave guidance at 1, or train it with a label_dropout above 0"
             )
+        for name, value in (("passes", passes), ("noise", noise)):
+            if value is not None and not self.in_passes:
+                raise ConfigError(f"{name} is {value}, but this prior draws one code after another; leave it out")
+        passes, noise = PASSES if passes is None else passes, NOISE if noise is None else noise
+        check_count("passes", passes)
+        check_weight("noise", noise)
         tokens = self._blank(n, shape, given, keep)
         with evaluating(self), torch.inference_mode():
-            self._fill(tokens, label, choice, keep, generator, cache)
+            self._fill(tokens, label, keep, Drawing(choice, generator, cache, passes, noise, progress))
         return tokens
 
-    def _fill(
-        self,
-        tokens: Tokens,
-        label: Tensor | None,
-        choice: Choice,
-        keep: Tensor | None,
-        generator: torch.Generator | None,
-        cache: bool,
-    ) -> None:
-        codes, gains = tokens.codes, tokens.gains
+    def _fill(self, tokens: Tokens, label: Tensor | None, keep: Tensor | None, how: Drawing) -> None:
+        codes, gains, choice = tokens.codes, tokens.gains, how.choice
         assert codes is not None
         n, _, h, w = codes.shape
-        u = torch.rand(self.stages * h * w, 3, n, generator=generator).to(codes.device)
+        u = torch.rand(self.stages * h * w, 3, n, generator=how.generator).to(codes.device)
         kept = torch.zeros(h, w, dtype=torch.bool) if keep is None else keep.cpu()
         labels = [label] if choice.guidance == 1 else [label, None]
-        walks = zip(*(self.walk(tokens, which, cache) for which in labels), strict=True)
+        walks = zip(*(self.walk(tokens, which, how.cache) for which in labels), strict=True)
         for t, ((s, i, j), contexts) in enumerate(zip(steps(self.stages, (h, w)), walks, strict=True)):
+            how.progress(t + 1, len(u))
             if kept[i, j]:
                 continue
             k = choice.index(choice.guide([self.code_logits(c, s).float() for c in contexts]), u[t, 0])

@@ -128,3 +128,12 @@ class GainOutput(nn.Module):
     def forward(self, context: Tensor, codes: Tensor, vectors: Tensor, stage: int) -> Tensor:
         hidden = F.gelu(self.context(context) + self.code(codes) + self.vector(vectors))
         return self.output(hidden) + self.bias[stage]
+
+
+def decays(name: str, parameter: Tensor) -> bool:
+    """Whether weight decay acts on a parameter: on matrices, kernels and embeddings, each named `weight` by its layer.
+
+    Not on those of norms, which are vectors, on biases, which may be tables of a row for each stage, nor on what is
+    added for places, which a prior names itself.
+    """
+    return name.endswith(".weight") and parameter.ndim > 1

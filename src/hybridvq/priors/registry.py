@@ -5,6 +5,7 @@ from typing import Any
 
 from hybridvq.errors import ConfigError
 from hybridvq.priors.base import Prior
+from hybridvq.priors.masked import MaskedPrior
 from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.static import StaticPrior
 from hybridvq.priors.transformer import TransformerPrior
@@ -15,6 +16,7 @@ PRIORS: dict[str, type[Prior]] = {
     "static": StaticPrior,
     "pixelcnn": PixelCNNPrior,
     "transformer": TransformerPrior,
+    "masked": MaskedPrior,
 }
 
 

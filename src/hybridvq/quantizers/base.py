@@ -226,6 +226,10 @@ class Quantizer(nn.Module, ABC):
             every = torch.arange(self.codebook_size, device=device).view(1, 1, 1, -1)
             return TokenSpace(self.codebook_size, vectors=self.read(Tokens(codes=every))[0, :, 0].t())
 
+    def draw_details(self, tokens: Tokens, temperature: float, generator: torch.Generator | None) -> Tokens | None:
+        """The tokens with what codes leave open drawn from what they say of it; None where they leave nothing open."""
+        return None
+
     def check(self, tokens: Tokens) -> None:
         """Raise unless these are tokens of this quantizer; see `TokenSpace.check`."""
         self.space().check(tokens)

@@ -226,6 +226,17 @@ class HybridQuantizer(Quantizer):
         height, width = tokens.coefficients.shape[2:]
         return mean[..., :height, :width], log_scale[..., :height, :width]
 
+    def draw_details(self, tokens: Tokens, temperature: float, generator: torch.Generator | None) -> Tokens:
+        """Codes with coefficients drawn from the logistic distributions that they predict, in this quantizer's step.
+
+        `temperature` multiplies the scales; at 0 all coefficients are 0. Uniform numbers come from a CPU generator.
+        """
+        _, log_scale = self.predict(Tokens(codes=tokens.codes))
+        u = torch.rand(log_scale.shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(log_scale.device)
+        r = (temperature * log_scale.exp() * torch.logit(u) / self.step).round().int()
+        step = torch.full((len(r),), float(self.step), device=r.device)
+        return Tokens(codes=tokens.codes, coefficients=r, step=step)
+
     def draw(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The steps (B,) of a training step, and noise (B, D, h, w) from -1/2 to 1/2."""
         steps, noise = torch.empty(len(z), device=z.device), torch.empty(z.shape, device=z.device)

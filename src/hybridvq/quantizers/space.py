@@ -1,6 +1,6 @@
 """What the tokens of a quantizer are: how many numbers a position takes, from which alphabets, and what they mean."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -58,6 +58,11 @@ class TokenSpace:
         """The vectors (K, C) of the codes of a stage."""
         assert self.vectors is not None
         return self.vectors[stage] if self.has_own_vectors else self.vectors
+
+    @property
+    def codes_alone(self) -> "TokenSpace":
+        """The space of the same tokens without the coefficients that may be left out."""
+        return replace(self, coefficients=0, coarser=1) if self.codebook_size else self
 
     @property
     def obstacle(self) -> str:

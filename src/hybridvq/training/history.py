@@ -42,6 +42,8 @@ class PriorHistory:
         best_step: the measurement with the fewest bits.
         best: the weights at that step.
         stopped: whether the run ended before its last step, for want of improvement.
+        reported: images, bits, code_bits and gain_bits of the weights kept on held-out tokens that did not choose them;
+            empty where there are none.
     """
 
     train_bits: list[float] = field(default_factory=list)
@@ -51,3 +53,4 @@ class PriorHistory:
     best_step: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
     stopped: bool = False
+    reported: dict[str, float] = field(default_factory=dict)

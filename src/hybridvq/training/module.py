@@ -181,13 +181,13 @@ class TokenizerTraining(Training):
             )
 
 
-def average_of(tokenizer: Tokenizer, decay: float) -> AveragedModel:
-    """A copy of the tokenizer whose weights follow it: by their mean at first, then with this decay."""
+def average_of(model: nn.Module, decay: float) -> AveragedModel:
+    """A copy of the model whose weights follow it: by their mean at first, then with this decay."""
 
     def follow(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         return averaged.lerp(current, max(1 - decay, 9 / (10 + int(count))))
 
-    return AveragedModel(tokenizer, avg_fn=follow).requires_grad_(False)
+    return AveragedModel(model, avg_fn=follow).requires_grad_(False)
 
 
 def zoom_draws(seed: int, step: int, batch_size: int) -> Tensor:

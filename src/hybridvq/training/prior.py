@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from hybridvq.bulk import TokenSet, load_tokens, tokenize
-from hybridvq.data import BatchLoader
+from hybridvq.data import BatchLoader, Split
 from hybridvq.devices import Device, find_device
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.launch import find_processes
-from hybridvq.priors import TOKENIZER, Prior, StaticPrior, bits_per_position, build_prior, save_prior
+from hybridvq.priors import TOKENIZER, Prior, StaticPrior, bits_per_position, build_prior, decays, save_prior
 from hybridvq.settings import PriorSettings, PriorTrainingSettings, changed
 from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
 from hybridvq.training.callbacks import Recorder
@@ -25,7 +25,7 @@ from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, begin, own, write_model
 from hybridvq.training.history import PriorHistory
 from hybridvq.training.loggers import log_numbers
-from hybridvq.training.module import Training, advice
+from hybridvq.training.module import Training, advice, average_of
 from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
 
 EVAL_BATCH = 64
@@ -42,6 +42,7 @@ def train_prior(
     steps: int | None = None,
     batch_size: int | None = None,
     size: int | None = None,
+    mirror: bool = False,
     seed: int = 0,
     resume: bool = False,
     progress: bool = True,
@@ -57,6 +58,7 @@ def train_prior(
         prior: a name of `hybridvq.priors.PRIORS`, or all settings.
         options, steps, batch_size: in place of those of the prior's settings.
         size: side of the crops, in pixels; if None, as the model was trained.
+        mirror: learn the mirror image of each image too.
         seed, resume, progress, eval_images, device: as of `fit_prior`.
 
     Raises:
@@ -65,12 +67,25 @@ def train_prior(
     settings = prior if isinstance(prior, PriorSettings) else PriorSettings(prior)
     training = changed(settings.training, steps=steps, batch_size=batch_size)
     settings = changed(settings, options=options, training=training)
-    folders = [Path(out) / "tokens" / split for split in ("train", "test")]
-    for folder in folders:
-        tokenize(model, data, folder, size=size, split=folder.name, device=device)  # type: ignore[arg-type]
-    train_tokens, test_tokens = map(load_tokens, folders)
+
+    def make(name: str, split: Split, mirror: bool = False) -> TokenSet:
+        folder = Path(out) / "tokens" / name
+        tokenize(model, data, folder, size=size, split=split, mirror=mirror, codes_alone=True, device=device)
+        return load_tokens(folder)
+
+    train_tokens, test_tokens = make("train", "train"), make("test", "test")
     return fit_prior(
-        settings, model, train_tokens, test_tokens, Path(out), seed, resume, progress, eval_images, device=device
+        settings,
+        model,
+        train_tokens,
+        test_tokens,
+        Path(out),
+        seed,
+        resume,
+        progress,
+        eval_images,
+        device=device,
+        mirrored=make("mirrored", "train", True) if mirror else None,
     )
 
 
@@ -87,8 +102,12 @@ def fit_prior(
     devices: int | Literal["auto"] | None = None,
     num_nodes: int | None = None,
     device: Device = "auto",
+    mirrored: TokenSet | None = None,
 ) -> tuple[Prior, PriorHistory]:
     """Train a prior over the tokens of `model`, measuring the first `eval_images` of `test_tokens` on the way.
+
+    With `mirrored`, the tokens of the mirror images of the training set, those are learned too. The other test tokens,
+    which have no say in anything, are measured at the end.
 
     Writes into `folder`: recipe.json, checkpoints/last.ckpt, tensorboard/ and, at the end, model/, which holds the
     prior (safetensors) and the tokenizer. The weights kept are those of the measurement with the fewest bits. Resuming,
@@ -102,15 +121,17 @@ def fit_prior(
     """
     find_device(device)
     source = model_folder(model)
-    for tokens in (train_tokens, test_tokens):
+    for tokens in (train_tokens, test_tokens, *([mirrored] if mirrored else [])):
         tokens.check(source)
     seed_everything(seed)
     learned = TokenArrays(train_tokens, settings.conditional)
+    if mirrored:
+        learned.add(TokenArrays(mirrored, settings.conditional))
     held_out = TokenArrays(test_tokens, settings.conditional, eval_images)
     classes = len(train_tokens.classes or ()) if settings.conditional else None
-    space = load_tokenizer(source).quantizer.space()
+    space = load_tokenizer(source).quantizer.space().codes_alone
     prior = build_prior(settings.prior, space, train_tokens.manifest.grid, classes, settings.options)
-    described = describe(settings, seed, train_tokens)
+    described = describe(settings, seed, train_tokens) | ({"mirrored": True} if mirrored else {})
 
     def save(partial: Path) -> None:
         save_prior(prior, partial, weight_hash(source), train_tokens.classes if settings.conditional else None)
@@ -127,7 +148,7 @@ def fit_prior(
             history.tests.append({"step": 0} | measure(prior, held_out))
             if first:
                 write_model(save, folder)
-        return prior.eval(), history
+        return prior.eval(), report(prior, history, settings, test_tokens, eval_images)
     gains = learned.batch(slice(None)).get("gains")
     if gains is not None:
         prior.fit_scale(gains)
@@ -135,7 +156,17 @@ def fit_prior(
     recorder = PriorRecorder(settings.training, history, folder / CHECKPOINT, prior, held_out)
     with own(folder, first):
         run(module, recorder, described, folder, processes, save, resume, progress, device)
-    return prior.eval(), history
+    return prior.eval(), report(prior, history, settings, test_tokens, eval_images) if first else history
+
+
+def report(
+    prior: Prior, history: PriorHistory, settings: PriorSettings, test_tokens: TokenSet, seen: int
+) -> PriorHistory:
+    """The history with a measurement of the test tokens after the first `seen`, which chose the weights."""
+    if len(test_tokens) > seen:
+        others = TokenArrays(test_tokens, settings.conditional, start=seen)
+        history.reported = {"images": len(others)} | measure(prior, others)
+    return history
 
 
 def describe(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, Any]:
@@ -154,7 +185,16 @@ class PriorTraining(Training):
     def __init__(self, prior: Prior, settings: PriorTrainingSettings, tokens: TokenArrays, seed: int) -> None:
         super().__init__()
         self.prior, self.settings, self.tokens, self.seed = prior, settings, tokens, seed
+        self.averaged = average_of(prior, settings.average) if settings.average else None
         self.last_bits = 0.0
+
+    @property
+    def best(self) -> Prior:
+        """What is measured and kept: the prior, or the average of its weights over the steps."""
+        if self.averaged is None:
+            return self.prior
+        assert isinstance(self.averaged.module, Prior)
+        return self.averaged.module
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let what dropout leaves out follow from the step, so that a resumed run leaves out the same."""
@@ -175,13 +215,13 @@ class PriorTraining(Training):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """Decay matrices and tables, those of biases and positions included; not vectors, such as those of norms."""
+        """AdamW, with decay of what `decays` alone."""
         groups: dict[bool, list[Tensor]] = {True: [], False: []}
-        for parameter in self.parameters():
-            groups[parameter.ndim > 1].append(parameter)
-        decays = [{"params": groups[True], "weight_decay": self.settings.weight_decay}]
+        for name, parameter in self.prior.named_parameters():
+            groups[decays(name, parameter)].append(parameter)
+        decayed = [{"params": groups[True], "weight_decay": self.settings.weight_decay}]
         optimizer = torch.optim.AdamW(
-            [*decays, {"params": groups[False], "weight_decay": 0.0}],
+            [*decayed, {"params": groups[False], "weight_decay": 0.0}],
             lr=self.settings.learning_rate,
             betas=(0.9, 0.95),
             fused=True,
@@ -216,12 +256,15 @@ class PriorRecorder(Recorder):
 
     def record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, PriorTraining)
+        if pl_module.averaged is not None:
+            pl_module.averaged.update_parameters(pl_module.prior)
         self.history.train_bits.append(pl_module.last_bits)
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The first process measures; the others wait for the result."""
+        assert isinstance(pl_module, PriorTraining)
         history, step = self.history, trainer.global_step
-        result = measure(self.prior, self.held_out) if trainer.is_global_zero else None
+        result = measure(pl_module.best, self.held_out) if trainer.is_global_zero else None
         result = trainer.strategy.broadcast(result)
         assert result is not None
         log_numbers(trainer.loggers, {f"test/{name}": value for name, value in result.items()}, step)
@@ -229,7 +272,7 @@ class PriorRecorder(Recorder):
         history.tests.append({"step": step} | result)
         if result["bits"] < best:
             history.best_step = step
-            history.best = {name: value.detach().cpu().clone() for name, value in self.prior.state_dict().items()}
+            history.best = {name: value.detach().cpu().clone() for name, value in pl_module.best.state_dict().items()}
         since = sum(test["step"] > history.best_step for test in history.tests)
         if self.patience and since >= self.patience:
             history.stopped = trainer.should_stop = True

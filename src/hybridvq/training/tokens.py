@@ -19,24 +19,34 @@ Batch = Mapping[str, Tensor]  # of codes, gains and label, those that there are
 class TokenArrays:
     """All tokens of a set, and their labels if wanted, in memory and in the small types of the shards.
 
+    Args:
+        tokens: the set.
+        labelled: whether labels are wanted.
+        limit: only the first so many images.
+        start: leave out so many images before.
+
     Raises:
         DataError: the set is empty.
         ConfigError: labels are wanted, and it has none.
     """
 
-    def __init__(self, tokens: TokenSet, labelled: bool = False, limit: int | None = None) -> None:
-        count = len(tokens) if limit is None else min(limit, len(tokens))
-        if not count:
+    def __init__(self, tokens: TokenSet, labelled: bool = False, limit: int | None = None, start: int = 0) -> None:
+        which = np.arange(len(tokens))[start:][:limit]
+        if not len(which):
             raise DataError(f"{tokens.folder} holds no tokens; a prior needs some to learn from")
         if labelled and tokens.labels is None:
             raise ConfigError(f"{tokens.folder} holds no labels, because its images had none; leave out --conditional")
-        self.arrays = tokens.arrays(np.arange(count))
+        self.arrays = tokens.arrays(which)
         if labelled:
             assert tokens.labels is not None
-            self.arrays["label"] = tokens.labels[:count]
+            self.arrays["label"] = tokens.labels[which]
 
     def __len__(self) -> int:
         return len(self.arrays["codes"])
+
+    def add(self, other: "TokenArrays") -> None:
+        """Add the images of another set of the same kind after these."""
+        self.arrays = {name: np.concatenate([values, other.arrays[name]]) for name, values in self.arrays.items()}
 
     def batch(self, which: np.ndarray | slice) -> dict[str, Tensor]:
         """The images `which`: codes and levels (B, S, h, w) int64, float gains float32, label (B,) int64."""

@@ -1,0 +1,35 @@
+"""The mirror images of a set."""
+
+import hashlib
+
+import numpy as np
+
+from hybridvq.data.images import Images
+
+
+class Mirrored(Images):
+    """Each image of a set mirrored left to right, and its deterministic crop with it; classes are the same."""
+
+    def __init__(self, images: Images) -> None:
+        self.images = images
+        self.name, self.split, self.size = f"{images.name}, mirrored", images.split, images.size
+        self.fingerprint = hashlib.sha256(f"mirrored {images.fingerprint}".encode()).hexdigest()[:16]
+        self.skipped, self.workers = images.skipped, images.workers
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.images.classes
+
+    @property
+    def class_ids(self) -> np.ndarray | None:
+        return self.images.class_ids
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.images.pixels(index)[:, ::-1]
+
+    def origin(self, index: int, height: int, width: int) -> tuple[int, int]:
+        top, left = self.images.origin(index, height, width)
+        return top, width - self.size - left
