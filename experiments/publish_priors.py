@@ -3,7 +3,7 @@
     python -m experiments.publish_priors runs/priors docs/results/priors
 
 Reads result.json, which is copied, and writes README.md and curves.svg; the pictures come from
-`experiments.prior_pictures`. A table in the project's README between the markers of the folder's name is filled too.
+`experiments.prior_pictures`. Tables between the markers of the folder's name are filled too.
 """
 
 import sys
@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from experiments.publish import ROOT, fill
+from experiments.publish import fill
 from hybridvq.documents import read_json, to_json
 
 ORDER = ("static-gaussian", "static", "pixelcnn", "transformer")
@@ -97,7 +97,7 @@ def main(source: Path, target: Path) -> None:
     curves(result, target / "curves.svg")
     (target / "README.md").write_text(page(result, target), encoding="utf-8")
     rows = summary(result)
-    fill(ROOT / "README.md", target.name, "\n".join(rows))
+    fill(target.name, "\n".join(rows))
 
 
 def page(result: dict[str, Any], target: Path) -> str:

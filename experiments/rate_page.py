@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.bjontegaard import Curve, bd_rate
 from experiments.photos import RIVALS, SMALLEST_SIDE, judged
-from experiments.publish import ROOT, fill
+from experiments.publish import fill
 from hybridvq.report.figures import empty_figure, to_svg
 from hybridvq.report.rate import rate_axes
 from hybridvq.report.result import Recipe
@@ -35,8 +35,7 @@ def write_page(result: dict[str, Any], out: Path) -> None:
         how_it_was_made(result),
     ]
     write_whole(out / "README.md", ("\n\n".join(parts) + "\n").encode())
-    for page in ("README.md", "docs/compressing.md"):
-        fill(ROOT / page, out.name, short_table(curves))
+    fill(out.name, short_table(curves))
 
 
 def curve_over(curve: dict[str, Any], quality: str) -> Curve:
@@ -79,16 +78,14 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
 
 
 def short_table(curves: list[dict[str, Any]]) -> str:
-    """Of the project's pages: the delta rates within RATES_BPP, and the bits per pixel that each curve spans."""
+    """For other pages: the delta rates over all that is shared, and the bits per pixel that each curve spans."""
     anchor = next((curve for curve in curves if curve["codec"] == ANCHOR), None)
     lines = [
-        "| codec | bits against JPEG's, by PSNR | by MS-SSIM | measured, bits per pixel |",
+        "| codec | bytes against JPEG's, at equal PSNR | at equal MS-SSIM | measured, bits per pixel |",
         "|---|--:|--:|--:|",
     ]
     for curve in curves if anchor else ():
-        deltas = (
-            bd_rate(curve_over(anchor or curve, q), curve_over(curve, q), RATES_BPP) for q in ("psnr_db", "ms_ssim")
-        )
+        deltas = (bd_rate(curve_over(anchor or curve, q), curve_over(curve, q)) for q in ("psnr_db", "ms_ssim"))
         rates = sorted(point["rate_bpp"] for point in curve["points"])
         cells = [*map(percent, deltas), f"{rates[0]:.2f} to {rates[-1]:.2f}"]
         lines.append(f"| {curve['title']} | " + " | ".join(cells) + " |")

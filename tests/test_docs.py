@@ -132,6 +132,24 @@ def test_the_readme_runs(tmp_path, monkeypatch):
     exec("\n".join(code), {})
 
 
+def test_the_readme_is_short_and_its_numbers_are_published():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 150
+    assert all(len(line) <= 250 for line in text.splitlines())
+    published = (DOCS / "results/kodak/README.md").read_text()
+    claims = re.findall(r"(\d+\.\d)%(?! \|)", text)
+    assert len(claims) == 3
+    assert all(f"-{claim}%" in published for claim in claims)
+
+
+def test_the_tour_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(python_blocks("tour.md")), {})
+    made = {path.name: Image.open(path).size for path in Path("tour").iterdir()}
+    assert made == {path.name: Image.open(path).size for path in (DOCS / "tour").iterdir()}
+    assert set(re.findall(r"\(tour/(.*?)\)", (DOCS / "tour.md").read_text())) == made.keys()
+
+
 def test_the_layer_page_runs():
     blocks = python_blocks("layer.md")
     assert len(blocks) > 3
