@@ -77,8 +77,8 @@ def pictures(photographs: str | None) -> Iterator[tuple[str, np.ndarray]]:
     for path in sorted(SCREENSHOTS.glob("*.png")):
         yield f"screenshot, {path.stem}", read_image(path)
     for name, title in SAMPLES.items():
-        grey = getattr(data, name)()
-        pixels = np.uint8(255) * grey if grey.dtype == bool else grey
+        gray = getattr(data, name)()
+        pixels = np.uint8(255) * gray if gray.dtype == bool else gray
         yield title, np.repeat(pixels[..., None], 3, -1)
     for i, pixels in enumerate(read_photographs(photographs, ENLARGED) if photographs else []):
         image = Image.fromarray(pixels)

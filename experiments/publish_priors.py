@@ -32,7 +32,7 @@ last step, and the weights with the fewest held-out bits count.
 The gain of a `projected` tokenizer is a float. What a prior says of it is a density, whose bits depend on the unit of
 the gain and may be negative; so the tables count it rounded to 4 bits, at which the picture hardly changes, and show
 the density apart."""
-COLOURS = {"pixelcnn": "#D55E00", "transformer": "#0072B2"}
+COLORS = {"pixelcnn": "#D55E00", "transformer": "#0072B2"}
 GRID_BITS = "4"  # of the grid on which float gains are compared
 
 
@@ -79,10 +79,10 @@ def curves(result: dict[str, Any], path: Path) -> None:
         ax.annotate(
             "25% less", (0.98, 0.75 * floor), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
         )
-        for prior, colour in COLOURS.items():
+        for prior, color in COLORS.items():
             tests = part["priors"].get(prior, {}).get("tests", [])
             ax.plot(
-                [t["step"] for t in tests], [t["bits"] for t in tests], color=colour, marker=".", label=TITLES[prior]
+                [t["step"] for t in tests], [t["bits"] for t in tests], color=color, marker=".", label=TITLES[prior]
             )
         ax.set(title=f"{name}, gain-shape tokens", xlabel="step", ylabel="held-out bits per position")
         ax.legend(fontsize=8)

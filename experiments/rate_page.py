@@ -133,7 +133,7 @@ def how_it_was_made(result: dict[str, Any]) -> str:
             f'    python -m experiments.rate_curves FOLDER --name "{result["photographs"]["name"]}"'
             + (f" --models {models}" if models else ""),
             "",
-            "JPEG with optimised Huffman tables; WebP at method 6; AVIF at speed 6, 4:2:0, as Pillow does if nothing "
+            "JPEG with optimized Huffman tables; WebP at method 6; AVIF at speed 6, 4:2:0, as Pillow does if nothing "
             "is said; JPEG XL at effort 7. One thread each. "
             f"{result['hardware']['name']}; {made}. Fingerprint of the pixels: {result['photographs']['fingerprint']}.",
         ]
@@ -154,5 +154,5 @@ def rate_figure(curves: list[dict[str, Any]]) -> Figure:
 
 
 def draw(ax: Axes, points: Curve, look: Look) -> None:
-    style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+    style: dict[str, Any] = {"color": look.color, "linestyle": look.line, "marker": look.marker}
     ax.plot(*zip(*points, strict=True), markersize=4, linewidth=1.4, **style)

@@ -172,14 +172,14 @@ def test_the_compressing_page_runs(tmp_path, monkeypatch):
     save_mine()
     Image.new("RGB", (130, 90), "teal").save("photo.jpg")
     Path("path/to/folder").mkdir(parents=True)
-    Image.new("L", (20, 10)).save("path/to/folder/grey.png")
+    Image.new("L", (20, 10)).save("path/to/folder/gray.png")
     commands = command_lines((DOCS / "compressing.md").read_text())
     names = [words[0] for words in commands]
     mine, hybrid = ["fit-codec", "compress", "decompress", "info", "fit-codec"], ["compress"] * 3 + ["decompress"] * 3
     assert names == ["compress", *mine, *hybrid, "train", "fit-codec"]
     for words in commands:
         run_little([word.replace("path/to/images", "photos") for word in words])
-    assert sorted(path.name for path in Path("decompressed").iterdir()) == ["grey.png", "photo.png"]
+    assert sorted(path.name for path in Path("decompressed").iterdir()) == ["gray.png", "photo.png"]
     blocks = python_blocks("compressing.md")
     assert len(blocks) == 2
     exec("\n".join(blocks), {})

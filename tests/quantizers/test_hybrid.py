@@ -59,8 +59,8 @@ def test_far_values_have_finite_bits_and_a_gradient():
 
 
 def test_the_masses_of_all_bins_add_to_one():
-    centres = torch.arange(-4000, 4001).double() * 0.7
-    logs = log_mass(centres, number(0.7), number(0.2), number(1.1))
+    centers = torch.arange(-4000, 4001).double() * 0.7
+    logs = log_mass(centers, number(0.7), number(0.2), number(1.1))
     assert logs.exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 

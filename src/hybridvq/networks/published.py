@@ -27,11 +27,11 @@ class BatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         values = x.float()
         mean = average(values.mean((0, 2, 3)))
-        centred = values - mean[:, None, None]
-        variance = average(centred.square().mean((0, 2, 3)))
+        centered = values - mean[:, None, None]
+        variance = average(centered.square().mean((0, 2, 3)))
         self._follow(mean, variance, values.numel() // len(mean) * rank_and_size()[1])
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
                 layers += [BatchNorm2d(dim), nn.ReLU()]
             layers.append(nn.Conv2d(dim if i else 3, dim, 4, stride=2, padding=1))
         self.layers = nn.Sequential(*layers, ResidualBlock(dim), ResidualBlock(dim))
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -128,7 +128,7 @@ class Decoder(nn.Module):
         for _ in range(halvings(downsampling) - 1):
             layers += [TransposedConv2d(dim, dim), BatchNorm2d(dim), nn.ReLU()]
         self.layers = nn.Sequential(*layers, TransposedConv2d(dim, 3), nn.Tanh())
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, z_hat: Tensor) -> Tensor:
         return self.layers(z_hat)
@@ -149,7 +149,7 @@ def halvings(downsampling: int) -> int:
     return downsampling.bit_length() - 1
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Xavier-uniform weights and zero biases, for every convolution."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.xavier_uniform_(module.weight)

@@ -67,7 +67,7 @@ def _draw(ax: Axes, points: list[tuple[float, float]], look: Look) -> None:
     drawn = [(bits, quality) for bits, quality in points if math.isfinite(bits) and bits > 0]
     if not drawn:
         return
-    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 6}
+    style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 6}
     ax.plot(*zip(*drawn, strict=True), linewidth=0.8, linestyle=look.line, markerfacecolor="white", **style)
     fill: Any = "bottom" if look.line == "--" else "full"
     ax.plot(*drawn[0], linestyle="none", fillstyle=fill, markerfacecoloralt="white", **style)

@@ -34,9 +34,9 @@ _GROUP_WORDS = {"published", "healthy"}
 
 @dataclass(frozen=True)
 class Look:
-    """Colour (hex), matplotlib line style and marker of a recipe."""
+    """Color (hex), matplotlib line style and marker of a recipe."""
 
-    colour: str
+    color: str
     line: Line
     marker: str
 
@@ -47,7 +47,7 @@ class Look:
 
 
 def looks(recipes: list[Recipe]) -> dict[str, Look]:
-    """A look for every recipe name; the published and the healthy version of one idea share their colour."""
+    """A look for every recipe name; the published and the healthy version of one idea share their color."""
     index: dict[str, int] = {}
     taken: set[tuple[str, str]] = set()
     chosen = {}

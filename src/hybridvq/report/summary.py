@@ -87,7 +87,7 @@ def _find(recipes: list[Recipe], family: str, group: str) -> Recipe | None:
 
 
 def _change(action: str, before: Recipe, after: Recipe) -> str:
-    """What `action` does to the test MSE and to the bits, with no judgement of whether it was worth it."""
+    """What `action` does to the test MSE and to the bits, with no judgment of whether it was worth it."""
     a, b = before.stat("test_mse"), after.stat("test_mse")
     mse = f"{_verb(a.mean, b.mean, 'the test MSE')} ({significant(a.mean)} to {significant(b.mean)}"
     mse += f"{_within_spread(a, b)})"
