@@ -105,7 +105,7 @@ def about(name: str) -> dict[str, Any]:
 
 
 def measure_files(codec: Codec, settings: CodecSettings, photographs: Sequence[np.ndarray]) -> dict[str, float]:
-    """Of whole files with contextual tables: means over images of MSE and PSNR, and bits over all pixels together.
+    """Measure whole files with contextual tables: means over images of MSE and PSNR, and bits over all pixels together.
 
     And the bits with static tables, and before entropy coding, where tokens are of a fixed number.
     """

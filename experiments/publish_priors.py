@@ -24,7 +24,7 @@ TITLES = {
     "transformer": "transformer",
 }
 INTRODUCTION = """\
-Bits a position that an ideal coder would spend on the tokens of held-out images under each prior: of the code given
+Bits per position that an ideal coder would spend on the tokens of held-out images under each prior: of the code given
 what comes before, and of the gain given that and the code. *Static tables* read nothing before: code frequencies, and
 for each code a table of gain levels, or one Gaussian where gains are floats. The other priors are trained to the plan's
 last step, and the weights with the fewest held-out bits count.

@@ -78,7 +78,7 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
 
 
 def short_table(curves: list[dict[str, Any]]) -> str:
-    """For other pages: the delta rates over all that is shared, and the bits per pixel that each curve spans."""
+    """Table for other pages: delta rates over all qualities that are shared, and the bits per pixel of each curve."""
     anchor = next((curve for curve in curves if curve["codec"] == ANCHOR), None)
     lines = [
         "| codec | bytes against JPEG's, at equal PSNR | at equal MS-SSIM | measured, bits per pixel |",

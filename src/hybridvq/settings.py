@@ -89,7 +89,7 @@ class Schedule:
 
 @dataclass
 class TrainingSettings(Schedule):
-    """How the tokenizer is trained: Adam on the error of reconstruction and the quantizer's losses.
+    """Settings of a tokenizer's training: Adam on the error of reconstruction and the quantizer's losses.
 
     Args:
         freeze_norm: share of the steps, at the end, in which batch normalization uses its running averages, as in
@@ -121,7 +121,7 @@ class TrainingSettings(Schedule):
 
 @dataclass
 class PriorTrainingSettings(Schedule):
-    """How a prior is trained: Adam on the negative log-likelihood of the tokens.
+    """Settings of a prior's training: Adam on the negative log-likelihood of the tokens.
 
     Args:
         weight_decay: of the weights that multiply; decoupled from the gradient (AdamW).
@@ -154,7 +154,7 @@ class PriorSettings:
 
 @dataclass
 class SamplingSettings:
-    """How tokens are drawn from a prior.
+    """Settings of drawing tokens from a prior.
 
     Args:
         temperature: below 1 prefers what is likely, 0 always takes it.
@@ -171,7 +171,7 @@ class SamplingSettings:
 
 @dataclass
 class Recipe:
-    """A recipe.
+    """A tokenizer and its training, with the name that tables give it.
 
     Args:
         title: what tables call it.
@@ -191,7 +191,7 @@ class Recipe:
 
 @dataclass
 class DataSettings:
-    """Which images.
+    """The images that a command reads.
 
     Args:
         data: `photos` (the sample photographs of scikit-image and scikit-learn), a folder of images, a parquet file
@@ -296,7 +296,7 @@ def dotted(overrides: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class CodecSettings:
-    """How an image is compressed.
+    """Settings of compressing an image.
 
     Args:
         stages: of a model with several codes per position, use only the first so many; all if not given.

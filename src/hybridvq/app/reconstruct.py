@@ -154,8 +154,8 @@ def numbers(models: tuple[Model, Model], shown: tuple[Shown, Shown]) -> str:
     lines = [
         ("MSE on [-1, 1]", [f"{s.mse:.5f}" for s in shown]),
         ("PSNR", [f"{psnr_db(s.mse):.2f} dB" for s in shown]),
-        ("Bits a pixel, raw", [f"{s.raw_bpp:.3f}" for s in shown]),
-        ("Bits a pixel, codec", ["–" if s.codec_bpp is None else f"{s.codec_bpp:.3f}" for s in shown]),
+        ("Bits per pixel, raw", [f"{s.raw_bpp:.3f}" for s in shown]),
+        ("Bits per pixel, codec", ["–" if s.codec_bpp is None else f"{s.codec_bpp:.3f}" for s in shown]),
         ("Codes", [f"{m.space.codebook_size:,}" for m in models]),
         ("Gain levels", [gain_kind(m) for m in models]),
     ]

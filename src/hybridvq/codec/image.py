@@ -280,12 +280,12 @@ def psnr_db_of(image: Pixels, shown: Callable[[], Pieces]) -> float:
 
 
 def compress(image: Picture, model: str | Path | Codec, settings: CodecSettings | None = None) -> bytes:
-    """As `Codec.compress`, of the codec given or that of a run, a model folder or a hub id."""
+    """Compress an image, as `Codec.compress` does, with a codec or with that of a run, a model folder or a hub id."""
     return (model if isinstance(model, Codec) else Codec.load(model)).compress(image, settings)
 
 
 def decompress(data: bytes, model: str | Path | Codec) -> Image.Image:
-    """As `Codec.decompress`, of the codec given or that of a run, a model folder or a hub id."""
+    """Decompress a file, as `Codec.decompress` does, with a codec or with that of a run, a model folder or a hub id."""
     return (model if isinstance(model, Codec) else Codec.load(model)).decompress(data)
 
 

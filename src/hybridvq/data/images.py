@@ -67,7 +67,7 @@ class Images(ABC):
 
     @property
     def class_ids(self) -> np.ndarray | None:
-        """Of each image, the place of its class in `classes`, (N,) int64; None where the images have none."""
+        """The place of each image's class in `classes`, (N,) int64; None where the images have none."""
         return None
 
     @abstractmethod

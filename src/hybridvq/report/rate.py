@@ -59,7 +59,7 @@ def rate_axes(ax: Axes, title: str) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("Bits a pixel (log scale)", color=INK)
+    ax.set_xlabel("Bits per pixel (log scale)", color=INK)
 
 
 def _draw(ax: Axes, points: list[tuple[float, float]], look: Look) -> None:

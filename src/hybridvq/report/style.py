@@ -74,7 +74,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def bits_text(value: float) -> str:
-    """Bits a position: one decimal below 100, none above; "–" if not finite."""
+    """Bits per position: one decimal below 100, none above; "–" if not finite."""
     if not math.isfinite(value):
         return MISSING
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

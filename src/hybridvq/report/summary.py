@@ -34,7 +34,7 @@ def summary(recipes: list[Recipe]) -> list[str]:
         sentences.append(_floor(min(references, key=_mse)))
     unfinished = [f"“{r.title}”" for r in recipes if r not in measured]
     if unfinished:
-        sentences.append(f"Not compared, for want of a test MSE and bits for every seed: {', '.join(unfinished)}.")
+        sentences.append(f"Not compared, because the error or bits of a seed are missing: {', '.join(unfinished)}.")
     return sentences + _caveats(measured)
 
 

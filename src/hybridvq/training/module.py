@@ -41,7 +41,7 @@ class Training(L.LightningModule, ABC):
 
 
 class TokenizerTraining(Training):
-    """Minimises the loss plus the quantizer's losses with Adam.
+    """Minimize the loss plus the quantizer's losses with Adam.
 
     Args:
         loss: in place of the one that the settings name.

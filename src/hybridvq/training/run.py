@@ -74,7 +74,7 @@ def train(
         ModelError: `resume` finds a run of another recipe, seed or images, or a checkpoint that cannot be read.
         TrainingError: a loss is not finite, the watch stopped the run, the disk cannot be written, or another process
             stopped (LostProcessError).
-        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+        KeyboardInterrupt: Ctrl-C; the message says how to continue.
     """
     find_device(device)
     folder, recipe = Path(out), chosen_recipe(recipe, steps, batch_size)
