@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo samples app screenshots browser test check bench
+.PHONY: help install demo samples app screenshots browser docs test check bench
 help:
 	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about nine minutes on two cores, installation included)"
 	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about four minutes)"
 	@echo "make app      show the bundled models in a web page"
+	@echo "make docs     build the pages as a site in build/docs (seconds; needs no network)"
 	@echo "make test     run the tests"
 	@echo "make check    run the linter, the type checker and the import-graph test"
 	@echo "make bench    time and measure everything in benchmarks/ that is quick (about ten minutes, on a quiet machine)"
@@ -44,6 +45,10 @@ browser:
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
 		{ apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 \
 		|| echo "no browser is installed here, and apt-get cannot install one; the tests of the page are skipped"
+
+docs: install
+	$(RUN) -m sphinx -q -W --keep-going -c docs . build/docs
+	@echo build/docs/index.html
 
 test: install
 	$(RUN) -m pytest -n 2

@@ -4,8 +4,12 @@ The source folder is that of the repository, so that links lead where they lead 
 the network; names of torch and numpy are text.
 """
 
+import inspect
 import re
 from pathlib import Path
+
+from docutils.nodes import SkipNode
+from latex2mathml.converter import convert
 
 import hybridvq
 
@@ -15,26 +19,15 @@ project, author = "hybridvq", "The hybridvq authors"
 copyright = "the hybridvq authors"
 release = hybridvq.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
-include_patterns = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    "docs/**.md",
-    "benchmarks/**.md",
-    "experiments/*.md",
-]
+include_patterns = ["*.md", "docs/**.md", "benchmarks/**.md", "experiments/*.md"]
 exclude_patterns = [".*", ".venv", "build", "src", "tests"]
 
 myst_enable_extensions = ["dollarmath", "html_image"]
 myst_fence_as_directive = ["math"]  # as repositories show it
 myst_heading_anchors = 4
-suppress_warnings = [
-    "myst.header",
-    "toc.not_included",
-    "toc.not_readable",
-]  # tables of benchmarks are reached from their page
+suppress_warnings = ["myst.header", "toc.not_included"]  # pages of benchmarks are reached from their list
 highlight_language = "none"  # of blocks that do not name one: command lines
 
 html_theme = "furo"
@@ -46,6 +39,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # signatures have them
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
+html_math_renderer = "mathml"
 default_role = "code"  # `name` is code, as in Markdown
 
 SECTION = re.compile(r"(Args|Attributes|Returns|Yields|Raises|Shapes?|Note|Example)s?:$")
@@ -81,6 +75,24 @@ def as_rst(app: object, what: str, name: str, thing: object, options: object, li
     lines[:] = done
 
 
+def constructor(app: object, what: str, name: str, thing: object, options: object, given: str, back: object) -> object:
+    """The arguments of `__init__` for a class whose base takes any in `__new__`."""
+    if what != "class" or given != "(*args, **kwargs)":
+        return None
+    _, *own = inspect.signature(thing.__init__).parameters.values()  # type: ignore[misc]
+    return str(inspect.Signature([parameter.replace(annotation=parameter.empty) for parameter in own])), back
+
+
+def write_math(translator, node) -> None:  # type: ignore[no-untyped-def]
+    """Formulas as MathML, which browsers draw without a script from elsewhere."""
+    display = "block" if node.tagname == "math_block" else "inline"
+    formula = re.sub(r"\\arg\\(min|max)", r"\\operatorname{arg\\,\1}", node.astext())
+    translator.body.append(convert(formula, display=display))
+    raise SkipNode
+
+
 def setup(app) -> None:  # type: ignore[no-untyped-def]
+    app.add_html_math_renderer("mathml", (write_math, None), (write_math, None))
+    app.connect("autodoc-process-signature", constructor)
     app.connect("source-read", add_contents)
     app.connect("autodoc-process-docstring", as_rst, priority=100)  # before napoleon

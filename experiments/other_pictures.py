@@ -35,8 +35,9 @@ ENLARGED, ZOOM = 4, 4  # photographs, and how many times their sides
 
 PAGE = """# Pictures that are not ordinary photographs
 
-Bits per pixel of whole files of `{model}`, and the PSNR of the picture that comes back, beside JPEG (4:2:0) and WebP at
-the quality whose file is nearest in size; their own bits per pixel stand in brackets where they differ by more than 5%.
+Bits per pixel of files of `{model}`, by [quality](../../glossary.md#quality), and the PSNR of the decoded picture,
+beside JPEG (4:2:0) and WebP at the quality whose file is nearest in size. Their own bits per pixel stand in brackets
+where they differ by more than 5%.
 It was trained on photographs alone.
 
 | picture | pixels | quality | bits per pixel | PSNR, dB | JPEG | WebP |

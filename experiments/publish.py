@@ -47,6 +47,7 @@ def main(sources: list[str], target: Path) -> None:
     parts = [
         f"# {TITLES.get(target.name, target.name)}",
         " ".join(summary(recipes)),
+        "*Published*, *healthy*, *entropy* and other words are in the [glossary](../../glossary.md).",
         table,
         against_fsq(recipes),
         rounding_table(recipes),

@@ -24,10 +24,10 @@ TITLES = {
     "transformer": "transformer",
 }
 INTRODUCTION = """\
-Bits per position that an ideal coder would spend on the tokens of held-out images under each prior: of the code given
-what comes before, and of the gain given that and the code. *Static tables* read nothing before: code frequencies, and
-for each code a table of gain levels, or one Gaussian where gains are floats. The other priors are trained to the plan's
-last step, and the weights with the fewest held-out bits count.
+Bits per position that an ideal coder would spend on the tokens ([glossary](../../glossary.md)) of held-out images
+under each prior: of the code given what comes before, and of the gain given that and the code. *Static tables* read
+nothing before: code frequencies, and for each code a table of gain levels, or one Gaussian where gains are floats. The
+other priors are trained to the plan's last step, and the weights with the fewest held-out bits count.
 
 The gain of a `projected` tokenizer is a float. What a prior says of it is a density, whose bits depend on the unit of
 the gain and may be negative; so the tables count it rounded to 4 bits, at which the picture hardly changes, and show

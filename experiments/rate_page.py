@@ -24,11 +24,11 @@ def write_page(result: dict[str, Any], out: Path) -> None:
     """README.md and rate.svg in `out`."""
     curves = result["curves"]
     write_whole(out / "rate.svg", to_svg(rate_figure(curves)))
-    photographs = result["photographs"]
+    photographs, name = result["photographs"], result["photographs"]["name"]
     parts = [
         "# Bits against quality: photographs",
-        f"{photographs['name']}: the {photographs['images']} of them whose sides are at least {SMALLEST_SIDE} pixels, "
-        f"{photographs['megapixels']:.1f} megapixels.",
+        f"{name[:1].upper()}{name[1:]}: the {photographs['images']} of them whose sides are at least {SMALLEST_SIDE} "
+        f"pixels, {photographs['megapixels']:.1f} megapixels. The [glossary](../../glossary.md) has the words.",
         "![PSNR and MS-SSIM over bits per pixel](rate.svg)",
         delta_table(curves),
         points_table(curves, len(judged(photographs["images"]))),

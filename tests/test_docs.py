@@ -20,6 +20,7 @@ from hybridvq.cli import COMMANDS, build_parser, main
 from hybridvq.codec import fit_tables
 from hybridvq.commands.arguments import underscored
 from hybridvq.losses import LOSSES
+from hybridvq.pixels import as_pixels
 from hybridvq.quantizers import QUANTIZERS
 from hybridvq.tokenizer import weight_hash
 from hybridvq.training import LOGGERS
@@ -142,11 +143,29 @@ def test_the_readme_is_short_and_its_numbers_are_published():
     assert all(f"-{claim}%" in published for claim in claims)
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+def test_every_page_is_listed_and_explains_its_words(page):
+    if page.name == "index.md":
+        return
+    assert f"]({page.relative_to(DOCS)})" in (DOCS / "index.md").read_text()
+    if page.name not in ("glossary.md", "reference.md", "at-scale.md", "fuzz.md"):
+        assert "glossary.md" in page.read_text()
+
+
+def test_the_glossary_has_the_words():
+    words = (
+        "code, gain, level, shape, structure, detail, raw-bits, entropy, healthy, published, f4, lambda, quality, step"
+    )
+    assert anchors(DOCS / "glossary.md") >= set(words.split(", "))
+
+
 def test_the_tour_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec("\n".join(python_blocks("tour.md")), {})
-    made = {path.name: Image.open(path).size for path in Path("tour").iterdir()}
-    assert made == {path.name: Image.open(path).size for path in (DOCS / "tour").iterdir()}
+    made, kept = (
+        {path.name: as_pixels(path).size for path in folder.iterdir()} for folder in (Path("tour"), DOCS / "tour")
+    )
+    assert made == kept
     assert set(re.findall(r"\(tour/(.*?)\)", (DOCS / "tour.md").read_text())) == made.keys()
 
 
@@ -286,7 +305,9 @@ def test_numbers_on_the_choosing_page_are_published():
     """Each error, and each time as a multiple of another, is in one of the tables that the page links to."""
     page = DOCS / "choosing.md"
     text = page.read_text()
-    published = {number for link in links(page) for number in re.findall(r"\d+\.\d+", (DOCS / link).read_text())}
+    published = {
+        number for link in links(page) for number in re.findall(r"\d+\.\d+", (DOCS / link.split("#")[0]).read_text())
+    }
     errors = set(re.findall(r"\b0\.0\d{3,}\b", text))
     times = set(re.findall(r"(\d\.\d\d) times", text))
     assert len(errors) > 15
