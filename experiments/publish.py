@@ -162,6 +162,10 @@ def interpolated(curve: list[tuple[float, float]], bits: float) -> float:
     return float(np.exp(np.interp(bits, x, np.log(y))))
 
 
+def width_text(bits: int) -> str:
+    return f"{bits} bit{'s' if bits > 1 else ''}" if bits else "set to 1"
+
+
 def rounding_table(recipes: list[Recipe]) -> str:
     """What is left once the coefficient of a trained model is rounded, where there is one."""
     with_gains = [recipe for recipe in recipes if recipe.rounded()]
@@ -171,10 +175,10 @@ def rounding_table(recipes: list[Recipe]) -> str:
     lines = [
         "## The coefficient, rounded after training",
         "",
-        "To evenly spaced values between the 0.2 and 99.8 percentiles of the coefficients on training images; "
-        "test MSE, and the raw bits per position.",
+        "To evenly spaced values between the 0.2 and 99.8 percentiles of the coefficients on training images, or to 1 "
+        "everywhere, which takes no bits and leaves the codes alone; test MSE, and the raw bits per position.",
         "",
-        "| recipe | mean ± deviation, range | float | " + " | ".join(f"{bits} bits" for bits in widths) + " |",
+        "| recipe | mean ± deviation, range | float | " + " | ".join(map(width_text, widths)) + " |",
         "|---|---|" + "--:|" * (len(widths) + 1),
     ]
     for recipe in with_gains:

@@ -108,7 +108,7 @@ def test_batches_of_any_size_give_the_same_numbers(name):
     assert {key: value for key, value in parts.items() if value is not None} == pytest.approx(numbers, rel=1e-4)
     assert (gains is None) == (same is None) == (bounds is None)
     if gains:
-        assert [entry["bits"] for entry in gains["rounded"]] == [8, 6, 4]
+        assert [entry["bits"] for entry in gains["rounded"]] == [8, 6, 4, 3, 2, 1, 0]
         for ours, theirs in zip(gains.pop("rounded"), same.pop("rounded"), strict=True):
             assert theirs == pytest.approx(ours, rel=1e-3)  # a coefficient between two levels may take either
         assert same == pytest.approx(gains, rel=1e-4)
@@ -177,7 +177,9 @@ def test_rounded_coefficients():
     assert result["std"] == pytest.approx(tokens.gains.std().item(), rel=1e-4)
     assert (result["min"], result["max"]) == (tokens.gains.min().item(), tokens.gains.max().item())
     for entry in result["rounded"]:
-        rounded = Tokens(codes=tokens.codes, gains=round_to_grid(tokens.gains, 0.5, 1.5, entry["bits"]))
+        bits = entry["bits"]
+        gains = round_to_grid(tokens.gains, 0.5, 1.5, bits) if bits else torch.ones_like(tokens.gains)
+        rounded = Tokens(codes=tokens.codes, gains=gains)
         expected = (made.decode(rounded) - BATCH).double().square().mean().item()
         assert entry["test_mse"] == pytest.approx(expected, rel=1e-5)
         assert entry["bits_per_position"] == pytest.approx(math.log2(K) + entry["bits"])

@@ -2,9 +2,10 @@
 
     python -m benchmarks.stress.large_images benchmarks/stress/large_images.json
 
-Each size in a process of its own, which makes an image of waves and noise, (H, W, 3) uint8, and a gain-shape model with
-random weights at width 64, K = 1,024 and L = 8, as the recipe has; the tables are even. Memory is what the process
-holds at most, image included; what it held before the first call, its libraries and the image, is beside it.
+Each size in a process of its own, which makes an image of waves and noise, (H, W, 3) uint8, and a model: a gain-shape
+model with random weights at width 64, K = 1,024 and L = 8, as the recipe has, and even tables; or the bundled `photos`.
+Memory is what the process holds at most, image included; what it held before the first call, its libraries and the
+image, is beside it.
 """
 
 import sys
@@ -24,10 +25,13 @@ from hybridvq.recipe import load_recipe
 from hybridvq.training.run import build_tokenizer
 
 SIDES = (1000, 3162, 10_000)  # 1, 10 and 100 megapixels
+THREADS = 1
+HYBRID, CAMERA = "photos", 4899  # 24 megapixels
 ROWS = 500  # of the image, made together
 
 
 def make_codec() -> Codec:
+    """A gain-shape model that was not trained."""
     tokenizer = build_tokenizer(load_recipe("gain-shape"), seed=0).eval()
     k, levels, dim, width = 1024, 8, tokenizer.quantizer.code_dim, 8
     features = dim + levels + 1
@@ -52,16 +56,18 @@ def make_image(side: int) -> np.ndarray:
     return pixels
 
 
-def measure(side: int) -> dict[str, Any]:
-    torch.set_num_threads(1)
-    codec, pixels = make_codec(), make_image(side)
+def measure(model: str, side: int) -> dict[str, Any]:
+    torch.set_num_threads(THREADS)
+    codec, pixels = Codec.load(model) if model == HYBRID else make_codec(), make_image(side)
+    settings = CodecSettings() if model == HYBRID else CodecSettings(mode="static")
     before, start = peak_mb(), time.process_time()
-    data = codec.compress(pixels, CodecSettings(mode="static"))
+    data = codec.compress(pixels, settings)
     compressed, middle = peak_mb(), time.process_time()
     del pixels
     codec.decompress(data)
     end = time.process_time()
     return {
+        "model": model,
         "side": side,
         "bytes": len(data),
         "before_mb": round(before),
@@ -73,15 +79,18 @@ def measure(side: int) -> dict[str, Any]:
 
 
 def main(path: Path) -> None:
-    cases = [in_fresh_process(measure, side) for side in SIDES]
+    torch.set_num_threads(THREADS)
+    tried = [*(("gain-shape", side) for side in SIDES), (HYBRID, CAMERA)]
+    cases = [in_fresh_process(measure, model, side) for model, side in tried]
     table = [
-        "| image | before | peak, compressing | and decompressing | compress | decompress |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| model | image | before | peak, compressing | and decompressing | compress | decompress |",
+        "|---|---|--:|--:|--:|--:|--:|",
     ]
     for case in cases:
         table.append(
-            f"| {case['side']:,}x{case['side']:,} | {case['before_mb']:,} MB | {case['compress_peak_mb']:,} MB "
-            f"| {case['peak_mb']:,} MB | {case['compress_s']:.1f} s | {case['decompress_s']:.1f} s |"
+            f"| {case['model']} | {case['side']:,}x{case['side']:,} | {case['before_mb']:,} MB "
+            f"| {case['compress_peak_mb']:,} MB | {case['peak_mb']:,} MB "
+            f"| {case['compress_s']:.1f} s | {case['decompress_s']:.1f} s |"
         )
     write_result(path, "benchmarks.stress.large_images", {"cases": cases}, table)
 

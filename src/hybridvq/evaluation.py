@@ -19,7 +19,7 @@ from hybridvq.settings import DataSettings
 from hybridvq.tokenizer import Tokenizer, load_tokenizer
 
 BATCH = 64
-GAIN_BITS = (8, 6, 4)
+GAIN_BITS = (8, 6, 4, 3, 2, 1, 0)  # 0: every coefficient is 1, and the codes alone are left
 GAIN_QUANTILES = (0.002, 0.998)
 SMALLEST_SIDE = 6  # pixels: SSIM mirrors 5 at each border
 
@@ -158,7 +158,7 @@ class Measurement:
 
 
 class RoundedGains:
-    """A model's error and entropy once its float coefficients are rounded to 2**bits values."""
+    """A model's error and entropy once its float coefficients are rounded to 2**bits values; to 1 where that is one."""
 
     def __init__(self, bits: int, codebook_size: int, stages: int) -> None:
         self.bits, self.squared_error = bits, 0.0
@@ -167,8 +167,11 @@ class RoundedGains:
     def add(self, tokenizer: Tokenizer, x: Tensor, tokens: Tokens, bounds: GainRange) -> None:
         assert tokens.codes is not None
         assert tokens.gains is not None
-        levels = metrics.grid_levels(tokens.gains, bounds.low, bounds.high, self.bits)
-        gains = metrics.grid_values(levels, bounds.low, bounds.high, self.bits)
+        if self.bits:
+            levels = metrics.grid_levels(tokens.gains, bounds.low, bounds.high, self.bits)
+            gains = metrics.grid_values(levels, bounds.low, bounds.high, self.bits)
+        else:
+            levels, gains = torch.zeros_like(tokens.gains, dtype=torch.long), torch.ones_like(tokens.gains)
         x_hat = tokenizer.decode(Tokens(tokens.codes, gains, tokens.vectors, tokens.passed))
         self.squared_error += squared_error(x_hat.float(), x)
         self.symbols.add(tokens.codes, levels if tokens.passed is None else levels * tokens.passed)
@@ -229,8 +232,8 @@ def evaluate(
 
     Bits: log2 K a code, log2 L a gain on L levels, 32 a float coefficient, 32 D a passed-through vector;
     the entropy rates count a code and its level at their joint entropy. With `gain_range`, also the error once
-    coefficients are rounded to few bits. A hybrid quantizer counts its bits itself, at its own step or at `step`; both
-    rates are then those of an ideal coder that knows the model.
+    coefficients are rounded to few bits, and once all of them are 1, which takes none. A hybrid quantizer counts its
+    bits itself, at its own step or at `step`; both rates are then those of an ideal coder that knows the model.
 
     Raises:
         ConfigError: a step is given, and the quantizer has none.

@@ -94,3 +94,10 @@ def test_coarse_rounding_is_reported_as_it_is(text, four_runs):
     for entry in four_runs[3]["gains"]["rounded"]:
         entry["test_mse"] = 0.5
     assert "rounded to 8 bits after training, its test MSE is 0.500 at 11.0 bits per position" in text(four_runs)
+
+
+def test_a_coefficient_that_is_not_needed_is_said_to_be_set_to_one(four_runs, text):
+    for entry in four_runs[3]["gains"]["rounded"]:
+        entry["test_mse"] = 0.01
+    four_runs[3]["gains"]["rounded"].append({"bits": 0, "test_mse": 0.01, "bits_per_position": 3.0})
+    assert "With its coefficient set to 1 after training, its test MSE is 0.0100 at 3.0 bits" in text(four_runs)

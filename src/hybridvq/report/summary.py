@@ -60,8 +60,9 @@ def _rounded(tokenizers: list[Recipe]) -> list[str]:
     harmless = [bits for bits, (mse, _) in entries.items() if mse.mean <= (1 + _HARMLESS) * _mse(best)]
     bits = min(harmless) if harmless else max(entries)
     mse, rate = entries[bits]
+    left = f"rounded to {bits} bit{'s' if bits > 1 else ''}" if bits else "set to 1"
     return [
-        f"With its coefficient rounded to {bits} bits after training, "
+        f"With its coefficient {left} after training, "
         f"its test MSE is {significant(mse.mean)} at {bits_text(rate.mean)} bits per position."
     ]
 
