@@ -15,18 +15,26 @@ help:
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
+# What training, measuring and drawing need, without the tools of development.
+$(VENV)/ready: pyproject.toml constraints.txt
+	@echo "installing into $(VENV): 1.7 GB with torch for the CPU"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable ".[train]"
+	@touch $@
+
+$(VENV)/installed: $(VENV)/ready
+	@echo "installing the tools of development into $(VENV): 0.8 GB"
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-demo: install
+demo: $(VENV)/ready
 	$(VENV)/bin/hybridvq compare --config demo.yaml
-	@for model in photos-vq photos-gain-shape photos; do \
-		echo "$$model:"; $(VENV)/bin/hybridvq reconstruct $$model photos --out demo/$$model || exit; done
+	@for model in photos photos-gain-shape photos-vq; do \
+		$(VENV)/bin/hybridvq reconstruct $$model photos --out demo/$$model > /dev/null || exit; done
+	@echo "open demo/report.html; whole photographs through the bundled models are in demo/photos*"
 
-samples: install
+samples: $(VENV)/ready
 	$(VENV)/bin/hybridvq train-prior demo/runs/gain-shape-seed0 --data photos --size 64 --out demo/prior --resume \
 		--options.width 96 --options.layers 4 --options.heads 4 --options.dropout 0.1 \
 		--training.steps 500 --training.batch_size 16 --training.eval_every 25

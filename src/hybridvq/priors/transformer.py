@@ -122,7 +122,7 @@ class Past:
 
 
 class Block(nn.Module):
-    """Causal attention and a mlp, each of a normalised input and added to it."""
+    """Causal attention and a mlp, each of a normalized input and added to it."""
 
     def __init__(self, width: int, heads: int, dropout: float, layers: int) -> None:
         super().__init__()
