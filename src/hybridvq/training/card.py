@@ -40,11 +40,11 @@ tokens = tokenizer.encode("photo.jpg")
 
 ## What it does
 
-| on the first {measured:,} held-out crops | |
+| held-out crops | {measured:,} |
 |---|--:|
 | MSE on [-1, 1] | {mse:.4f} |
 | PSNR of that MSE | {psnr:.2f} dB |
-| bits per pixel of the first, before entropy coding | {bpp:.3f} |
+| bits per pixel of the first crop, before entropy coding | {bpp:.3f} |
 {codes}
 ## Limits
 
