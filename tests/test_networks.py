@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.fft import dctn
 from torch import nn
+from torch.nn import functional as F
 
 from hybridvq import ConfigError
 from hybridvq.networks import (
@@ -168,3 +169,24 @@ def test_gdn_is_its_formula(inverse):
     for i in range(3):
         power = beta[i] + 1e-3 + sum(gamma[i, j] * x[:, j] ** 2 for j in range(3))
         torch.testing.assert_close(y[:, i], x[:, i] * power.sqrt() ** (1 if inverse else -1))
+
+
+@pytest.mark.parametrize("settled", [0.25, 1.0])
+def test_normalization_goes_over_to_its_running_averages(settled):
+    """Between what PyTorch's does with the batch's statistics and with its own, and its averages move on."""
+    torch.manual_seed(0)
+    norm, x = BatchNorm2d(3), 2 * torch.randn(4, 3, 5, 5) + 1
+    norm.running_mean.copy_(torch.tensor([0.5, 0.0, 2.0]))
+    norm.running_var.copy_(torch.tensor([1.0, 9.0, 4.0]))
+    nn.init.uniform_(norm.weight)
+    nn.init.uniform_(norm.bias)
+    mean = (1 - settled) * x.mean((0, 2, 3)) + settled * norm.running_mean
+    variance = (1 - settled) * x.var((0, 2, 3), correction=0) + settled * norm.running_var
+    expected = F.batch_norm(x, mean, variance, norm.weight, norm.bias)
+    plain = nn.BatchNorm2d(3)
+    plain.load_state_dict(norm.state_dict())
+    plain.train()(x)
+    norm.settled = settled
+    torch.testing.assert_close(norm.train()(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(norm.running_mean, plain.running_mean)
+    torch.testing.assert_close(norm.running_var, plain.running_var)

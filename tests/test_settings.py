@@ -102,10 +102,13 @@ def test_learning_rate_without_warmup_or_decay():
     assert {settings.learning_rate_factor(step) for step in range(10)} == {1.0}
 
 
-@pytest.mark.parametrize(("share", "frozen"), [(0.0, 0), (0.25, 250), (0.5, 500), (0.9, 700), (1.0, 700)])
-def test_norm_is_frozen_for_its_share_of_the_steps_but_not_before_it_has_averages(share, frozen):
-    settings = TrainingSettings(steps=1000, freeze_norm=share)
-    assert [settings.norm_is_frozen(step) for step in range(1000)] == [False] * (1000 - frozen) + [True] * frozen
+@pytest.mark.parametrize(("share", "first"), [(0.0, 3000), (0.25, 2250), (0.5, 1500), (0.9, 300), (1.0, 300)])
+def test_norm_goes_over_to_its_averages_for_a_share_of_the_steps_but_not_before_it_has_some(share, first):
+    settings = TrainingSettings(steps=3000, freeze_norm=share)
+    shares = [settings.norm_share(step) for step in range(3000)]
+    assert shares[: first + 1] == [0.0] * min(first + 1, 3000)
+    assert shares[first + 300 :] == [1.0] * max(0, 2700 - first)
+    assert shares[first + 75 : first + 76] == ([0.25] if share else [])
 
 
 @pytest.mark.parametrize("key", ["steps", "batch_size", "eval_images", "jobs", "eval_every"])

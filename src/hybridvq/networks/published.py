@@ -17,21 +17,28 @@ class BatchNorm2d(nn.BatchNorm2d):
     through them. In evaluation, and with one process, this is PyTorch's own to the bit; its SyncBatchNorm refuses
     tensors on a CPU. The mean is subtracted before squares are taken, and all is float32 whatever the precision around
     it, so that channels far from zero keep their digits.
+
+    Attributes:
+        settled: from 0 to 1, how much of m and v is the running averages' in training.
     """
+
+    settled: float = 0.0
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.training and in_several()):
+        if not (self.training and (in_several() or self.settled)):
             return super().forward(x)
+        assert self.running_mean is not None
+        assert self.running_var is not None
         values = x.float()
         mean = average(values.mean((0, 2, 3)))
-        centered = values - mean[:, None, None]
-        variance = average(centered.square().mean((0, 2, 3)))
+        variance = average((values - mean[:, None, None]).square().mean((0, 2, 3)))
+        m, v = mean.lerp(self.running_mean, self.settled), variance.lerp(self.running_var, self.settled)
         self._follow(mean, variance, values.numel() // len(mean) * rank_and_size()[1])
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centered * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        scale = self.weight * (v + self.eps).rsqrt()
+        return ((values - m[:, None, None]) * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor, count: int) -> None:

@@ -18,6 +18,7 @@ from hybridvq.data.batches import own_part
 from hybridvq.distributed import average
 from hybridvq.errors import ConfigError, ModelError, TrainingError
 from hybridvq.losses import BITS, TotalLoss, build_loss
+from hybridvq.networks.published import BatchNorm2d
 from hybridvq.quantizers import Codebook, Tokens
 from hybridvq.settings import Schedule, TrainingSettings
 from hybridvq.tokenizer import Tokenizer
@@ -88,10 +89,13 @@ class TokenizerTraining(Training):
             self.loss_optimizer.load_state_dict(self.loss_state)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
-        if self.settings.norm_is_frozen(self.global_step):
-            for module in self.tokenizer.modules():
-                if isinstance(module, nn.BatchNorm2d):
+        share = self.settings.norm_share(self.global_step)
+        for module in self.tokenizer.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                if share == 1:
                     module.eval()
+                elif isinstance(module, BatchNorm2d):
+                    module.settled = share
 
     def training_step(self, x: Tensor, batch_idx: int) -> Tensor:
         if self.settings.zoom > 1:
