@@ -3,29 +3,38 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo samples app screenshots browser test check bench
+.PHONY: help install demo samples app screenshots browser docs test check bench
 help:
 	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about nine minutes on two cores, installation included)"
 	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about four minutes)"
 	@echo "make app      show the bundled models in a web page"
+	@echo "make docs     build the pages as a site in build/docs (seconds; needs no network)"
 	@echo "make test     run the tests"
 	@echo "make check    run the linter, the type checker and the import-graph test"
 	@echo "make bench    time and measure everything in benchmarks/ that is quick (about ten minutes, on a quiet machine)"
 
 install: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
+# What training, measuring and drawing need, without the tools of development.
+$(VENV)/ready: pyproject.toml constraints.txt
+	@echo "installing into $(VENV): 1.7 GB with torch for the CPU"
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable ".[train]"
+	@touch $@
+
+$(VENV)/installed: $(VENV)/ready
+	@echo "installing the tools of development into $(VENV): 0.8 GB"
 	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	@touch $@
 
-demo: install
+demo: $(VENV)/ready
 	$(VENV)/bin/hybridvq compare --config demo.yaml
-	@for model in photos-vq photos-gain-shape photos; do \
-		echo "$$model:"; $(VENV)/bin/hybridvq reconstruct $$model photos --out demo/$$model || exit; done
+	@for model in photos photos-gain-shape photos-vq; do \
+		$(VENV)/bin/hybridvq reconstruct $$model photos --out demo/$$model > /dev/null || exit; done
+	@echo "open demo/report.html; whole photographs through the bundled models are in demo/photos*"
 
-samples: install
+samples: $(VENV)/ready
 	$(VENV)/bin/hybridvq train-prior demo/runs/gain-shape-seed0 --data photos --size 64 --out demo/prior --resume \
 		--options.width 96 --options.layers 4 --options.heads 4 --options.dropout 0.1 \
 		--training.steps 500 --training.batch_size 16 --training.eval_every 25
@@ -44,6 +53,10 @@ browser:
 	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
 		{ apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1 \
 		|| echo "no browser is installed here, and apt-get cannot install one; the tests of the page are skipped"
+
+docs: install
+	$(RUN) -m sphinx -q -W --keep-going -c docs . build/docs
+	@echo build/docs/index.html
 
 test: install
 	$(RUN) -m pytest -n 2

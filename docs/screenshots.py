@@ -3,7 +3,7 @@
     python docs/screenshots.py --result demo/result.json
     python docs/screenshots.py --model runs/mine --baseline runs/vector --prior runs/mine-prior --out screenshots
 
-Starts the page, uses every tab once at a width of 1,280 pixels, and writes one PNG a tab into --out, in 256 colours and
+Starts the page, uses every tab once at a width of 1,280 pixels, and writes one PNG a tab into --out, in 256 colors and
 below 200 kB. Without --result the tab Compare is left out.
 """
 

@@ -35,8 +35,9 @@ ENLARGED, ZOOM = 4, 4  # photographs, and how many times their sides
 
 PAGE = """# Pictures that are not ordinary photographs
 
-Bits per pixel of whole files of `{model}`, and the PSNR of the picture that comes back, beside JPEG (4:2:0) and WebP at
-the quality whose file is nearest in size; their own bits per pixel stand in brackets where they differ by more than 5%.
+Bits per pixel of files of `{model}`, by [quality](../../glossary.md#quality), and the PSNR of the decoded picture,
+beside JPEG (4:2:0) and WebP at the quality whose file is nearest in size. Their own bits per pixel stand in brackets
+where they differ by more than 5%.
 It was trained on photographs alone.
 
 | picture | pixels | quality | bits per pixel | PSNR, dB | JPEG | WebP |
@@ -77,8 +78,8 @@ def pictures(photographs: str | None) -> Iterator[tuple[str, np.ndarray]]:
     for path in sorted(SCREENSHOTS.glob("*.png")):
         yield f"screenshot, {path.stem}", read_image(path)
     for name, title in SAMPLES.items():
-        grey = getattr(data, name)()
-        pixels = np.uint8(255) * grey if grey.dtype == bool else grey
+        gray = getattr(data, name)()
+        pixels = np.uint8(255) * gray if gray.dtype == bool else gray
         yield title, np.repeat(pixels[..., None], 3, -1)
     for i, pixels in enumerate(read_photographs(photographs, ENLARGED) if photographs else []):
         image = Image.fromarray(pixels)

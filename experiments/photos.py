@@ -97,7 +97,7 @@ def read_photographs(folder: str, limit: int | None = None) -> list[np.ndarray]:
 
 
 def fingerprint(photographs: Sequence[np.ndarray]) -> str:
-    """Of the pixels, so that curves of different photographs are not drawn together."""
+    """A hash of the pixels, so that curves of different photographs are not drawn together."""
     digest = sha256()
     for pixels in photographs:
         digest.update(repr(pixels.shape).encode())

@@ -3,7 +3,7 @@
     python -m experiments.pretrained --photographs "kept photographs=FOLDER" "others=FOLDER" --data PATH_OR_HUB_ID
 
 Measures every tokenizer through files of its codec on the photographs of each folder; then the prior, on the tokens of
-the held-out images of --data. Writes result.json and README.md to --out, the table of the project's README, and a
+the held-out images of --data. Writes result.json and README.md to --out, the table of the page of all results, and a
 README.md, the card, into the folder of each model named in CARDS and PRIORS. `--page` measures nothing and writes these
 anew.
 """
@@ -105,7 +105,7 @@ def about(name: str) -> dict[str, Any]:
 
 
 def measure_files(codec: Codec, settings: CodecSettings, photographs: Sequence[np.ndarray]) -> dict[str, float]:
-    """Of whole files with contextual tables: means over images of MSE and PSNR, and bits over all pixels together.
+    """Measure whole files with contextual tables: means over images of MSE and PSNR, and bits over all pixels together.
 
     And the bits with static tables, and before entropy coding, where tokens are of a fixed number.
     """
@@ -155,7 +155,7 @@ def token_batches(tokenizer: Tokenizer, held_out: EvalBatches) -> Iterator[tuple
 
 
 def write_pages(result: dict[str, Any], out: Path) -> None:
-    """The page, the table of the project's README, and a card for each model of CARDS and PRIORS."""
+    """The page, its table on the page of all results, and a card for each model of CARDS and PRIORS."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -165,7 +165,7 @@ def write_pages(result: dict[str, Any], out: Path) -> None:
     )
     page = templates.get_template("pretrained.md.j2").render(result=result, table=table(result))
     write_whole(out / "README.md", page.encode())
-    fill(ROOT / "README.md", "pretrained", table(result))
+    fill("pretrained", table(result))
     rows = {row["model"]: row["photographs"] for row in result["rows"]}
     for name, model in result["tokenizers"].items():
         card = templates.get_template("tokenizer_card.md.j2").render(

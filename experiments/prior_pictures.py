@@ -44,7 +44,7 @@ def nearest(samples: Tensor, images: Images) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def scaled(tokenizer: Tokenizer, x: Tensor) -> Tensor:
-    """x (n, 3, H, W) decoded with all gains times each of SCALES, (n * len(SCALES), 3, H, W), an image a row."""
+    """x (n, 3, H, W) decoded with all gains times each of SCALES, (n * len(SCALES), 3, H, W), an image per row."""
     quantizer = tokenizer.quantizer
     vectors = quantizer.read(tokenizer.encode(x))  # linear in the gains
     decoded = [tokenizer.decoder(quantizer.from_code(scale * vectors)) for scale in SCALES]
@@ -115,7 +115,7 @@ def seen_rows(tokenizer: Tokenizer, x: Tensor) -> list[Row]:
 
 
 def gain_rows(tokenizer: Tokenizer, x: Tensor) -> list[Row]:
-    """Images decoded with all gains times each of SCALES, an image a row."""
+    """Images decoded with all gains times each of SCALES, an image per row."""
     swept = to_pixels(scaled(tokenizer, x)).numpy().reshape(len(x), len(SCALES), *x.shape[2:], 3)
     texts = [f"gains x {scale:g}" for scale in SCALES]
     return [(f"image {i + 1}", images, texts if i == len(x) - 1 else []) for i, images in enumerate(swept)]

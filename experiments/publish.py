@@ -4,7 +4,7 @@
     python -m experiments.publish runs/more docs/results/cifar10:vector,projected docs/results/more
 
 After a colon, the recipes to take of a comparison; without one, all. Writes result.json, the figures and README.md into
-the last folder, and the table between the markers of the project's README that name it. Several comparisons on one page
+the last folder, and the table between the markers that name it on the pages of PAGES. Several comparisons on one page
 must have been made with the same images, steps and batch size.
 Nothing on these pages is typed by hand.
 """
@@ -12,6 +12,7 @@ Nothing on these pages is typed by hand.
 import json
 import re
 import sys
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hybridvq.report.result import Recipe, gather, read_result
 from hybridvq.report.summary import summary
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / page for page in ("README.md", "docs/results/README.md", "docs/compressing.md")]  # hold short tables
 TITLES = {
     "cifar10": "CIFAR-10, 3,000 steps, width 64",
     "beta-1": "CIFAR-10, 3,000 steps, width 64: the healthy pair with beta 1",
@@ -45,6 +47,7 @@ def main(sources: list[str], target: Path) -> None:
     parts = [
         f"# {TITLES.get(target.name, target.name)}",
         " ".join(summary(recipes)),
+        "*Published*, *healthy*, *entropy* and other words are in the [glossary](../../glossary.md).",
         table,
         against_fsq(recipes),
         rounding_table(recipes),
@@ -54,7 +57,7 @@ def main(sources: list[str], target: Path) -> None:
         how_it_was_made(result, sources, target),
     ]
     (target / "README.md").write_text("\n\n".join(part.strip() for part in parts if part) + "\n", encoding="utf-8")
-    fill(ROOT / "README.md", target.name, short_table(recipes))
+    fill(target.name, short_table(recipes))
 
 
 def read_source(source: str) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def shorter(value: Any) -> Any:
 
 
 def short_table(recipes: list[Recipe]) -> str:
-    """Recipe, bits, error and codes, for the project's README."""
+    """Recipe, bits, error and codes, for the page of all results."""
     lines = ["| recipe | bits per position, raw | test MSE | PSNR | codes used |", "|---|--:|--:|--:|--:|"]
     for recipe in recipes:
         mse, used = recipe.stat("test_mse"), recipe.stat("codes_used")
@@ -275,11 +278,12 @@ def how_it_was_made(result: dict[str, Any], sources: list[str], target: Path) ->
     )
 
 
-def fill(readme: Path, name: str, table: str) -> None:
-    """Put `table` between the markers of `name`, where the README has them."""
-    text = readme.read_text(encoding="utf-8")
+def fill(name: str, table: str, pages: Iterable[Path] = PAGES) -> None:
+    """Put `table` between the markers of `name`, on each page that has them."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    readme.write_text(pattern.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text), encoding="utf-8")
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        page.write_text(pattern.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

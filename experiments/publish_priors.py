@@ -3,7 +3,7 @@
     python -m experiments.publish_priors runs/priors docs/results/priors
 
 Reads result.json, which is copied, and writes README.md and curves.svg; the pictures come from
-`experiments.prior_pictures`. A table in the project's README between the markers of the folder's name is filled too.
+`experiments.prior_pictures`. Tables between the markers of the folder's name are filled too.
 """
 
 import sys
@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from experiments.publish import ROOT, fill
+from experiments.publish import fill
 from hybridvq.documents import read_json, to_json
 
 ORDER = ("static-gaussian", "static", "pixelcnn", "transformer")
@@ -24,15 +24,15 @@ TITLES = {
     "transformer": "transformer",
 }
 INTRODUCTION = """\
-Bits a position that an ideal coder would spend on the tokens of held-out images under each prior: of the code given
-what comes before, and of the gain given that and the code. *Static tables* read nothing before: code frequencies, and
-for each code a table of gain levels, or one Gaussian where gains are floats. The other priors are trained to the plan's
-last step, and the weights with the fewest held-out bits count.
+Bits per position that an ideal coder would spend on the tokens ([glossary](../../glossary.md)) of held-out images
+under each prior: of the code given what comes before, and of the gain given that and the code. *Static tables* read
+nothing before: code frequencies, and for each code a table of gain levels, or one Gaussian where gains are floats. The
+other priors are trained to the plan's last step, and the weights with the fewest held-out bits count.
 
 The gain of a `projected` tokenizer is a float. What a prior says of it is a density, whose bits depend on the unit of
 the gain and may be negative; so the tables count it rounded to 4 bits, at which the picture hardly changes, and show
 the density apart."""
-COLOURS = {"pixelcnn": "#D55E00", "transformer": "#0072B2"}
+COLORS = {"pixelcnn": "#D55E00", "transformer": "#0072B2"}
 GRID_BITS = "4"  # of the grid on which float gains are compared
 
 
@@ -79,10 +79,10 @@ def curves(result: dict[str, Any], path: Path) -> None:
         ax.annotate(
             "25% less", (0.98, 0.75 * floor), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
         )
-        for prior, colour in COLOURS.items():
+        for prior, color in COLORS.items():
             tests = part["priors"].get(prior, {}).get("tests", [])
             ax.plot(
-                [t["step"] for t in tests], [t["bits"] for t in tests], color=colour, marker=".", label=TITLES[prior]
+                [t["step"] for t in tests], [t["bits"] for t in tests], color=color, marker=".", label=TITLES[prior]
             )
         ax.set(title=f"{name}, gain-shape tokens", xlabel="step", ylabel="held-out bits per position")
         ax.legend(fontsize=8)
@@ -97,7 +97,7 @@ def main(source: Path, target: Path) -> None:
     curves(result, target / "curves.svg")
     (target / "README.md").write_text(page(result, target), encoding="utf-8")
     rows = summary(result)
-    fill(ROOT / "README.md", target.name, "\n".join(rows))
+    fill(target.name, "\n".join(rows))
 
 
 def page(result: dict[str, Any], target: Path) -> str:

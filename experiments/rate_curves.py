@@ -93,7 +93,7 @@ def progress(rival: Rival) -> Iterator[Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what encodes, as far as it says."""
+    """Versions of what encodes, as far as it tells them."""
     found = {"python": platform.python_version(), "pillow": version("pillow"), "torch": version("torch")}
     for key in ("libjpeg_turbo", "webp", "avif"):
         if text := features.version(key):

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from experiments.bjontegaard import Curve, bd_rate
 from experiments.photos import RIVALS, SMALLEST_SIDE, judged
-from experiments.publish import ROOT, fill
+from experiments.publish import fill
 from hybridvq.report.figures import empty_figure, to_svg
 from hybridvq.report.rate import rate_axes
 from hybridvq.report.result import Recipe
@@ -24,19 +24,18 @@ def write_page(result: dict[str, Any], out: Path) -> None:
     """README.md and rate.svg in `out`."""
     curves = result["curves"]
     write_whole(out / "rate.svg", to_svg(rate_figure(curves)))
-    photographs = result["photographs"]
+    photographs, name = result["photographs"], result["photographs"]["name"]
     parts = [
         "# Bits against quality: photographs",
-        f"{photographs['name']}: the {photographs['images']} of them whose sides are at least {SMALLEST_SIDE} pixels, "
-        f"{photographs['megapixels']:.1f} megapixels.",
+        f"{name[:1].upper()}{name[1:]}: the {photographs['images']} of them whose sides are at least {SMALLEST_SIDE} "
+        f"pixels, {photographs['megapixels']:.1f} megapixels. The [glossary](../../glossary.md) has the words.",
         "![PSNR and MS-SSIM over bits per pixel](rate.svg)",
         delta_table(curves),
         points_table(curves, len(judged(photographs["images"]))),
         how_it_was_made(result),
     ]
     write_whole(out / "README.md", ("\n\n".join(parts) + "\n").encode())
-    for page in ("README.md", "docs/compressing.md"):
-        fill(ROOT / page, out.name, short_table(curves))
+    fill(out.name, short_table(curves))
 
 
 def curve_over(curve: dict[str, Any], quality: str) -> Curve:
@@ -79,16 +78,14 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
 
 
 def short_table(curves: list[dict[str, Any]]) -> str:
-    """Of the project's pages: the delta rates within RATES_BPP, and the bits per pixel that each curve spans."""
+    """Table for other pages: delta rates over all qualities that are shared, and the bits per pixel of each curve."""
     anchor = next((curve for curve in curves if curve["codec"] == ANCHOR), None)
     lines = [
-        "| codec | bits against JPEG's, by PSNR | by MS-SSIM | measured, bits per pixel |",
+        "| codec | bytes against JPEG's, at equal PSNR | at equal MS-SSIM | measured, bits per pixel |",
         "|---|--:|--:|--:|",
     ]
     for curve in curves if anchor else ():
-        deltas = (
-            bd_rate(curve_over(anchor or curve, q), curve_over(curve, q), RATES_BPP) for q in ("psnr_db", "ms_ssim")
-        )
+        deltas = (bd_rate(curve_over(anchor or curve, q), curve_over(curve, q)) for q in ("psnr_db", "ms_ssim"))
         rates = sorted(point["rate_bpp"] for point in curve["points"])
         cells = [*map(percent, deltas), f"{rates[0]:.2f} to {rates[-1]:.2f}"]
         lines.append(f"| {curve['title']} | " + " | ".join(cells) + " |")
@@ -136,7 +133,7 @@ def how_it_was_made(result: dict[str, Any]) -> str:
             f'    python -m experiments.rate_curves FOLDER --name "{result["photographs"]["name"]}"'
             + (f" --models {models}" if models else ""),
             "",
-            "JPEG with optimised Huffman tables; WebP at method 6; AVIF at speed 6, 4:2:0, as Pillow does if nothing "
+            "JPEG with optimized Huffman tables; WebP at method 6; AVIF at speed 6, 4:2:0, as Pillow does if nothing "
             "is said; JPEG XL at effort 7. One thread each. "
             f"{result['hardware']['name']}; {made}. Fingerprint of the pixels: {result['photographs']['fingerprint']}.",
         ]
@@ -157,5 +154,5 @@ def rate_figure(curves: list[dict[str, Any]]) -> Figure:
 
 
 def draw(ax: Axes, points: Curve, look: Look) -> None:
-    style: dict[str, Any] = {"color": look.colour, "linestyle": look.line, "marker": look.marker}
+    style: dict[str, Any] = {"color": look.color, "linestyle": look.line, "marker": look.marker}
     ax.plot(*zip(*points, strict=True), markersize=4, linewidth=1.4, **style)

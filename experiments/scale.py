@@ -35,7 +35,7 @@ DIM, FACTOR, SIZE = 256, 8, 256
 IMAGENET_IMAGES, IMAGENET_BYTES = 1_281_167, 138e9
 EPOCHS, BATCH = 50, 512
 GPU_FLOPS, LINK_BYTES = 312e12, 600e9
-UTILISATION, CORES, READ_BYTES = 0.4, 128, 2e9
+UTILIZATION, CORES, READ_BYTES = 0.4, 128, 2e9
 GPUS_A_NODE = 8
 CLUSTER_NODES, BILLION = 16, 1_000_000_000
 
@@ -91,7 +91,7 @@ def decoding_rate(rounds: int = 40) -> float:
 def limits(gflops: float, m: Measured) -> dict[str, float]:
     """Images per second that each part of a node allows, where an image takes so many operations."""
     return {
-        "graphics processors": GPUS_A_NODE * GPU_FLOPS * UTILISATION / (gflops * 1e9),
+        "graphics processors": GPUS_A_NODE * GPU_FLOPS * UTILIZATION / (gflops * 1e9),
         "decoding": CORES * m.decoded_per_second,
         "reading": READ_BYTES * IMAGENET_IMAGES / IMAGENET_BYTES,
     }

@@ -120,7 +120,7 @@ def test_a_tensor_of_any_size_comes_back_as_one(size):
 
 @pytest.mark.parametrize("quantizer", ["vector", "projected", "frequency", "gain-shape", "fsq", "identity", "gaussian"])
 def test_large_images_are_computed_in_tiles(quantizer, monkeypatch, tmp_path):
-    """Of every kind of token: no network sees more than a tile and its margin, and the pixels are the whole image's."""
+    """No network sees more than a tile and its margin, and the pixels are those of the whole image."""
     model, seen = tokenizer(quantizer), []
     _, expected = whole(model, photo(70, 90))
     for network in (model.encoder, model.decoder):

@@ -49,7 +49,7 @@ def side_channel(spoken=True, aside_steps=0):
 
 
 def mixture_bits(mixture, value, step=1.0):
-    """Of numbers (B, C, h, w), by scipy."""
+    """Bits of numbers (B, C, h, w), by scipy."""
     means, scales, shares = (4 * part.detach().double().numpy()[:, None, None] for part in mixture.parameters())
     edges = [logistic(means, np.exp(scales)).cdf(value.double().numpy()[..., None] + s * step / 2) for s in (1, -1)]
     return -np.log2(((edges[0] - edges[1]) * softmax(shares, -1)).sum(-1))

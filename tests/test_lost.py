@@ -59,7 +59,7 @@ def whole(tmp_path_factory):
 
 
 def test_two_killed_processes_resume_to_the_bit(whole, tmp_path):
-    """All die, then one of two, either of them; each time the run goes on from its last checkpoint."""
+    """All die, then one of two, either of them; each time the run continues from its last checkpoint."""
     killed = -signal.SIGKILL
     assert in_two(train_and_die, tmp_path, (0, 1), False) == [killed, killed]
     assert read_checkpoint(tmp_path)["global_step"] == 5
@@ -67,7 +67,7 @@ def test_two_killed_processes_resume_to_the_bit(whole, tmp_path):
         assert in_two(train_and_die, tmp_path, dying, True) == codes
         said = (tmp_path / "said").read_text()
         assert said.startswith("another process of this run stopped, and this one with it; ")
-        assert said.endswith("go on with --resume")
+        assert said.endswith("continue with --resume")
         assert "\n" not in said
         (tmp_path / "said").unlink()
         assert read_checkpoint(tmp_path)["global_step"] == 10
@@ -85,7 +85,7 @@ def test_the_command_line_stops_and_goes_on(tmp_path):
     command = [sys.executable, "-c", DIES, *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.stdout == ""
-    assert re.fullmatch(r"hybridvq: another process of this run stopped, [^\n]*go on with --resume\n", done.stderr)
+    assert re.fullmatch(r"hybridvq: another process of this run stopped, [^\n]*continue with --resume\n", done.stderr)
     assert done.returncode == 2
     assert (tmp_path / "run" / CHECKPOINT).exists()
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment, timeout=300)

@@ -1,6 +1,6 @@
 """Disks that fill up, folders that may not be written and data that goes away while a run is on its way.
 
-Each time one sentence says so, the last checkpoint is whole, and the run goes on from it as if nothing had been.
+Each time one sentence says so, the last checkpoint is whole, and the run continues from it as if nothing had been.
 """
 
 import errno

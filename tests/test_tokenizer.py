@@ -213,7 +213,7 @@ def test_damaged_files_are_named(saved, name, damage):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"colour": 3}, "colour"),
+        ({"color": 3}, "color"),
         ({"quantizer": "nope"}, "nope"),
         ({"dim": 16}, r"encoder.layers.0.weight .* is \(8, 3, 4, 4\), and config.json asks for .* because of dim 16"),
         ({"dim": 65536}, "because of dim 65536"),

@@ -87,7 +87,7 @@ def test_a_run_warns_and_goes_on(tmp_path, capfd, collapsing):
 
 
 def test_a_run_can_be_told_to_stop(tmp_path, collapsing):
-    with pytest.raises(TrainingError, match=r"stopped at step 8: codebook collapse.*--watch warn goes on"):
+    with pytest.raises(TrainingError, match=r"stopped at step 8: codebook collapse.*--watch warn continues"):
         train(collapsing, tiny.images(), tiny.test_batches(), tmp_path / "run", watch="stop")
 
 

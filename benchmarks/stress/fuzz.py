@@ -58,7 +58,7 @@ EXTREMES: dict[str, tuple[Any, ...]] = {
     "levels": (None, 1, 2, 4, 255, 256, 257, 2**32),
     "stages": (0, 1, 2, 3, 4, 255, 256, 257, 2**32),
     "mode": tuple(range(16)),
-    "colour": tuple(range(256)),
+    "color": tuple(range(256)),
     "step": (0, 1, 128, 255),
 }
 

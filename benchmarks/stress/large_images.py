@@ -20,7 +20,7 @@ from benchmarks.stress.stream_memory import in_fresh_process, peak_mb
 from benchmarks.timing import write_result
 from hybridvq import Codec, CodecSettings
 from hybridvq.codec import StageTables, Tables
-from hybridvq.codec.tables import NEIGHBOURS
+from hybridvq.codec.tables import NEIGHBORS
 from hybridvq.recipe import load_recipe
 from hybridvq.training.run import build_tokenizer
 
@@ -36,7 +36,7 @@ def make_codec() -> Codec:
     k, levels, dim, width = 1024, 8, tokenizer.quantizer.code_dim, 8
     features = dim + levels + 1
     shapes = {
-        "vectors": (k, dim), "gains": (levels,), "near": (len(NEIGHBOURS) * features, width), "near_bias": (width,),
+        "vectors": (k, dim), "gains": (levels,), "near": (len(NEIGHBORS) * features, width), "near_bias": (width,),
         "level_out": (width, levels), "level_bias": (levels,), "joint": (width, width), "joint_bias": (levels, width),
         "code_out": (width, k), "code_bias": (k,),
     }  # fmt: skip

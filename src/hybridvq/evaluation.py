@@ -57,7 +57,7 @@ class SymbolCounts:
             counts += torch.bincount(symbols[:, stage].flatten().cpu(), minlength=len(counts))
 
     def entropy_bits(self) -> float:
-        """Bits a position: the joint entropy of code and level, summed over stages."""
+        """Bits per position: the joint entropy of code and level, summed over stages."""
         return sum(metrics.entropy_bits(counts) for counts in self.counts)
 
     def codes(self) -> Tensor:
@@ -270,7 +270,7 @@ def bits_of(tokenizer: Tokenizer, quantized: Quantized, positions: int) -> float
 
 
 def raw_bits(tokenizer: Tokenizer, tokens: Tokens) -> float:
-    """Bits a position before entropy coding: log2 K for each code, log2 L for each gain level, 32 for each float."""
+    """Bits per position before entropy coding: log2 K for each code, log2 L for each gain level, 32 for each float."""
     size, levels = tokenizer.quantizer.codebook_size, tokenizer.quantizer.levels
     bits = tokens.float_bits()
     if size and tokens.codes is not None:

@@ -252,7 +252,7 @@ def continue_image(image: Image.Image, keep: Keep, tokenizer: Tokenizer, shape: 
 
 
 def show_kept(given: Given, tokenizer: Tokenizer) -> Tensor:
-    """The reconstruction of a picture, (1, 3, f h, f w), grey where it is not kept."""
+    """The reconstruction of a picture, (1, 3, f h, f w), gray where it is not kept."""
     with torch.inference_mode():
         x_hat = tokenizer.decode(given.tokens).float().cpu()
     f = position_pixels(tokenizer)

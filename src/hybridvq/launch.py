@@ -225,7 +225,7 @@ def guard(lost: Callable[[], bool], done: threading.Event) -> None:
         while not done.wait(0.5):
             if lost() and not done.wait(GRACE):
                 with suppress(OSError):  # whoever started this may have closed its pipe
-                    print(f"hybridvq: {LOST}; go on with --resume", file=sys.stderr, flush=True)
+                    print(f"hybridvq: {LOST}; continue with --resume", file=sys.stderr, flush=True)
                 os._exit(2)
 
     threading.Thread(target=look, daemon=True).start()

@@ -92,7 +92,7 @@ class Schedule:
 
 @dataclass
 class TrainingSettings(Schedule):
-    """How the tokenizer is trained: Adam on the error of reconstruction and the quantizer's losses.
+    """Settings of a tokenizer's training: Adam on the error of reconstruction and the quantizer's losses.
 
     Args:
         freeze_norm: share of the steps, at the end, in which batch normalization goes over from the statistics of each
@@ -125,7 +125,7 @@ class TrainingSettings(Schedule):
 
 @dataclass
 class PriorTrainingSettings(Schedule):
-    """How a prior is trained: Adam on the negative log-likelihood of the tokens.
+    """Settings of a prior's training: Adam on the negative log-likelihood of the tokens.
 
     Args:
         weight_decay: of the weights that multiply, of tables of codes and of labels, but not of places, biases and
@@ -159,7 +159,7 @@ class PriorSettings:
 
 @dataclass
 class SamplingSettings:
-    """How tokens are drawn from a prior.
+    """Settings of drawing tokens from a prior.
 
     Args:
         temperature: below 1 prefers what is likely, 0 always takes it.
@@ -184,7 +184,7 @@ class SamplingSettings:
 
 @dataclass
 class Recipe:
-    """A recipe.
+    """A tokenizer and its training, with the name that tables give it.
 
     Args:
         title: what tables call it.
@@ -204,7 +204,7 @@ class Recipe:
 
 @dataclass
 class DataSettings:
-    """Which images.
+    """The images that a command reads.
 
     Args:
         data: `photos` (the sample photographs of scikit-image and scikit-learn), a folder of images, a parquet file
@@ -309,7 +309,7 @@ def dotted(overrides: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class CodecSettings:
-    """How an image is compressed.
+    """Settings of compressing an image.
 
     Args:
         stages: of a model with several codes per position, use only the first so many; all if not given.

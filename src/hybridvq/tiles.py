@@ -3,8 +3,8 @@
     pixels ──► tile and margin, in [-1, 1] ──► encoder ──► cut to the tile ──► quantizer ──► its place in the grid
     tokens ──► tile and margin ──► dequantize ──► decoder ──► cut to the tile ──► pixels
 
-A network of convolutions sees a bounded neighbourhood. A tile that is computed from its own inputs and a margin as wide
-as that neighbourhood gives, once the margin is cut off, what the whole image gives there; where the image ends, the
+A network of convolutions sees a bounded neighborhood. A tile that is computed from its own inputs and a margin as wide
+as that neighborhood gives, once the margin is cut off, what the whole image gives there; where the image ends, the
 tile ends too and the network pads it as it pads the image. So there is no seam to hide: tokens and pixels are those of
 the whole image, to the rounding of sums that are taken in another order.
 """
@@ -147,14 +147,14 @@ def cut(image: Pixels, top: int, left: int, bottom: int, right: int) -> np.ndarr
 
 
 def gathered(image: Pixels, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The pixels at `rows` and `columns`, which are runs of neighbours, (len(rows), len(columns), 3)."""
+    """The pixels at `rows` and `columns`, which are runs of neighbors, (len(rows), len(columns), 3)."""
     top, left = int(rows.min()), int(columns.min())
     box = cut(image, top, left, int(rows.max()) + 1, int(columns.max()) + 1)
     return box[np.ix_(rows - top, columns - left)]
 
 
 def batches(images: Sequence[Pixels]) -> Iterator[list[Pixels]]:
-    """Neighbours of one size, together as long as they fill no more than a tile."""
+    """Neighbors of one size, together as long as they fill no more than a tile."""
     batch: list[Pixels] = []
     for image in images:
         height, width = size_of(image)

@@ -127,7 +127,7 @@ class Tokenizer(
         local_files_only: bool = False,
         force_download: bool = False,
     ) -> "Tokenizer":
-        """As `load_tokenizer`.
+        """Load a tokenizer, as `load_tokenizer` does.
 
         Args:
             revision, token, cache_dir, local_files_only, force_download: how a model of the hub is downloaded, as in
@@ -237,7 +237,7 @@ class Tokenizer(
         return lambda z: self.quantizer(z, step).tokens
 
     def quantize(self, x: Tensor, step: float | Tensor | None = None) -> Quantized:
-        """As `encode`, with what the quantizer says beside the tokens.
+        """Quantize images as `encode` does, and return all that the quantizer gives.
 
         Raises:
             ConfigError, ShapeError, DataError: as `encode` of a tensor.

@@ -194,17 +194,17 @@ def test_odd_uploads(page, server, tmp_path):
 
 
 def test_two_visitors_see_their_own_pictures(browser, server, tmp_path):
-    colours = {"red": (255, 0, 0), "blue": (0, 0, 255)}
-    for name, colour in colours.items():
+    colors = {"red": (255, 0, 0), "blue": (0, 0, 255)}
+    for name, color in colors.items():
         (tmp_path / name).mkdir()
-        Image.new("RGB", (24, 20), colour).save(tmp_path / name / "mine.png")
+        Image.new("RGB", (24, 20), color).save(tmp_path / name / "mine.png")
     with visit(browser, server[0]) as red, visit(browser, server[0]) as blue:
         visitors = {"red": red, "blue": blue}
         for name, page in visitors.items():
             upload(page, "reconstruct-upload", tmp_path / name / "mine.png")
         for name, page in visitors.items():
             says(page, "reconstruct", "Original mine.png")
-            assert (pixels(page, "reconstruct") == colours[name]).all()
+            assert (pixels(page, "reconstruct") == colors[name]).all()
         for value in ("0.5", "1.5"):
             cells = {}
             for name, page in visitors.items():
@@ -213,5 +213,5 @@ def test_two_visitors_see_their_own_pictures(browser, server, tmp_path):
                 page.locator("#reconstruct-scale input[type=number]").fill(value)
             for name, page in visitors.items():
                 changes(*cells[name])
-                assert (pixels(page, "reconstruct") == colours[name]).all()
+                assert (pixels(page, "reconstruct") == colors[name]).all()
                 assert result(page, "reconstruct").inner_text().count("mine.png") == 1

@@ -84,7 +84,7 @@ def test_a_picture_is_continued(loaded, keep, kept):
     given, *drawn = (grid[GAP : GAP + 16, GAP + i * SIDE : GAP + i * SIDE + 16] for i in range(3))
     erased = np.ones((16, 16), bool)
     erased[kept] = False
-    assert (given[erased] == 128).all(), "what is not kept is shown grey"
+    assert (given[erased] == 128).all(), "what is not kept is shown gray"
     assert (given[~erased] != 128).any()
     assert (drawn[0] != drawn[1]).any()
 

@@ -85,10 +85,10 @@ def test_one_pixel(loaded):
 
 def test_maps():
     codes = np.arange(512).reshape(16, 32)
-    colours = reconstruct.code_map(codes)
-    assert (colours.shape, colours.dtype) == ((16, 32, 3), np.uint8)
-    assert len(np.unique(colours.reshape(-1, 3), axis=0)) > 500
-    assert np.array_equal(reconstruct.code_map(np.full((2, 2), 7)), np.broadcast_to(colours[0, 7], (2, 2, 3)))
+    colors = reconstruct.code_map(codes)
+    assert (colors.shape, colors.dtype) == ((16, 32, 3), np.uint8)
+    assert len(np.unique(colors.reshape(-1, 3), axis=0)) > 500
+    assert np.array_equal(reconstruct.code_map(np.full((2, 2), 7)), np.broadcast_to(colors[0, 7], (2, 2, 3)))
     brightness = reconstruct.gain_map(np.array([[0.0, 1.0, 2.0]])).sum(2)
     assert brightness[0, 0] < brightness[0, 1] < brightness[0, 2]
     assert reconstruct.gain_map(np.ones((2, 2))).shape == (2, 2, 3)

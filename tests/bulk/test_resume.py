@@ -75,7 +75,7 @@ def test_killed_at_any_moment_every_image_is_there_once(model, images, whole, tm
 
 
 def test_two_workers_one_of_which_dies(model, images, whole, tmp_path):
-    """The call says so and goes on where it stopped, to the same bytes as one worker's."""
+    """The call says so and continues where it stopped, to the same bytes as one worker's."""
 
     def kill_one():
         while not stamps(tmp_path):
@@ -84,7 +84,7 @@ def test_two_workers_one_of_which_dies(model, images, whole, tmp_path):
 
     killer = threading.Thread(target=kill_one)
     killer.start()
-    with pytest.raises(HybridVQError, match=r"a worker process was killed, .* the same command goes on"):
+    with pytest.raises(HybridVQError, match=r"a worker process was killed, .* the same command continues"):
         tokenize(model, images, tmp_path, workers=2, **SHARD)
     killer.join()
     made = stamps(tmp_path)
@@ -119,7 +119,7 @@ def test_ctrl_c_and_the_end_of_the_parent_end_the_workers(model, tmp_path):
     os.killpg(interrupted.pid, signal.SIGINT)
     _, err = interrupted.communicate(timeout=PATIENCE)
     assert interrupted.returncode == 130
-    assert err == "hybridvq: interrupted; the same command goes on from the finished shards\n"
+    assert err == "hybridvq: interrupted; the same command continues from the finished shards\n"
 
     shutil.rmtree(tmp_path)
     killed = command(model, tmp_path)
@@ -178,7 +178,9 @@ def test_a_failure_under_ray_is_the_same_sentence(model, images, whole, tmp_path
     (tmp_path / "file").write_text("")
     manifest = load_tokens(whole).manifest
     actor = cluster.Actor(shards.Job(model, images, tmp_path / "file", manifest, 16), "cpu")
-    with pytest.raises(ConfigError, match=r"test-00002-of-\d+\.parquet cannot be written .* the same command goes on"):
+    with pytest.raises(
+        ConfigError, match=r"test-00002-of-\d+\.parquet cannot be written .* the same command continues"
+    ):
         list(cluster.outcome(actor({"shard": [2]})))
 
 

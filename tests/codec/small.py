@@ -5,7 +5,7 @@ import numpy as np
 from hybridvq.codec import ScaleTables, StageTables, Tables
 from hybridvq.codec.integers import to_counts
 from hybridvq.codec.scales import CLASSES, COARSER, SYMBOLS
-from hybridvq.codec.tables import NEIGHBOURS, to_tables, vars_of  # noqa: F401
+from hybridvq.codec.tables import NEIGHBORS, to_tables, vars_of  # noqa: F401
 
 MODEL = "5e" * 32
 
@@ -41,7 +41,7 @@ def stage(seed: int, k: int, levels: int, dim: int, width: int, context: int) ->
 
 
 def tables(k: int = 16, levels: int | None = 4, stages: int = 1, dim: int = 3, width: int = 8, seed: int = 1) -> Tables:
-    made = [stage(seed + s, k, levels or 0, dim, width, len(NEIGHBOURS) + s) for s in range(stages)]
+    made = [stage(seed + s, k, levels or 0, dim, width, len(NEIGHBORS) + s) for s in range(stages)]
     return Tables(MODEL, k, levels, tuple(made))
 
 
@@ -75,5 +75,5 @@ def scales(k: int, stages: int, group: tuple[int, ...] = (0, 1, 1), inner: int =
 
 
 def hybrid_tables(k: int = 16, stages: int = 2) -> Tables:
-    made = [stage(1 + s, k, 0, 3, 8, len(NEIGHBOURS) + s) for s in range(stages)]
+    made = [stage(1 + s, k, 0, 3, 8, len(NEIGHBORS) + s) for s in range(stages)]
     return Tables(MODEL, k, None, tuple(made), scales(k, stages))

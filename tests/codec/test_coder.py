@@ -12,7 +12,7 @@ from codec import small
 from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder
 from hybridvq.codec.coder import runs, wavefronts
 from hybridvq.codec.integers import EXP2, LIMIT, SCALE, exact_product, softmax_counts, to_counts
-from hybridvq.codec.tables import NEIGHBOURS
+from hybridvq.codec.tables import NEIGHBORS
 from hybridvq.errors import CodecError
 
 GRIDS = [(1, 1), (1, 9), (8, 1), (2, 3), (11, 7)]
@@ -43,7 +43,7 @@ def test_a_codebook_of_one_costs_nothing():
 
 @pytest.mark.parametrize("mode", [STATIC, CONTEXTUAL])
 def test_the_cost_is_that_of_an_independent_model(mode):
-    """-log2 of the softmax in floats, position by position, with the neighbours looked up one by one."""
+    """-log2 of the softmax in floats, position by position, with the neighbors looked up one by one."""
     tables = small.tables(stages=2)
     codes, gains = small.tokens(6, 5, stages=2)
     expected = [sum(reference_bits(tables, codes, gains, s, mode)) for s in range(2)]
@@ -59,7 +59,7 @@ def reference_bits(tables, codes, gains, s, mode):
         if mode == STATIC:
             yield -np.log2(joint[level, code])
             continue
-        places = [(s, y + dy, x + dx) for dy, dx in NEIGHBOURS] + [(t, y, x) for t in range(s)]
+        places = [(s, y + dy, x + dx) for dy, dx in NEIGHBORS] + [(t, y, x) for t in range(s)]
         context = np.concatenate([reference_features(tables, codes, gains, *place) for place in places])
         hidden = np.maximum(context @ weights["near"] + stage.near_bias / 256, 0)
         inner = np.maximum(hidden @ weights["joint"] + stage.joint_bias[level] / 256, 0)
@@ -141,13 +141,13 @@ def test_float_products_of_integers_are_exact():
 
 @pytest.mark.parametrize("most", [1, 3, 100])
 @pytest.mark.parametrize("grid", GRIDS)
-def test_wavefronts_visit_neighbours_first(grid, most):
+def test_wavefronts_visit_neighbors_first(grid, most):
     visited = set()
     for y, x in wavefronts(*grid, most):
         assert 1 <= len(y) <= most
         front = set(zip(y.tolist(), x.tolist(), strict=True))
         for row, column in front:
-            for dy, dx in NEIGHBOURS:
+            for dy, dx in NEIGHBORS:
                 place = (row + dy, column + dx)
                 assert place in visited or not (0 <= place[0] < grid[0] and 0 <= place[1] < grid[1])
         assert not front & visited

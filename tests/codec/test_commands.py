@@ -14,11 +14,11 @@ from hybridvq.codec import header_of, write
 
 @pytest.fixture
 def images(tmp_path, monkeypatch):
-    """A folder with a colour and a grey image in it, and one beside it; the current folder."""
+    """A folder with a color and a gray image in it, and one beside it; the current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in" / "deep").mkdir(parents=True)
-    Image.fromarray(models.photo(30, 41)).save("in/colour.png")
-    Image.fromarray(models.photo(17, 64)[..., 0]).save("in/deep/grey.png")
+    Image.fromarray(models.photo(30, 41)).save("in/color.png")
+    Image.fromarray(models.photo(17, 64)[..., 0]).save("in/deep/gray.png")
     Image.fromarray(models.photo(8, 8)).save("alone.bmp")
     return tmp_path
 
@@ -34,18 +34,18 @@ def test_there_and_back(images, folder, codec, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert re.fullmatch(
-        r"in/colour.png: \d+ bytes, \d+\.\d{3} bits per pixel -> files/colour.hvq\n"
-        r"in/deep/grey.png: \d+ bytes, \d+\.\d{3} bits per pixel -> files/deep/grey.hvq\n"
+        r"in/color.png: \d+ bytes, \d+\.\d{3} bits per pixel -> files/color.hvq\n"
+        r"in/deep/gray.png: \d+ bytes, \d+\.\d{3} bits per pixel -> files/deep/gray.hvq\n"
         r"alone.bmp: \d+ bytes, \d+\.\d{3} bits per pixel -> files/alone.hvq\n",
         out,
     )
-    assert (images / "files" / "colour.hvq").read_bytes() == codec.compress(models.photo(30, 41))
+    assert (images / "files" / "color.hvq").read_bytes() == codec.compress(models.photo(30, 41))
     assert main(["decompress", "files", "--model", str(folder), "-o", "back"]) == 0
-    assert "files/deep/grey.hvq: 17x64 pixels -> back/deep/grey.png\n" in capsys.readouterr().out
-    assert sorted(path.name for path in (images / "back").rglob("*.png")) == ["alone.png", "colour.png", "grey.png"]
-    with Image.open("back/deep/grey.png") as grey, Image.open("back/colour.png") as colour:
-        assert (grey.mode, grey.size) == ("L", (64, 17))
-        np.testing.assert_array_equal(colour, codec.decompress((images / "files" / "colour.hvq").read_bytes()))
+    assert "files/deep/gray.hvq: 17x64 pixels -> back/deep/gray.png\n" in capsys.readouterr().out
+    assert sorted(path.name for path in (images / "back").rglob("*.png")) == ["alone.png", "color.png", "gray.png"]
+    with Image.open("back/deep/gray.png") as gray, Image.open("back/color.png") as color:
+        assert (gray.mode, gray.size) == ("L", (64, 17))
+        np.testing.assert_array_equal(color, codec.decompress((images / "files" / "color.hvq").read_bytes()))
 
 
 def test_one_file_to_one_file(images, folder, codec, capsys):
@@ -102,7 +102,7 @@ def test_unreadable_images(images, folder, capsys, complaint):
         ("compress alone.bmp --model MODEL --target-bpp 0.01", "target_bpp 0.01 is out of reach"),
         ("compress alone.bmp --model MODEL --mode best", "mode"),
         ("compress in alone.bmp --model MODEL -o one.hvq", "one.hvq is one file, and there are 3 to write"),
-        ("compress in in2 --model MODEL", "would both be written to compressed/colour.hvq"),
+        ("compress in in2 --model MODEL", "would both be written to compressed/color.hvq"),
         ("compress alone.bmp --model MODEL -o alone.bmp/x", "alone.bmp/x/alone.hvq cannot be written"),
         ("decompress in --model MODEL", "in holds no .hvq files; give .hvq files or a folder of them"),
         ("decompress alone.bmp --model MODEL", "alone.bmp is not an .hvq file"),
@@ -123,7 +123,7 @@ def test_unreadable_images(images, folder, capsys, complaint):
 def test_wrong_words(images, folder, codec, complaint, words, message):
     (images / "empty").mkdir()
     (images / "in2").mkdir()
-    Image.fromarray(models.photo(4, 4)).save("in2/colour.jpg")
+    Image.fromarray(models.photo(4, 4)).save("in2/color.jpg")
     data = codec.compress(models.photo(8, 8))
     (images / "a.hvq").write_bytes(data)
     (images / "cut.hvq").write_bytes(data[:-3])

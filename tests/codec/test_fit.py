@@ -1,4 +1,4 @@
-"""Fitted tables spend fewer bits where neighbours tell something, and are made for one model."""
+"""Fitted tables spend fewer bits where neighbors tell something, and are made for one model."""
 
 import io
 import re
@@ -27,7 +27,7 @@ def tokenizer(stages: int = 1, name: str = "gain-shape") -> Tokenizer:
 
 
 def copied(seed: int, images: int, stages: int, side: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of which each is, three times in four, that of its left neighbour."""
+    """Tokens of which each is, three times in four, that of its left neighbor."""
     draw = np.random.default_rng(seed)
     codes, levels = (
         draw.integers(0, 12, (images, stages, side, side)),

@@ -15,7 +15,7 @@ from hybridvq.codec.format import CHECKSUM_BYTES, MAX_PIXELS, checksum, most_wav
 from hybridvq.errors import CodecError, ConfigError
 
 TABLES = small.tables(stages=3)
-HEADER = header_of(TABLES, 30, 23, 4, mode=STATIC, colour=5)
+HEADER = header_of(TABLES, 30, 23, 4, mode=STATIC, color=5)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_damage(file, change, message):
 
 
 def test_a_gain_step_is_refused(file):
-    """Files of earlier versions may hold one, in the high four bits of the colour."""
+    """Files of earlier versions may hold one, in the high four bits of the color."""
     at = len(b"HVQ1") + 8 + 4 + 1
     body = file[:at] + bytes([2 << 4 | file[at]]) + file[at + 1 : -CHECKSUM_BYTES]
     with pytest.raises(CodecError, match="was written with gain_step 2, which this version no longer reads"):

@@ -122,9 +122,9 @@ def test_targets_are_met(codec, key, unit):
         codec.compress(photo, CodecSettings(**{key: 0.01 if key == "target_bpp" else 99.0}))
 
 
-def test_grey_images_stay_grey(codec):
-    grey = np.repeat(models.photo(40, 50)[..., :1], 3, 2)
-    assert codec.decompress(codec.compress(grey)).mode == "L"
+def test_gray_images_stay_gray(codec):
+    gray = np.repeat(models.photo(40, 50)[..., :1], 3, 2)
+    assert codec.decompress(codec.compress(gray)).mode == "L"
 
 
 @pytest.mark.parametrize("settings", [{"stages": 1}, {"rate_weight": 0.1}])
@@ -191,7 +191,7 @@ def test_damage_is_refused(codec):
         ({"height": 2**14, "width": 2**14}, r"codes of \d+ bytes"),
         ({"mode": 7}, "tables of the unknown kind 7"),
         ({"factor": 16}, "cannot follow"),
-        ({"colour": 9}, "cannot follow"),
+        ({"color": 9}, "cannot follow"),
         ({"tables": bytes(4)}, "made with the tables 00000000"),
         ({"model": bytes(8)}, "made by the model 0000000000000000"),
     ],

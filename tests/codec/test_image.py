@@ -60,20 +60,20 @@ def test_large_images_are_computed_in_tiles(codec, monkeypatch):
         assert (tiled != expected).mean() < 0.01, "but where a vector lies half-way between two codes or levels"
 
 
-# Colours
+# Colors
 
 
-def test_a_grey_image_comes_back_grey(codec):
-    grey = models.photo(40, 50)[..., 0]
-    files = {codec.compress(image) for image in (Image.fromarray(grey), np.stack([grey] * 3, 2))}
-    assert len(files) == 1, "grey is what the pixels are, whatever holds them"
+def test_a_gray_image_comes_back_gray(codec):
+    gray = models.photo(40, 50)[..., 0]
+    files = {codec.compress(image) for image in (Image.fromarray(gray), np.stack([gray] * 3, 2))}
+    assert len(files) == 1, "gray is what the pixels are, whatever holds them"
     (data,) = files
     image = codec.decompress(data)
     assert (image.mode, image.size) == ("L", (50, 40))
     with torch.inference_mode():
         x_hat = codec.tokenizer.decode(Tokens(*(torch.from_numpy(part)[None] for part in tokens_of(codec, data))))
     assert np.abs(np.asarray(image) - ((x_hat[0, :, :40, :50].mean(0) + 1) * 127.5).clamp(0, 255).numpy()).max() < 0.51
-    one_pixel = np.stack([grey] * 3, 2)
+    one_pixel = np.stack([gray] * 3, 2)
     one_pixel[-1, -1, 2] ^= 1
     assert codec.decompress(codec.compress(one_pixel)).mode == "RGB"
 
@@ -139,7 +139,7 @@ def test_files_of_another_model_or_other_tables(codec, staged, tmp_path):
     with pytest.raises(CodecError, match=r"was made with the tables 31323334 .* give the codec.safetensors"):
         codec.decompress(write(header, streams))
     header, streams = read(data)
-    vars(header)["colour"] = 7
+    vars(header)["color"] = 7
     with pytest.raises(CodecError, match="cannot follow"):
         codec.decompress(write(header, streams))
 

@@ -106,7 +106,7 @@ def test_the_benchmark_writes_its_page_and_keeps_what_it_has(folder, tmp_path, m
     assert first["psnr_db"] < last["psnr_db"]
     assert first["payload_rate_bpp"] < first["rate_bpp"]
     page = (tmp_path / "out" / "README.md").read_text()
-    assert "two cats: the 2 of them" in page
+    assert "Two cats: the 2 of them" in page
     assert "| JPEG | +0.0% | +0.0% |" in page
     assert (tmp_path / "out" / "rate.svg").read_bytes().startswith(b"<?xml")
     with pytest.raises(SystemExit, match="other photographs"):

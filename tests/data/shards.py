@@ -23,7 +23,7 @@ def encoded(number: int, kind: str = "PNG") -> bytes:
 
 
 def numbers(x: torch.Tensor) -> list[int]:
-    """Which images a batch (B, 3, SIDE, SIDE) shows."""
+    """The images that a batch (B, 3, SIDE, SIDE) shows."""
     return ((x[:, 0, 0].median(dim=1).values + 1) * 127.5).round().int().tolist()
 
 

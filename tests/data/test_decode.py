@@ -37,9 +37,9 @@ def test_rgb_is_unchanged() -> None:
     np.testing.assert_array_equal(decoded(Image.fromarray(pixels)), pixels)
 
 
-def test_greyscale_is_repeated() -> None:
-    grey = np.arange(20, dtype=np.uint8).reshape(4, 5)
-    np.testing.assert_array_equal(decoded(Image.fromarray(grey)), np.repeat(grey[..., None], 3, axis=2))
+def test_grayscale_is_repeated() -> None:
+    gray = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    np.testing.assert_array_equal(decoded(Image.fromarray(gray)), np.repeat(gray[..., None], 3, axis=2))
 
 
 def test_bilevel_is_black_and_white() -> None:
@@ -68,7 +68,7 @@ def test_alpha_is_composited_on_white(alpha: int, expected: list[int]) -> None:
     np.testing.assert_allclose(pixel, expected, atol=1)
 
 
-def test_grey_with_alpha_is_composited_on_white() -> None:
+def test_gray_with_alpha_is_composited_on_white() -> None:
     assert decoded(Image.new("LA", (1, 1), (90, 0))).tolist() == [[[255, 255, 255]]]
 
 
@@ -111,7 +111,7 @@ def test_damaged_exif_is_ignored() -> None:
 
 
 def test_animation_gives_its_first_frame() -> None:
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
     assert decoded(frames[0], "GIF", save_all=True, append_images=frames[1:])[0, 0].tolist() == [255, 0, 0]
 
 

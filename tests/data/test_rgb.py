@@ -12,10 +12,10 @@ from hybridvq.data import to_rgb
 from hybridvq.data.decode import UnreadableError, decode, without_warnings
 from hybridvq.errors import DataError
 
-from .written import grey_tiff, png
+from .written import gray_tiff, png
 
 WHITE, BLACK = [255, 255, 255], [0, 0, 0]
-GREY, COLOR, PALETTE = 0, 2, 3
+GRAY, COLOR, PALETTE = 0, 2, 3
 
 
 def both(data: bytes) -> list[list[int]]:
@@ -30,14 +30,14 @@ def both(data: bytes) -> list[list[int]]:
     ("depth", "row", "key", "second"),
     [(1, b"\x40", 0, 255), (2, b"\x90", 2, 85), (4, b"\x98", 9, 8 * 17), (8, b"\x4d\x4c", 0x4D, 0x4C)],
 )
-def test_a_transparent_grey_is_white_at_every_depth(depth: int, row: bytes, key: int, second: int) -> None:
-    data = png(2, 1, depth, GREY, b"\0" + row, (b"tRNS", struct.pack(">H", key)))
+def test_a_transparent_gray_is_white_at_every_depth(depth: int, row: bytes, key: int, second: int) -> None:
+    data = png(2, 1, depth, GRAY, b"\0" + row, (b"tRNS", struct.pack(">H", key)))
     assert both(data) == [WHITE, [second] * 3]
 
 
-def test_a_transparent_grey_of_16_bits_is_white_and_its_neighbors_are_not() -> None:
+def test_a_transparent_gray_of_16_bits_is_white_and_its_neighbors_are_not() -> None:
     row = struct.pack(">4H", 0x1234, 0x1235, 0x1334, 0)
-    data = png(4, 1, 16, GREY, b"\0" + row, (b"tRNS", struct.pack(">H", 0x1234)))
+    data = png(4, 1, 16, GRAY, b"\0" + row, (b"tRNS", struct.pack(">H", 0x1234)))
     assert both(data) == [WHITE, [18] * 3, [19] * 3, BLACK]
 
 
@@ -59,13 +59,13 @@ def test_a_transparent_palette_entry_is_white_at_every_depth() -> None:
 
 @pytest.mark.parametrize(("bits", "black", "data"), [(1, 0, b"\x40"), (8, 0, b"\0\xff"), (16, 0, b"\0\0\xff\xff")])
 def test_white_is_zero_is_inverted_at_every_depth(bits: int, black: int, data: bytes) -> None:
-    white_is_zero, black_is_zero = (both(grey_tiff(bits, photometric, data, 2)) for photometric in (0, 1))
+    white_is_zero, black_is_zero = (both(gray_tiff(bits, photometric, data, 2)) for photometric in (0, 1))
     assert white_is_zero == [WHITE, BLACK]
     assert black_is_zero == [BLACK, WHITE]
 
 
 def test_12_bits_are_scaled_by_their_own_range() -> None:
-    assert both(grey_tiff(12, 1, b"\xff\xf8\x00", 2)) == [WHITE, [128] * 3]
+    assert both(gray_tiff(12, 1, b"\xff\xf8\x00", 2)) == [WHITE, [128] * 3]
 
 
 def test_an_upright_tiff_is_turned_once() -> None:
@@ -110,7 +110,7 @@ def test_metadata_that_nobody_needs_does_no_harm(chunk: tuple[bytes, bytes], lat
 
 
 def test_a_damaged_png_is_still_damaged_without_its_metadata() -> None:
-    data = png(64, 64, 8, GREY, b"\0", (b"iCCP", b"profile\0\0" + LARGE))
+    data = png(64, 64, 8, GRAY, b"\0", (b"iCCP", b"profile\0\0" + LARGE))
     with without_warnings(), pytest.raises(UnreadableError, match="truncated"):
         decode(data)
 

@@ -20,7 +20,7 @@ def chunk(part: Chunk) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def grey_tiff(bits: int, photometric: int, data: bytes, width: int) -> bytes:
+def gray_tiff(bits: int, photometric: int, data: bytes, width: int) -> bytes:
     """One row of a grayscale TIFF, uncompressed."""
     tags = [(256, width), (257, 1), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, 1)]
     tags += [(279, len(data))]

@@ -79,7 +79,7 @@ def test_gradients_stay_finite_far_out(kind):
 
 
 def test_levels_out_of_order_or_alike_keep_a_proper_pmf():
-    """A rate weight may let a level overtake its neighbour; its index stays its own."""
+    """A rate weight may let a level overtake its neighbor; its index stays its own."""
     values = torch.tensor([[1.0, -1.0, 1.0, 3.0]])
     head = DensityHead(TokenSpace(2, 1, "levels", values, torch.ones(2, 2)), 1)
     pmf = head.log_pmf(torch.tensor([[0.0, -5.0, -3.0]]), 0).exp()[0]

@@ -96,7 +96,7 @@ def test_one_position():
 
 @torch.no_grad()
 def test_similar_codes_share_statistics():
-    """A code never seen is embedded and predicted like its neighbour in the codebook."""
+    """A code never seen is embedded and predicted like its neighbor in the codebook."""
     of = space(k=5)
     of.vectors[4] = of.vectors[3]
     made = prior("transformer", of)

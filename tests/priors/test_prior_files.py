@@ -72,7 +72,7 @@ def test_damaged_and_missing_files(saved, name):
         ({"shape": [10**9, 4]}, "shape is 1000000000; it must be at most 4,096"),
         ({"shape": [3, True]}, "shape is True; it must be a whole number"),
         ({"shape": [3]}, "not enough values"),
-        ({"colour": 1}, "colour"),
+        ({"color": 1}, "color"),
         ({"space": {}}, "gain"),
     ],
 )

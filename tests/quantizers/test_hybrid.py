@@ -59,8 +59,8 @@ def test_far_values_have_finite_bits_and_a_gradient():
 
 
 def test_the_masses_of_all_bins_add_to_one():
-    centres = torch.arange(-4000, 4001).double() * 0.7
-    logs = log_mass(centres, number(0.7), number(0.2), number(1.1))
+    centers = torch.arange(-4000, 4001).double() * 0.7
+    logs = log_mass(centers, number(0.7), number(0.2), number(1.1))
     assert logs.exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
@@ -142,7 +142,7 @@ def test_without_groups_it_is_a_scalar_transform_codec():
 @pytest.mark.parametrize("groups", [2, 0])
 @torch.no_grad()
 def test_rounding_weighs_error_and_bits(groups):
-    """Of the nearest integer and the next one towards 0 the cheaper, by bits from the distribution functions."""
+    """The cheaper of the nearest integer and the next one towards 0, by bits from the distribution functions."""
     made, z, step, weight = quantizer(groups=groups, rate_weight=0.3), vectors().double(), 0.8, 0.3
     tokens = made(z.float(), step).tokens
     mean, log_scale = (part.double().numpy() for part in made.predict(tokens)) if groups else (0.0, 0.0)

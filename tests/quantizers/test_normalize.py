@@ -16,8 +16,8 @@ def batch(seed=0):
 def test_the_first_batch_gets_unit_power():
     z = batch()
     rows = z.double().numpy()
-    centred = rows - rows.mean((0, 2, 3), keepdims=True)
-    expected = centred / np.sqrt((centred**2).mean())
+    centered = rows - rows.mean((0, 2, 3), keepdims=True)
+    expected = centered / np.sqrt((centered**2).mean())
     scaled = UnitPower(3)(z)
     np.testing.assert_allclose(scaled.numpy(), expected, rtol=1e-5, atol=1e-5)
     deviations = scaled.std((0, 2, 3))
@@ -69,8 +69,8 @@ def test_gradients_pass_through_the_statistics():
     v = torch.randn(z.shape, generator=torch.Generator().manual_seed(1))
     (gradient,) = torch.autograd.grad(power(z), z, v)
     torch.testing.assert_close(gradient.sum((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
-    centred = (z - z.mean((0, 2, 3), keepdim=True)).detach()
-    assert (gradient * centred).sum().item() == pytest.approx(0, abs=1e-3)
+    centered = (z - z.mean((0, 2, 3), keepdim=True)).detach()
+    assert (gradient * centered).sum().item() == pytest.approx(0, abs=1e-3)
 
 
 @pytest.mark.parametrize("kind", [VectorQuantizer, GainShapeQuantizer])

@@ -159,13 +159,13 @@ def test_ties_go_to_the_lowest_index():
 
 
 def test_kmeans_starts_from_the_data():
-    centres = torch.tensor([[10.0, 0.0], [0.0, 10.0], [-10.0, 0.0], [0.0, -10.0]])
-    z = centres.repeat(16, 1) + 0.01 * torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
+    centers = torch.tensor([[10.0, 0.0], [0.0, 10.0], [-10.0, 0.0], [0.0, -10.0]])
+    z = centers.repeat(16, 1) + 0.01 * torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
     vq = VectorQuantizer(2, codebook_size=4, init="kmeans", restart_every=1)
     for _ in range(4):
         vq(z.T.reshape(1, 2, 8, 8))
     found = vq.codebook.weight.detach()
-    assert torch.cdist(centres, found).min(1).values.max() < 0.1
+    assert torch.cdist(centers, found).min(1).values.max() < 0.1
 
 
 @pytest.mark.parametrize("learn", ["ema", "gradient"])

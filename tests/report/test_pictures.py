@@ -54,7 +54,7 @@ def test_a_png_holds_the_pixels():
         (lambda path: path.unlink(), "does not exist"),
         (lambda path: path.write_bytes(b"no array"), "cannot be read"),
         (lambda path: np.save(path, np.zeros((9, 8, 8, 3))), "not an array"),
-        (lambda path: np.save(path, np.zeros((9, 8, 8, 1), np.uint8)), "three colours"),
+        (lambda path: np.save(path, np.zeros((9, 8, 8, 1), np.uint8)), "three colors"),
     ],
 )
 def test_unusable_originals_are_explained(write_folder, run, damage, words):

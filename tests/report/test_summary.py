@@ -75,7 +75,7 @@ def test_a_recipe_with_a_diverged_seed_is_not_compared(text, run):
         run("fsq-healthy", "healthy", 1, test_mse=None),
     ]
     assert text(runs).startswith("“Vector healthy” reconstructs")
-    assert "Not compared, for want of a test MSE and bits for every seed: “Fsq healthy”." in text(runs)
+    assert "Not compared, because the error or bits of a seed are missing: “Fsq healthy”." in text(runs)
 
 
 def test_no_claim_without_bits(text, four_runs):

@@ -20,7 +20,7 @@ def test_markdown_of_two_groups(run, result_of):
         run("b", "healthy"),
     ]
     lines = markdown_table(result_of(runs)).splitlines()
-    assert lines[0].startswith("| Recipe | Seeds | Bits a position (raw) | Bits a pixel (raw) |")
+    assert lines[0].startswith("| Recipe | Seeds | Bits per position (raw) | Bits per pixel (raw) |")
     assert {line.count("|") for line in lines} == {len(COLUMNS) + 3}
     assert lines[2].startswith("| *published* |  |")
     assert lines[3] == (

@@ -44,7 +44,7 @@ class Coded:
     setting: str
 
     def cells(self, original: np.ndarray) -> list[str]:
-        """Of the table: format, bytes, bits per pixel, PSNR, setting."""
+        """The cells of a row of the table: format, bytes, bits per pixel, PSNR, setting."""
         rate_bpp = 8 * len(self.data) / (original.shape[0] * original.shape[1])
         quality_db = psnr_db(mse(original, self.pixels))
         return [self.title, f"{len(self.data):,}", f"{rate_bpp:.3f}", f"{quality_db:.2f} dB", self.setting]

@@ -83,7 +83,7 @@ def draw(
 
 
 def columns_of(count: int) -> int:
-    """Of a grid: at most 5 of up to 10 pictures, else a row more square."""
+    """The columns of a grid: at most 5 for up to 10 pictures, else a squarer one."""
     return min(count, 5) if count <= 10 else math.ceil(math.sqrt(count))
 
 

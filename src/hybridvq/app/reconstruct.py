@@ -21,7 +21,7 @@ from hybridvq.evaluation import raw_bits
 from hybridvq.metrics import psnr_db
 from hybridvq.pixels import mse, to_input, to_pixels
 from hybridvq.quantizers import Tokens
-from hybridvq.report.pictures import absolute_error, coloured
+from hybridvq.report.pictures import absolute_error, colored
 from hybridvq.tiles import reflected
 from hybridvq.tokenizer import Tokenizer
 
@@ -112,16 +112,16 @@ def codec_bits(model: Model, tokens: Tokens) -> float:
 
 
 def code_map(codes: np.ndarray) -> np.ndarray:
-    """A colour for each code, (h, w) int64 to (h, w, 3) uint8; neighbouring numbers look unlike each other."""
+    """A color for each code, (h, w) int64 to (h, w, 3) uint8; neighboring numbers look unlike each other."""
     hue, light = codes * GOLDEN % 1, 0.65 + 0.35 * (codes * GOLDEN**2 * 7 % 1)
-    colours = matplotlib.colors.hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.6), light], -1))
-    return (255 * colours).round().astype(np.uint8)
+    colors = matplotlib.colors.hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.6), light], -1))
+    return (255 * colors).round().astype(np.uint8)
 
 
 def gain_map(gains: np.ndarray) -> np.ndarray:
     """Gains (h, w) from dark, the lowest, to bright, the highest, (h, w, 3) uint8."""
     low, high = float(gains.min()), float(gains.max())
-    return coloured((gains.astype(float) - low) / ((high - low) or 1.0))
+    return colored((gains.astype(float) - low) / ((high - low) or 1.0))
 
 
 def render(picture: Picture, models: tuple[Model, Model], shown: tuple[Shown, Shown]) -> str:
@@ -135,14 +135,14 @@ def render(picture: Picture, models: tuple[Model, Model], shown: tuple[Shown, Sh
         *(markup.figure(s.pixels, title, f"{psnr_db(s.mse):.2f} dB") for title, s in named),
         numbers(models, shown),
         *(
-            markup.figure(coloured(error / scale), f"{title} error", f"black 0 to yellow {scale:.0f} of 255")
+            markup.figure(colored(error / scale), f"{title} error", f"black 0 to yellow {scale:.0f} of 255")
             for (title, _), error in zip(named, errors, strict=True)
         ),
         markup.block(markup.note(f"{models[1].title} has no gains."))
         if gains is None
         else markup.figure(gain_map(gains), "Gains", f"{gains.min():.2f} (black) to {gains.max():.2f} (yellow)"),
         *(
-            markup.figure(code_map(s.codes), f"{title} codes", f"{len(np.unique(s.codes))} used, a colour each")
+            markup.figure(code_map(s.codes), f"{title} codes", f"{len(np.unique(s.codes))} used, a color each")
             for title, s in named
         ),
     ]
@@ -154,8 +154,8 @@ def numbers(models: tuple[Model, Model], shown: tuple[Shown, Shown]) -> str:
     lines = [
         ("MSE on [-1, 1]", [f"{s.mse:.5f}" for s in shown]),
         ("PSNR", [f"{psnr_db(s.mse):.2f} dB" for s in shown]),
-        ("Bits a pixel, raw", [f"{s.raw_bpp:.3f}" for s in shown]),
-        ("Bits a pixel, codec", ["–" if s.codec_bpp is None else f"{s.codec_bpp:.3f}" for s in shown]),
+        ("Bits per pixel, raw", [f"{s.raw_bpp:.3f}" for s in shown]),
+        ("Bits per pixel, codec", ["–" if s.codec_bpp is None else f"{s.codec_bpp:.3f}" for s in shown]),
         ("Codes", [f"{m.space.codebook_size:,}" for m in models]),
         ("Gain levels", [gain_kind(m) for m in models]),
     ]

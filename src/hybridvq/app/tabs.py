@@ -91,7 +91,7 @@ def chooser(tab: str) -> tuple[gr.Radio, gr.UploadButton]:
 
 
 def upload_button(label: str, kind: str, name: str) -> gr.UploadButton:
-    """Of one file, of an ending or a kind."""
+    """A button that uploads one file of a kind or with an ending."""
     return gr.UploadButton(label, file_types=[kind], variant="secondary", elem_id=name, **BUTTON)
 
 
@@ -172,7 +172,7 @@ def compress_tab(models: Models, uploads: Uploads) -> None:
         return compress.render(model, picture, compress.compress(model, picture, settings, draw))
 
     def shown(which: Any, dial: Any) -> list[dict[str, Any]]:
-        """What the dials become for a model: of the dial, and of the controls in `dials` after it."""
+        """Updates of the dial and of the controls in `dials` for a model."""
         model = named.get(which, first)
         by = compress.dials_of(model)
         now = dial if dial in by else by[0]

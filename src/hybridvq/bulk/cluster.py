@@ -66,7 +66,7 @@ def make_shards(job: Job, todo: list[int], workers: int | None, address: str | N
         except ray.exceptions.RayError as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise HybridVQError(
-                f"Ray could not make every shard ({reason}); the same command goes on from the finished ones"
+                f"Ray could not make every shard ({reason}); the same command continues from the finished ones"
             ) from error
 
 

@@ -57,8 +57,8 @@ def make_shards(job: Job, todo: list[int], workers: int, device: torch.device) -
                 yield task.result()
         except BrokenProcessPool as error:
             raise HybridVQError(
-                "a worker process was killed, most often for want of memory; lower --workers, and the same command "
-                "goes on from the finished shards"
+                "a worker process was killed, most often because memory ran out; lower --workers, and the "
+                "same command continues from the finished shards"
             ) from error
         except (KeyboardInterrupt, GeneratorExit):
             for process in set(active_children()) - others:
@@ -70,10 +70,10 @@ def make_shards(job: Job, todo: list[int], workers: int, device: torch.device) -
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits while inside, and for ever in processes started inside.
+    """Hold back Ctrl-C while inside, and for ever in processes started inside.
 
-    It reaches every process of the terminal, and the parent alone shall answer it: a worker would do so with a
-    traceback, even before its first line of ours.
+    Ctrl-C reaches every process of the terminal, and only the parent may handle it: a worker would print a traceback,
+    even before its first line of ours.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield

@@ -79,7 +79,7 @@ class TokenSet(Dataset[Tokens]):
 
     @cached_property
     def labels(self) -> np.ndarray | None:
-        """Of each image, the place of its class in `classes`, (N,) int64; None where there are none.
+        """The place of each image's class in `classes`, (N,) int64; None where there are none.
 
         Reads that column of all shards, once.
 

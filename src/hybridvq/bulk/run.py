@@ -76,7 +76,7 @@ def tokenize(
         ModelError: the model cannot be loaded.
         ShapeError: the images do not divide into whole positions.
         DataError: an image cannot be read.
-        HybridVQError: a worker was killed; finished shards stay, and the same call goes on from there.
+        HybridVQError: a worker was killed; finished shards stay, and the same call continues from there.
     """
     for name, value in (("workers", workers), ("shard_images", shard_images), ("batch_size", batch_size)):
         if value is not None:
@@ -177,4 +177,4 @@ def follow(counts: Iterator[int], manifest: Manifest, todo: list[int]) -> None:
             for count in counts:
                 bar.advance(task, count)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("interrupted; the same command goes on from the finished shards") from None
+        raise KeyboardInterrupt("interrupted; the same command continues from the finished shards") from None

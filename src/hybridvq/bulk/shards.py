@@ -64,7 +64,7 @@ class ShardMaker:
             write_whole(path, to_parquet(to_table(parts, rows, manifest.schema()), manifest))
         except OSError as error:
             raise ConfigError(
-                f"{path} cannot be written ({error.strerror or error}); make room there, and the same command goes on "
+                f"{path} cannot be written ({error.strerror or error}); make room there; the same command continues "
                 "from the finished shards"
             ) from error
         return len(rows)

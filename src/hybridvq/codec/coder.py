@@ -17,7 +17,7 @@ from hybridvq.codec.integers import SCALE
 from hybridvq.codec.tables import (
     CONTEXTUAL,
     MARGIN,
-    NEIGHBOURS,
+    NEIGHBORS,
     STATIC,
     Tables,
     check_symbols,
@@ -218,14 +218,14 @@ class Seen:
         self._planes[stage, y + MARGIN, x + MARGIN] = features
 
     def around(self, stage: int, at: Positions) -> np.ndarray:
-        """(N, n F): the features of the neighbours, then those of the earlier stages at the same position."""
+        """(N, n F): the features of the neighbors, then those of the earlier stages at the same position."""
         y, x = at[0] + MARGIN, at[1] + MARGIN
-        near = [self._planes[stage, y + dy, x + dx] for dy, dx in NEIGHBOURS]
+        near = [self._planes[stage, y + dy, x + dx] for dy, dx in NEIGHBORS]
         return np.concatenate([*near, *self._planes[:stage, y, x]], 1)
 
 
 def wavefronts(h: int, w: int, most: int) -> Iterator[Positions]:
-    """Positions by x + 2 y and then by y, at most `most` at a time: the neighbours of each lie in earlier fronts."""
+    """Positions by x + 2 y and then by y, at most `most` at a time: the neighbors of each lie in earlier fronts."""
     for front in range(w + 2 * (h - 1)):
         first, last = max(0, (front - w + 2) // 2), min(h - 1, front // 2)
         for start in range(first, last + 1, most):

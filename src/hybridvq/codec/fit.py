@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hybridvq.codec.format import MAX_CODES, MAX_LEVELS, MAX_STAGES
 from hybridvq.codec.integers import LIMIT, UNIT_LOG2, WEIGHT_LOG2
-from hybridvq.codec.tables import MARGIN, NEIGHBOURS, StageTables, Tables, check_symbols, described
+from hybridvq.codec.tables import MARGIN, NEIGHBORS, StageTables, Tables, check_symbols, described
 from hybridvq.errors import CodecError
 from hybridvq.quantizers import Quantizer, TokenSpace
 from hybridvq.tokenizer import Tokenizer
@@ -94,7 +94,7 @@ class Pool:
     def around(self, stage: int, positions: Tensor) -> Tensor:
         """The pairs (n, N + s) that the context of each of n positions is made of, in the order of `Seen.around`."""
         at, stride = self.at[positions], self.stride[positions]
-        near = [self.pairs[stage, at + dy * stride + dx] for dy, dx in NEIGHBOURS]
+        near = [self.pairs[stage, at + dy * stride + dx] for dy, dx in NEIGHBORS]
         return torch.stack([*near, *self.pairs[:stage, at]], 1)
 
 
@@ -128,7 +128,7 @@ class ContextNetwork(nn.Module):
         """`features`: (s + 1, L K + 1, F), those of each pair and of none, in this stage s and those before it."""
         super().__init__()
         stage = len(features) - 1
-        self.stages = [stage] * len(NEIGHBOURS) + list(range(stage))  # of the context, as in `Pool.around`
+        self.stages = [stage] * len(NEIGHBORS) + list(range(stage))  # of the context, as in `Pool.around`
         self.register_buffer("features", features)
         self.near = nn.Linear(len(self.stages) * features.shape[-1], width)
         self.level_out = nn.Linear(width, rows)
@@ -181,7 +181,7 @@ def descend(network: nn.Module, loss: Callable[[], Tensor], steps: int, learning
 
 
 def pair_features(space: TokenSpace, stage: int) -> Tensor:
-    """(L K + 1, F): what a neighbour with each pair looks like, and last one that is not there."""
+    """(L K + 1, F): what a neighbor with each pair looks like, and last one that is not there."""
     vectors, gains = code_vectors(space, stage)
     levels, codes = np.divmod(np.arange(max(len(gains), 1) * len(vectors)), len(vectors))
     features = described(vectors, gains, codes, levels)

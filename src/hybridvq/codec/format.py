@@ -53,7 +53,7 @@ class Header:
         levels: L, or None where the tokens have no gains.
         stages: S of the model; the file may hold fewer.
         mode: STATIC or CONTEXTUAL, which of the tables the streams were coded with.
-        colour: what became of the image's colours before it was encoded, 0 to 15; see `image.COLOUR` and `image.GREY`.
+        color: what became of the image's colors before it was encoded, 0 to 15; see `image.COLOR` and `image.GRAY`.
     """
 
     model: bytes
@@ -65,7 +65,7 @@ class Header:
     levels: int | None
     stages: int = 1
     mode: int = CONTEXTUAL
-    colour: int = 0
+    color: int = 0
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -80,7 +80,7 @@ class Header:
 
 
 def header_of(
-    tables: Tables, height: int, width: int, factor: int, *, mode: int = CONTEXTUAL, colour: int = 0
+    tables: Tables, height: int, width: int, factor: int, *, mode: int = CONTEXTUAL, color: int = 0
 ) -> Header:
     """The header of an image of height x width pixels whose tokens `tables` codes; for the rest see `Header`."""
     return Header(
@@ -92,7 +92,7 @@ def header_of(
         tables.levels,
         tables.stages,
         mode,
-        colour,
+        color,
     )
 
 
@@ -166,7 +166,7 @@ def read(data: bytes, name: str = "this file", max_pixels: int = MAX_PIXELS) -> 
         )
     if len(data) > end + CHECKSUM_BYTES or checksum(data[:end]) != data[end:]:
         raise CodecError(f"{name} is damaged: its checksum does not match; get another copy of it")
-    if step := header.colour >> 4:
+    if step := header.color >> 4:
         raise CodecError(
             f"{name} was written with gain_step {step}, which this version no longer reads; open it with the version "
             "that wrote it, or compress its image again"
@@ -210,7 +210,7 @@ def describe(data: bytes, name: str = "this file", max_pixels: int = MAX_PIXELS)
         Part("model", fields[1], header.model.hex()),
         Part("tables", fields[2], header.tables.hex()),
         Part("coding", fields[3], f"{MODES[header.mode]} tables, {header.factor}x{header.factor} pixels per position"),
-        Part("colour", fields[4], f"{header.colour}"),
+        Part("color", fields[4], f"{header.color}"),
         Part("size", fields[5], f"{header.height}x{header.width} pixels, {h}x{w} positions"),
         Part("tokens", fields[6], f"K = {header.codebook_size}{gains}, {len(streams)} of {header.stages} stages"),
         Part("stream lengths", sizes),
@@ -226,7 +226,7 @@ def pack(header: Header, present: int) -> list[bytes]:
         header.model,
         header.tables,
         bytes([header.mode << 4 | header.factor.bit_length() - 1]),
-        bytes([header.colour]),
+        bytes([header.color]),
         varint(header.height) + varint(header.width),
         b"".join(map(varint, (header.codebook_size, header.levels or 0, header.stages, present))),
     ]
@@ -253,7 +253,7 @@ def parse(data: bytes, name: str) -> tuple[Header, list[int], int]:
     cursor = Cursor(data, name)
     cursor.take(len(MAGIC) + 1)
     model, tables = cursor.take(MODEL_BYTES), cursor.take(TABLES_BYTES)
-    coding, colour = cursor.take(2)
+    coding, color = cursor.take(2)
     height, width, codebook_size, levels, stages, present = (cursor.varint() for _ in range(6))
     sizes = [cursor.varint() for _ in range(min(present, MAX_STAGES + 1))]
     header = Header(
@@ -266,7 +266,7 @@ def parse(data: bytes, name: str) -> tuple[Header, list[int], int]:
         levels=levels or None,
         stages=stages,
         mode=coding >> 4,
-        colour=colour,
+        color=color,
     )
     return header, sizes, cursor.at
 
@@ -283,7 +283,7 @@ def check_fields(header: Header, sizes: Sequence[int] | None, max_pixels: int, n
         (not 1 <= header.stages <= MAX_STAGES, f"{header.stages} stages"),
         (sizes is not None and not 1 <= len(sizes) <= header.stages, f"streams of other than {header.stages} stages"),
         (header.mode not in range(len(MODES)), f"tables of the unknown kind {header.mode}"),
-        (not 0 <= header.colour <= NIBBLE, f"the colour policy {header.colour}"),
+        (not 0 <= header.color <= NIBBLE, f"the color policy {header.color}"),
     ]
     for is_wrong, what in wrong:
         if is_wrong:

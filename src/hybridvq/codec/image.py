@@ -26,31 +26,31 @@ from hybridvq.quantizers import Tokens, step_of_quality
 from hybridvq.settings import CodecSettings
 from hybridvq.tokenizer import Tokenizer, load_tokenizer, model_folder, weight_hash
 
-COLOUR, GREY = 0, 1  # the header's `colour`
+COLOR, GRAY = 0, 1  # the header's `color`
 QUALITY = 75.0  # of a hybrid model, where none is given
-STRIP = 256  # rows that are looked at together for colours
+STRIP = 256  # rows that are looked at together for colors
 
 
 @dataclass(frozen=True)
 class Pieces:
     """A decoded image in pieces: the top, the left, and x_hat (1, 3, ., .) in [-1, 1] of each.
 
-    As an iterator, the pixels (., ., 3) uint8 in its place, or (., .) where the image is grey.
+    As an iterator, the pixels (., ., 3) uint8 in its place, or (., .) where the image is gray.
     """
 
     height: int
     width: int
-    grey: bool
+    gray: bool
     parts: Iterator[tuple[int, int, Tensor]]
 
     def __iter__(self) -> Iterator[tuple[int, int, np.ndarray]]:
         for top, left, x_hat in self.parts:
-            pixels = to_pixels(x_hat.mean(1, keepdim=True))[..., 0] if self.grey else to_pixels(x_hat)
+            pixels = to_pixels(x_hat.mean(1, keepdim=True))[..., 0] if self.gray else to_pixels(x_hat)
             yield top, left, pixels[0].numpy()
 
     def image(self) -> Image.Image:
-        """All of it, of mode RGB, or L if it is grey."""
-        image = Image.new("L" if self.grey else "RGB", (self.width, self.height))
+        """All of it, of mode RGB, or L if it is gray."""
+        image = Image.new("L" if self.gray else "RGB", (self.width, self.height))
         for top, left, pixels in self:
             image.paste(Image.fromarray(pixels), (left, top))
         return image
@@ -115,8 +115,8 @@ class Codec:
 
         Args:
             image: the path of a file, a Pillow image of any mode, or (H, W, 3) uint8 or floats in [-1, 1]; files and
-                Pillow images become RGB as `hybridvq.data.decode` says. One whose channels are all equal is grey, and
-                comes back grey.
+                Pillow images become RGB as `hybridvq.data.decode` says. One whose channels are all equal is gray, and
+                comes back gray.
             settings: how; all stages and levels, chosen as the model was trained to, if not given. No `rate_weight`
                 gives a larger file than 0 does: where the tokens it chooses take more bytes, the model's own stand.
 
@@ -143,7 +143,7 @@ class Codec:
         @cache
         def attempt(stages: int, rate_weight: float) -> Attempt:
             tokens = self._tokens(image, stages, rate_weight)
-            shown = partial(self.pieces, tokens, header.height, header.width, header.colour == GREY)
+            shown = partial(self.pieces, tokens, header.height, header.width, header.color == GRAY)
             data, psnr = self._file(tokens, header), partial(psnr_db_of, image, shown)
             return Attempt(data, 8 * len(data) / (header.height * header.width), cache(psnr))
 
@@ -157,10 +157,10 @@ class Codec:
         for key in ("stages", "rate_weight"):
             if getattr(settings, key):
                 raise ConfigError(f"{key} is {getattr(settings, key)}, which hybrid models do not have; use quality")
-        (height, width), colour = tiles.size_of(image), GREY if is_grey(image) else COLOUR
+        (height, width), color = tiles.size_of(image), GRAY if is_gray(image) else COLOR
         mode = format.MODES.index(settings.mode)
         header = layered.layered_header(
-            self.tables, height, width, self.tokenizer.downsampling, 0, mode=mode, colour=colour
+            self.tables, height, width, self.tokenizer.downsampling, 0, mode=mode, color=color
         )
         check_waves(header.codes)
         latent = hybrid.encode(self.tokenizer, self.tables, image)
@@ -188,10 +188,10 @@ class Codec:
     ) -> Pieces:
         header, codes, streams = layered.read(data, name, max_pixels)
         layered.check_model(header, self.tables, name)
-        self._check_followed(header.factor, header.colour, name)
+        self._check_followed(header.factor, header.color, name)
         layers = hybrid.decode(header, codes, [] if preview else streams, self.tables, draw)
         parts = hybrid.pieces(self.tokenizer, layers, header.height, header.width)
-        return Pieces(header.height, header.width, header.colour == GREY, parts)
+        return Pieces(header.height, header.width, header.color == GRAY, parts)
 
     def decompress(
         self,
@@ -202,7 +202,7 @@ class Codec:
         preview: bool = False,
         draw: hybrid.Draw | None = None,
     ) -> Image.Image:
-        """The image of a file, as a Pillow image of mode RGB, or L if it was grey.
+        """The image of a file, as a Pillow image of mode RGB, or L if it was gray.
 
         Its tokens are those that were compressed, exactly. Its pixels may differ by 1 between machines, where a sum of
         floats is rounded another way.
@@ -229,18 +229,18 @@ class Codec:
         format.check_model(header, self.tables, name)
         if self.is_hybrid:
             raise CodecError(f"{name} contradicts the model that it names; it was not made by hybridvq")
-        self._check_followed(header.factor, header.colour, name)
+        self._check_followed(header.factor, header.color, name)
         codes, levels = TokenCoder(self.tables, header.mode).decode(streams, header.grid)
         tokens = Tokens(*(None if a is None else torch.from_numpy(a)[None] for a in (codes, levels)))
-        return self.pieces(tokens, header.height, header.width, header.colour == GREY).image()
+        return self.pieces(tokens, header.height, header.width, header.color == GRAY).image()
 
-    def _check_followed(self, factor: int, colour: int, name: str) -> None:
-        if factor != self.tokenizer.downsampling or colour not in (COLOUR, GREY):
+    def _check_followed(self, factor: int, color: int, name: str) -> None:
+        if factor != self.tokenizer.downsampling or color not in (COLOR, GRAY):
             raise CodecError(f"{name} says what this version cannot follow of its model's images; update hybridvq")
 
-    def pieces(self, tokens: Tokens, height: int, width: int, grey: bool) -> Pieces:
+    def pieces(self, tokens: Tokens, height: int, width: int, gray: bool) -> Pieces:
         """The decoded image of tokens of codes and levels."""
-        return Pieces(height, width, grey, tiles.decode(self.tokenizer, tokens, height, width))
+        return Pieces(height, width, gray, tiles.decode(self.tokenizer, tokens, height, width))
 
     def _tokens(self, image: Pixels, stages: int, rate_weight: float) -> Tokens:
         if rate_weight:
@@ -250,8 +250,8 @@ class Codec:
 
     def _header(self, image: Pixels, settings: CodecSettings) -> format.Header:
         (height, width), f = tiles.size_of(image), self.tokenizer.downsampling
-        mode, colour = format.MODES.index(settings.mode), GREY if is_grey(image) else COLOUR
-        header = format.header_of(self.tables, height, width, f, mode=mode, colour=colour)
+        mode, color = format.MODES.index(settings.mode), GRAY if is_gray(image) else COLOR
+        header = format.header_of(self.tables, height, width, f, mode=mode, color=color)
         check_waves(header)
         return header
 
@@ -274,22 +274,22 @@ def psnr_db_of(image: Pixels, shown: Callable[[], Pieces]) -> float:
     pieces, squares = shown(), 0
     for top, left, pixels in pieces:
         original = tiles.cut(image, top, left, top + pixels.shape[0], left + pixels.shape[1])
-        same = pixels[..., None] if pieces.grey else pixels
+        same = pixels[..., None] if pieces.gray else pixels
         squares += squared_error(original, same)
     return psnr_db(squares / (3 * pieces.height * pieces.width) / 127.5**2)
 
 
 def compress(image: Picture, model: str | Path | Codec, settings: CodecSettings | None = None) -> bytes:
-    """As `Codec.compress`, of the codec given or that of a run, a model folder or a hub id."""
+    """Compress an image, as `Codec.compress` does, with a codec or with that of a run, a model folder or a hub id."""
     return (model if isinstance(model, Codec) else Codec.load(model)).compress(image, settings)
 
 
 def decompress(data: bytes, model: str | Path | Codec) -> Image.Image:
-    """As `Codec.decompress`, of the codec given or that of a run, a model folder or a hub id."""
+    """Decompress a file, as `Codec.decompress` does, with a codec or with that of a run, a model folder or a hub id."""
     return (model if isinstance(model, Codec) else Codec.load(model)).decompress(data)
 
 
-def is_grey(image: Pixels) -> bool:
+def is_gray(image: Pixels) -> bool:
     """Whether the three channels are equal everywhere; looks no further than the first strip where they are not."""
     height, width = tiles.size_of(image)
     for top in range(0, height, STRIP):

@@ -27,7 +27,7 @@ class LayeredHeader:
     """All that is known of an image before its streams are decoded.
 
     Attributes:
-        model, tables, height, width, factor, mode, colour: as in `Header`.
+        model, tables, height, width, factor, mode, color: as in `Header`.
         step: the byte of the step, see `scales.step_of`.
         sizes: the bytes of the codes and of each stream of coefficients, in a whole file.
     """
@@ -39,7 +39,7 @@ class LayeredHeader:
     factor: int
     step: int
     mode: int = CONTEXTUAL
-    colour: int = 0
+    color: int = 0
     sizes: tuple[int, ...] = ()
 
     @property
@@ -51,14 +51,14 @@ class LayeredHeader:
     def codes(self) -> Header:
         """The header of the codes by themselves, which stand on a coarser grid."""
         place = (self.model, self.tables, self.height, self.width, self.factor * COARSER)
-        return Header(*place, codebook_size=1, levels=None, mode=self.mode, colour=self.colour)
+        return Header(*place, codebook_size=1, levels=None, mode=self.mode, color=self.color)
 
 
 def layered_header(
-    tables: Tables, height: int, width: int, factor: int, step: int, *, mode: int = CONTEXTUAL, colour: int = 0
+    tables: Tables, height: int, width: int, factor: int, step: int, *, mode: int = CONTEXTUAL, color: int = 0
 ) -> LayeredHeader:
     """The header of an image of height x width pixels whose tokens `tables` codes, yet without sizes."""
-    return LayeredHeader(*format.ids_of(tables), height, width, factor, step, mode, colour)
+    return LayeredHeader(*format.ids_of(tables), height, width, factor, step, mode, color)
 
 
 def write(header: LayeredHeader, streams: Sequence[bytes]) -> bytes:
@@ -133,7 +133,7 @@ def describe(data: bytes, name: str = "this file", max_pixels: int = format.MAX_
         ("model", header.model.hex()),
         ("tables", header.tables.hex()),
         ("coding", f"{format.MODES[header.mode]} tables, {header.factor}x{header.factor} pixels per position"),
-        ("colour", f"{header.colour}"),
+        ("color", f"{header.color}"),
         ("step", f"{step_of(header.step):.3g}"),
         ("size", f"{header.height}x{header.width} pixels, {h}x{w} positions"),
         ("stream lengths", f"{len(streams)} of {len(header.sizes) - 1} streams of coefficients"),
@@ -155,7 +155,7 @@ def pack(header: LayeredHeader) -> list[bytes]:
         header.model,
         header.tables,
         bytes([header.mode << 4 | header.factor.bit_length() - 1]),
-        bytes([header.colour]),
+        bytes([header.color]),
         bytes([header.step]),
         varint(header.height) + varint(header.width),
         b"".join(map(varint, (len(header.sizes) - 1, *header.sizes))),
@@ -167,11 +167,11 @@ def parse(data: bytes, name: str) -> tuple[LayeredHeader, int]:
     cursor = Cursor(data, name)
     cursor.take(len(format.MAGIC) + 1)
     model, tables = cursor.take(MODEL_BYTES), cursor.take(TABLES_BYTES)
-    coding, colour, step = cursor.take(3)
+    coding, color, step = cursor.take(3)
     height, width, streams = (cursor.varint() for _ in range(3))
     sizes = tuple(cursor.varint() for _ in range(min(streams, MAX_STREAMS) + 1))
     factor, mode = 1 << (coding & NIBBLE), coding >> 4
-    return LayeredHeader(model, tables, height, width, factor, step, mode, colour, sizes), cursor.at
+    return LayeredHeader(model, tables, height, width, factor, step, mode, color, sizes), cursor.at
 
 
 def check_fields(header: LayeredHeader, max_pixels: int, name: str) -> None:

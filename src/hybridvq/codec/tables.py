@@ -24,7 +24,7 @@ FILE = "codec.safetensors"
 FORMAT, SCALES_FORMAT = 1, 2  # of tables for codes, and for codes and coefficients
 SCALES = "scales."
 STATIC, CONTEXTUAL = 0, 1  # which of the tables a file is coded with
-NEIGHBOURS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))  # (dy, dx); the coder's order visits them before
+NEIGHBORS = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))  # (dy, dx); the coder's order visits them before
 MARGIN = 2  # as far as they reach
 
 
@@ -35,11 +35,11 @@ class StageTables:
     Static: the share of each pair of level and code. Contextual: a small network that reads what is known of N
     positions coded before, and writes logits, first of the level, then of the code given the level:
 
-        f_n = (q_l c_k, onehot l, 1)            of neighbour n; all zero where there is none
+        f_n = (q_l c_k, onehot l, 1)            of neighbor n; all zero where there is none
         h   = relu(W [f_1, ..., f_N] + b)       ──► logits of the level, W_l h + b_l
         g   = relu(W_j h + b_j[l])              ──► logits of the code,  W_c g + b_c
 
-    The neighbours are those of NEIGHBOURS in the same stage, and the earlier stages at the same position.
+    The neighbors are those of NEIGHBORS in the same stage, and the earlier stages at the same position.
 
     Attributes:
         shares: (L, K) uint32, how often each pair was met; L is 1 where there are no gains.
@@ -65,7 +65,7 @@ class StageTables:
 
     @property
     def features(self) -> int:
-        """F, the numbers that describe a neighbour."""
+        """F, the numbers that describe a neighbor."""
         return self.vectors.shape[1] + len(self.gains) + 1
 
     def describe(self, codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -73,7 +73,7 @@ class StageTables:
         return described(self.vectors, self.gains, codes, levels)
 
     def hidden(self, context: np.ndarray) -> np.ndarray:
-        """h of positions whose neighbours are described by `context` (N, n F): (N, H) int16."""
+        """h of positions whose neighbors are described by `context` (N, n F): (N, H) int16."""
         return relu(layer(context, self._floats["near"], self.near_bias))
 
     def level_counts(self, hidden: np.ndarray | None, positions: int) -> np.ndarray:
@@ -112,7 +112,7 @@ def check_symbols(name: str, values: np.ndarray, size: int) -> None:
 
 
 def described(vectors: np.ndarray, gains: np.ndarray, codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """What is known of positions by their codes and levels (N,), as their neighbours see it: (N, F) int16."""
+    """What is known of positions by their codes and levels (N,), as their neighbors see it: (N, F) int16."""
     vector, one = vectors[codes].astype(np.int32), 1 << UNIT_LOG2
     kind = np.zeros((len(codes), len(gains)), np.int32)
     if len(gains):
@@ -224,7 +224,7 @@ def to_tables(described: Mapping[str, int | str], arrays: Mapping[str, np.ndarra
     names = [field.name for field in fields(StageTables)]
     of_stages = tuple(StageTables(**{name: arrays[f"{s}.{name}"] for name in names}) for s in range(stages))
     for s, stage in enumerate(of_stages):
-        check_shapes(stage, k, levels, of_stages[0].vectors.shape[-1], len(NEIGHBOURS) + s)
+        check_shapes(stage, k, levels, of_stages[0].vectors.shape[-1], len(NEIGHBORS) + s)
     model = str(described["model"])
     if stages < 1 or len(bytes.fromhex(model)) != hashlib.sha256().digest_size:
         raise ValueError(f"{stages} stages of the model {model}")
@@ -235,7 +235,7 @@ def to_tables(described: Mapping[str, int | str], arrays: Mapping[str, np.ndarra
 
 
 def check_shapes(stage: StageTables, k: int, levels: int, dim: int, context: int) -> None:
-    """Raise ValueError unless the arrays of a stage have the types and shapes of K, L, D and its neighbours."""
+    """Raise ValueError unless the arrays of a stage have the types and shapes of K, L, D and its neighbors."""
     width, rows = len(stage.near_bias), max(levels, 1)
     shapes = {
         "shares": (rows, k),

@@ -101,7 +101,7 @@ def add_data_arguments(parser: ArgumentParser) -> None:
 
 
 def add_data_and_size_arguments(parser: ArgumentParser, flags: Iterable[str]) -> None:
-    """Which images, for a trained model, whose run tells the size."""
+    """The images that a command reads for a trained model, whose run tells the size."""
     parser.add_class_arguments(DataSettings, skip={"size", "shuffle_buffer", "workers", *FLAGS})
     parser.add_argument(
         "--size",
@@ -118,11 +118,11 @@ def add_flags(parser: ArgumentParser, names: Iterable[str]) -> None:
 
 
 def add_run_arguments(parser: ArgumentParser, out: str, seed_of: str) -> None:
-    """Where a training run writes, and on what it runs."""
+    """The folder that a training run writes to, and the devices it runs on."""
     parser.add_argument("--out", type=str, default=out, help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help=f"of {seed_of}")
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint in --out, if there is one"
+        "--resume", action="store_true", help="continue from the last checkpoint in --out, if there is one"
     )
     parser.add_argument(
         "--devices",

@@ -35,7 +35,9 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         "--first_seed_only", nargs="+", type=str, default=[], help="more recipes, trained with the first seed alone"
     )
     parser.add_class_arguments(Plan, skip={"recipes", "seeds", "first_seed_only"})
-    parser.add_argument("--out", type=str, default="runs/compare", help="folder to write; a second call goes on there")
+    parser.add_argument(
+        "--out", type=str, default="runs/compare", help="folder to write; a second call continues there"
+    )
     add_device_argument(parser)
 
 

@@ -4,7 +4,7 @@
                       ...                                               ├──► result.json
              run_one(recipe, seed) ──► runs/<recipe>-seed<n>/run.json ──┘
 
-A run that is finished is not trained again, and one that was cut off goes on from its checkpoint.
+A run that is finished is not trained again, and one that was cut off continues from its checkpoint.
 """
 
 from hybridvq.comparison.plan import compare

@@ -47,8 +47,8 @@ def run_parallel(
                 say(f"[{number}/{len(todo)}] {recipe.title}, seed {seed}: done")
         except BrokenProcessPool as error:
             raise TrainingError(
-                "the process of a run was killed, most often for want of memory; lower --jobs, and the same command "
-                "goes on from the checkpoints"
+                "the process of a run was killed, most often because memory ran out; lower --jobs, and the "
+                "same command continues from the checkpoints"
             ) from error
         except KeyboardInterrupt:
             for process in set(active_children()) - others:

@@ -57,7 +57,7 @@ def compare(
         ConfigError: a recipe is wrong, there is no such device, the data are to be streamed, `out` holds runs made with
             other settings, or another process writes there.
         DataError: the images cannot be read.
-        TrainingError: a run had to stop; finished runs stay, and the same call goes on from there.
+        TrainingError: a run had to stop; finished runs stay, and the same call continues from there.
     """
     plan = plan if isinstance(plan, Plan) else Plan([*map(str, plan)])
     plan = changed(plan, steps=steps, batch_size=batch_size)
@@ -87,7 +87,7 @@ def compare(
             elif todo:
                 run_parallel(todo, plan, data, described, out, say, device)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; the same command goes on from the checkpoints") from None
+            raise KeyboardInterrupt("interrupted; the same command continues from the checkpoints") from None
         result = describe_comparison(plan, command, device) | {
             "data": described,
             "skipped": train_images.skipped + test_images.skipped,

@@ -162,6 +162,6 @@ def save(path: Path, content: bytes | memoryview) -> None:
         write_whole(path, content)
     except OSError as error:
         raise TrainingError(
-            f"{path} cannot be written ({error.strerror or error}); make room there, and the same command goes on from "
+            f"{path} cannot be written ({error.strerror or error}); make room there; the same command continues from "
             "the checkpoints"
         ) from error

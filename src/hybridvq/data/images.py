@@ -67,7 +67,7 @@ class Images(ABC):
 
     @property
     def class_ids(self) -> np.ndarray | None:
-        """Of each image, the place of its class in `classes`, (N,) int64; None where the images have none."""
+        """The place of each image's class in `classes`, (N,) int64; None where the images have none."""
         return None
 
     @abstractmethod
@@ -79,7 +79,7 @@ class Images(ABC):
         """
 
     def origin(self, index: int, height: int, width: int) -> tuple[int, int]:
-        """Return (top, left) of the deterministic crop in a picture of height x width: the centre."""
+        """Return (top, left) of the deterministic crop in a picture of height x width: the center."""
         return (height - self.size) // 2, (width - self.size) // 2
 
     def crop(self, index: int, generator: np.random.Generator | None) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The sample photographs: seven that scikit-image and scikit-learn ship, so that nothing is downloaded.
 
-| photograph         | shows                         | from         | licence                          |
+| photograph         | shows                         | from         | license                          |
 |--------------------|-------------------------------|--------------|----------------------------------|
 | astronaut          | a portrait                    | scikit-image | public domain (NASA)             |
 | rocket             | a launch pad                  | scikit-image | public domain (SpaceX)           |

@@ -59,7 +59,7 @@ def _raw_mode(image: Image.Image) -> str:
 
 
 def _low_bytes(image: Image.Image) -> np.ndarray:
-    """Of the 16-bit colors of a PNG file that is still to be read, what Pillow drops: (H, W, 3) uint8."""
+    """The low bytes that Pillow drops of 16-bit colors in a PNG file that is still to be read: (H, W, 3) uint8."""
     assert isinstance(image, ImageFile.ImageFile)
     assert image.fp is not None
     place = image.fp.tell()

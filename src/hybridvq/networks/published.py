@@ -109,7 +109,7 @@ class Encoder(nn.Module):
                 layers += [BatchNorm2d(dim), nn.ReLU()]
             layers.append(nn.Conv2d(dim if i else 3, dim, 4, stride=2, padding=1))
         self.layers = nn.Sequential(*layers, ResidualBlock(dim), ResidualBlock(dim))
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
@@ -135,7 +135,7 @@ class Decoder(nn.Module):
         for _ in range(halvings(downsampling) - 1):
             layers += [TransposedConv2d(dim, dim), BatchNorm2d(dim), nn.ReLU()]
         self.layers = nn.Sequential(*layers, TransposedConv2d(dim, 3), nn.Tanh())
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, z_hat: Tensor) -> Tensor:
         return self.layers(z_hat)
@@ -156,7 +156,7 @@ def halvings(downsampling: int) -> int:
     return downsampling.bit_length() - 1
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Xavier-uniform weights and zero biases, for every convolution."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.xavier_uniform_(module.weight)

@@ -18,7 +18,7 @@ from hybridvq.ranges import check_count
 
 @dataclass(frozen=True)
 class Bits:
-    """Bits a position, -log2 p, summed over its stages.
+    """Bits per position, -log2 p, summed over its stages.
 
     Attributes:
         code: of the codes given their past.

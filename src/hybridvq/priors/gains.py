@@ -121,7 +121,7 @@ class DensityHead(GainHead):
         p(g) = sum_m w_m N(g; mu_m, sigma_m^2)         w = softmax of the first M parameters
         P(l) = (1 - FLOOR) (Phi at the upper - Phi at the lower edge of l's cell, mixed alike) + FLOOR / L
 
-    The cell of a level ends half way to its neighbours; the outer two are infinite. sigma = MIN_DEVIATION + exp(.) in
+    The cell of a level ends half way to its neighbors; the outer two are infinite. sigma = MIN_DEVIATION + exp(.) in
     standard units, so no density can grow without bound. Guidance does not act on it: what is extrapolated between
     two Gaussians need not be one.
 

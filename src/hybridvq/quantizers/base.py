@@ -269,7 +269,7 @@ def flatten(z: Tensor) -> Tensor:
 
 
 def nearest_code(z: Tensor, vectors: Tensor, costs: Tensor | None = None) -> Tensor:
-    """Exact nearest neighbours, argmin_j ||z_i - e_j||^2 (+ costs_j), without holding the N x K table.
+    """Exact nearest neighbors, argmin_j ||z_i - e_j||^2 (+ costs_j), without holding the N x K table.
 
     ||z||^2 is the same for every j and left out: argmin_j (||e_j||^2 + costs_j) / 2 - <z, e_j>, which also keeps the
     digits that subtracting two large norms would lose when the vectors are short.

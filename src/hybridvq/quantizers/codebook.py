@@ -1,4 +1,4 @@
-"""K code vectors and how they are kept alive: initialisation, moving averages, restarts."""
+"""K code vectors and how they are kept alive: initialization, moving averages, restarts."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -214,8 +214,8 @@ class Directions(CodeVectors):
 
         m_k <- d m_k + (1-d) sum <z, c_k> z,   c_k <- m_k / ||m_k||
 
-    One step of power iteration towards the leading eigenvector of sum z z^T, which maximises sum <z, c_k>^2 and so
-    minimises the error of these vectors with float gains. They start by the same steps on the first training batch. A
+    One step of power iteration towards the leading eigenvector of sum z z^T, which maximizes sum <z, c_k>^2 and so
+    minimizes the error of these vectors with float gains. They start by the same steps on the first training batch. A
     zero vector has no direction and leaves a code where it is.
     """
 
@@ -270,14 +270,14 @@ def draw_rows(z: Tensor, k: int, seed: int = 0) -> Tensor:
 
 
 def kmeans(z: Tensor, k: int, unit: bool = False) -> Tensor:
-    """k cluster centres (k, D) of the rows of z (N, D) by Lloyd's algorithm, from a fixed random subset of rows.
+    """k cluster centers (k, D) of the rows of z (N, D) by Lloyd's algorithm, from a fixed random subset of rows.
 
-    A centre that loses all its rows stays where it was. With `unit`, rows and centres have length 1.
+    A center that loses all its rows stays where it was. With `unit`, rows and centers have length 1.
     """
-    centres = draw_rows(z, k)
+    centers = draw_rows(z, k)
     for _ in range(KMEANS_ITERATIONS):
-        codes = nearest_code(z, centres)
+        codes = nearest_code(z, centers)
         counts = torch.bincount(codes, minlength=k)[:, None]
-        centres = torch.where(counts > 0, sum_by_code(z, codes, k) / counts.clamp(min=1), centres)
-        centres = unit_or(centres, centres) if unit else centres
-    return centres
+        centers = torch.where(counts > 0, sum_by_code(z, codes, k) / counts.clamp(min=1), centers)
+        centers = unit_or(centers, centers) if unit else centers
+    return centers

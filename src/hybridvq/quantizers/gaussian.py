@@ -19,7 +19,7 @@ class GaussianQuantizer(Quantizer):
         z_hat       = mu + s n,  n ~ N(0, I)           in training; mu in evaluation
 
     Loss: kl_weight * KL(N(mu, s^2) || N(0, 1)), a mean over elements, KL = (mu^2 + s^2 - 1 - log s^2) / 2 nats.
-    Gradient: reparameterised. The noise of an image depends on the training step and on the image's place in the batch
+    Gradient: reparameterized. The noise of an image depends on the training step and on the image's place in the batch
     of all processes alone, so that a resumed run, or one on more devices, draws what an uninterrupted one would.
     Shapes: z, z_hat, vectors (B, D, h, w) float32.
     Rate: 32 D bits per position, as floats.

@@ -59,7 +59,7 @@ class GainLevels(nn.Module):
     def observe(self, gains: Tensor, levels: Tensor) -> Tensor:
         """Move each level towards the gains that chose it; one that none has chosen for long stays where it is.
 
-        While the gains move, a level may overtake its neighbour, so they are sorted after it. Returns the order (L,):
+        While the gains move, a level may overtake its neighbor, so they are sorted after it. Returns the order (L,):
         the number that each level had before.
         """
         counts = all_reduce(torch.bincount(levels, minlength=len(self.values)).to(gains.dtype))

@@ -30,7 +30,7 @@ def log_mass(value: Tensor, step: Tensor, mean: Tensor, log_scale: Tensor) -> Te
 
 
 class LogisticMixture(nn.Module):
-    """For each of `dim` channels a mixture of logistic distributions, the same at every position."""
+    """A mixture of logistic distributions for each of `dim` channels, the same at every position."""
 
     def __init__(self, dim: int, components: int = 3) -> None:
         super().__init__()

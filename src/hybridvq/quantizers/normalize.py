@@ -10,7 +10,7 @@ MOMENTUM = 0.1
 
 
 class UnitPower(nn.Module):
-    r"""Centre each dimension, and scale all of them by one number to a mean square of 1.
+    r"""Center each dimension, and scale all of them by one number to a mean square of 1.
 
         m_B = mean of z over batch and positions,   p_B = mean of (z - m_B)^2 over batch, positions and dimensions
         m, p  = running averages of these

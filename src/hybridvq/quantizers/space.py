@@ -1,4 +1,4 @@
-"""What the tokens of a quantizer are: how many numbers a position takes, from which alphabets, and what they mean."""
+"""The tokens of a quantizer: how many numbers each position takes, from which alphabets, and what they mean."""
 
 from dataclasses import dataclass, replace
 from typing import Literal

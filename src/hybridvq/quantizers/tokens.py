@@ -44,7 +44,7 @@ class Tokens:
 
     @property
     def parts(self) -> dict[str, Tensor]:
-        """What there is, by name."""
+        """The parts that are not None, by name."""
         return {name: part for name, part in vars(self).items() if part is not None}
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Tokens":

@@ -41,7 +41,7 @@ class VectorQuantizer(Quantizer):
         code_dim: dimension of what is quantized, between two 1x1 convolutions; None for D.
         normalize, channel_last, sync: see `Quantizer`.
         distance: `euclidean`, or `cosine`.
-        heads: S.
+        heads: S, the number of codes per position, each for a part of z of equal length.
         share_codes: whether all heads take codes from one codebook, or each from its own.
 
     Raises:

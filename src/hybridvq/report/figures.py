@@ -111,7 +111,7 @@ def empty_figure(height_inches: float, recipes: list[Recipe], style: dict[str, L
 
 
 def _handle(look: Look) -> Line2D:
-    return Line2D([], [], color=look.colour, linestyle=look.line, marker=look.marker, markersize=4, linewidth=1.6)
+    return Line2D([], [], color=look.color, linestyle=look.line, marker=look.marker, markersize=4, linewidth=1.6)
 
 
 def _draw(ax: Axes, panel: _Panel, recipes: list[Recipe], style: dict[str, Look]) -> None:
@@ -120,13 +120,13 @@ def _draw(ax: Axes, panel: _Panel, recipes: list[Recipe], style: dict[str, Look]
         band, look = panel.bands[recipe.name], style[recipe.name]
         if band is None:
             continue
-        (line,) = ax.plot(band.x, keep(band.mean), color=look.colour, linestyle=look.line, linewidth=1.6)
+        (line,) = ax.plot(band.x, keep(band.mean), color=look.color, linestyle=look.line, linewidth=1.6)
         if worst := panel.worst.get(recipe.name):
-            ax.plot(worst.x, keep(worst.high), color=look.colour, linewidth=0.5, alpha=0.35)
+            ax.plot(worst.x, keep(worst.high), color=look.color, linewidth=0.5, alpha=0.35)
         if panel.markers:
             line.set(marker=look.marker, markersize=3.5)
         if len(recipe.runs) > 1:
-            ax.fill_between(band.x, keep(band.low), keep(band.high), color=look.colour, alpha=0.15, linewidth=0)
+            ax.fill_between(band.x, keep(band.low), keep(band.high), color=look.color, alpha=0.15, linewidth=0)
     plain_axes(ax, panel.title)
     if not any(_has_positive(band) for band in panel.bands.values()):
         ax.text(0.5, 0.5, "not recorded", transform=ax.transAxes, ha="center", va="center", color="#888888")

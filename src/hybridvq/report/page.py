@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from hybridvq.printing import printable
 from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.montage import montage_png
-from hybridvq.report.pictures import Pictures, Reconstructions, colour_bar, load_pictures, psnr_db, psnr_text, to_png
+from hybridvq.report.pictures import Pictures, Reconstructions, color_bar, load_pictures, psnr_db, psnr_text, to_png
 from hybridvq.report.rate import operating_points, rate_figure
 from hybridvq.report.result import REFERENCE, Recipe, Stat, as_number, by_group, drawing, gather, read_result
 from hybridvq.report.style import MISSING, bits_text, looks, significant, significant_decimals
@@ -204,7 +204,7 @@ def _pictures(pictures: Pictures) -> dict[str, Any]:
         "height": height * pictures.zoom,
         "zoom": pictures.zoom,
         "scale": pictures.scale,
-        "bar": _data_uri("png", to_png(colour_bar())),
+        "bar": _data_uri("png", to_png(color_bar())),
         "columns": [
             {
                 "recipe": column.recipe,

@@ -18,7 +18,7 @@ Images = NDArray[np.uint8]
 _ROWS = 8
 # Pictures are enlarged by a whole factor, the nearest to this side, so that every pixel stays a square.
 _SIDE_PX = 112
-_COLOUR_MAP = "inferno"
+_COLOR_MAP = "inferno"
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Reconstructions:
 class Pictures:
     """Originals (N,H,W,3), N at most 8, and one column per recipe.
 
-    `scale` is the absolute error, in grey levels of 255, that the brightest colour of every map stands for.
+    `scale` is the absolute error, in gray levels of 255, that the brightest color of every map stands for.
     """
 
     originals: Images
@@ -47,9 +47,9 @@ class Pictures:
         return max(1, math.floor(_SIDE_PX / max(self.originals.shape[1:3]) + 0.5))
 
     def error_map(self, column: Reconstructions, row: int) -> Images:
-        """Absolute error of one reconstruction, mean over the colours, as (H,W,3) colours."""
+        """Absolute error of one reconstruction, mean over the colors, as (H,W,3) colors."""
         assert column.images is not None
-        return coloured(absolute_error(self.originals[row], column.images[row]) / self.scale)
+        return colored(absolute_error(self.originals[row], column.images[row]) / self.scale)
 
 
 def load_pictures(folder: Path, result: dict[str, Any], recipes: list[Recipe]) -> Pictures | str:
@@ -60,7 +60,7 @@ def load_pictures(folder: Path, result: dict[str, Any], recipes: list[Recipe]) -
     columns = [_column(folder, recipe, originals) for recipe in recipes]
     originals = originals[:_ROWS]
     errors = [absolute_error(originals, column.images) for column in columns if column.images is not None]
-    # A few outliers would turn every map black: the brightest colour is the 99.5th percentile and above.
+    # A few outliers would turn every map black: the brightest color is the 99.5th percentile and above.
     top = max((float(np.percentile(error, 99.5)) for error in errors), default=0.0)
     return Pictures(originals, columns, max(8, 8 * math.ceil(top / 8)))
 
@@ -83,9 +83,9 @@ def to_png(image: Images) -> bytes:
     return buffer.getvalue()
 
 
-def colour_bar() -> Images:
-    """The colours of the error maps from no error to `scale`, as a strip (1,128,3)."""
-    return coloured(np.linspace(0.0, 1.0, 128)[None])
+def color_bar() -> Images:
+    """The colors of the error maps from no error to `scale`, as a strip (1,128,3)."""
+    return colored(np.linspace(0.0, 1.0, 128)[None])
 
 
 def _column(folder: Path, recipe: Recipe, originals: Images) -> Reconstructions:
@@ -109,15 +109,15 @@ def _load(folder: Path, name: Any) -> Images | str:
         return f"cannot be read from {name} ({error})"
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape:
         return f"in {name} are not an array (N, H, W, 3) of bytes"
-    return images if images.shape[-1] == 3 else f"in {name} do not have three colours"
+    return images if images.shape[-1] == 3 else f"in {name} do not have three colors"
 
 
 def absolute_error(original: Images, reconstruction: Images) -> NDArray[np.float64]:
-    """Mean over the colours of the absolute difference, in grey levels."""
+    """Mean over the colors of the absolute difference, in gray levels."""
     return np.abs(original.astype(float) - reconstruction).mean(axis=-1)
 
 
-def coloured(values: NDArray[np.float64]) -> Images:
-    """Values from 0 to 1, (H,W), as colours (H,W,3)."""
-    colours = matplotlib.colormaps[_COLOUR_MAP](np.clip(values, 0.0, 1.0), bytes=True)
-    return np.ascontiguousarray(colours[..., :3])
+def colored(values: NDArray[np.float64]) -> Images:
+    """Values from 0 to 1, (H,W), as colors (H,W,3)."""
+    colors = matplotlib.colormaps[_COLOR_MAP](np.clip(values, 0.0, 1.0), bytes=True)
+    return np.ascontiguousarray(colors[..., :3])

@@ -59,7 +59,7 @@ def rate_axes(ax: Axes, title: str) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel("Bits a pixel (log scale)", color=INK)
+    ax.set_xlabel("Bits per pixel (log scale)", color=INK)
 
 
 def _draw(ax: Axes, points: list[tuple[float, float]], look: Look) -> None:
@@ -67,7 +67,7 @@ def _draw(ax: Axes, points: list[tuple[float, float]], look: Look) -> None:
     drawn = [(bits, quality) for bits, quality in points if math.isfinite(bits) and bits > 0]
     if not drawn:
         return
-    style: dict[str, Any] = {"color": look.colour, "marker": look.marker, "markersize": 6}
+    style: dict[str, Any] = {"color": look.color, "marker": look.marker, "markersize": 6}
     ax.plot(*zip(*drawn, strict=True), linewidth=0.8, linestyle=look.line, markerfacecolor="white", **style)
     fill: Any = "bottom" if look.line == "--" else "full"
     ax.plot(*drawn[0], linestyle="none", fillstyle=fill, markerfacecoloralt="white", **style)

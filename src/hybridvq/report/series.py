@@ -48,7 +48,7 @@ def usage_band(recipe: Recipe) -> Band | None:
 
 
 def smoothed(values: Array) -> Array:
-    """Centred moving average over SMOOTHING of the points; the window shrinks at both ends and skips NaN."""
+    """Centered moving average over SMOOTHING of the points; the window shrinks at both ends and skips NaN."""
     window = int(values.size * SMOOTHING) | 1
     kernel = np.ones(min(window, values.size))
     valid = np.isfinite(values)

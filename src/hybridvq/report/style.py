@@ -34,9 +34,9 @@ _GROUP_WORDS = {"published", "healthy"}
 
 @dataclass(frozen=True)
 class Look:
-    """Colour (hex), matplotlib line style and marker of a recipe."""
+    """Color (hex), matplotlib line style and marker of a recipe."""
 
-    colour: str
+    color: str
     line: Line
     marker: str
 
@@ -47,7 +47,7 @@ class Look:
 
 
 def looks(recipes: list[Recipe]) -> dict[str, Look]:
-    """A look for every recipe name; the published and the healthy version of one idea share their colour."""
+    """A look for every recipe name; the published and the healthy version of one idea share their color."""
     index: dict[str, int] = {}
     taken: set[tuple[str, str]] = set()
     chosen = {}
@@ -74,7 +74,7 @@ def significant(value: float, digits: int = 3) -> str:
 
 
 def bits_text(value: float) -> str:
-    """Bits a position: one decimal below 100, none above; "–" if not finite."""
+    """Bits per position: one decimal below 100, none above; "–" if not finite."""
     if not math.isfinite(value):
         return MISSING
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"

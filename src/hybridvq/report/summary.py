@@ -34,7 +34,7 @@ def summary(recipes: list[Recipe]) -> list[str]:
         sentences.append(_floor(min(references, key=_mse)))
     unfinished = [f"“{r.title}”" for r in recipes if r not in measured]
     if unfinished:
-        sentences.append(f"Not compared, for want of a test MSE and bits for every seed: {', '.join(unfinished)}.")
+        sentences.append(f"Not compared, because the error or bits of a seed are missing: {', '.join(unfinished)}.")
     return sentences + _caveats(measured)
 
 
@@ -88,7 +88,7 @@ def _find(recipes: list[Recipe], family: str, group: str) -> Recipe | None:
 
 
 def _change(action: str, before: Recipe, after: Recipe) -> str:
-    """What `action` does to the test MSE and to the bits, with no judgement of whether it was worth it."""
+    """What `action` does to the test MSE and to the bits, with no judgment of whether it was worth it."""
     a, b = before.stat("test_mse"), after.stat("test_mse")
     mse = f"{_verb(a.mean, b.mean, 'the test MSE')} ({significant(a.mean)} to {significant(b.mean)}"
     mse += f"{_within_spread(a, b)})"

@@ -51,7 +51,7 @@ def _bits_decimals(value: float) -> int:
 COLUMNS = (
     Column(
         "bits_per_position",
-        "Bits a position",
+        "Bits per position",
         "raw",
         "log2 K for each code, log2 L for each gain on L levels, 32 for each coefficient or entry kept as a float.",
         _bits_decimals,
@@ -59,7 +59,7 @@ COLUMNS = (
     ),
     Column(
         "rate_bpp",
-        "Bits a pixel",
+        "Bits per pixel",
         "raw",
         "The same bits, shared among the pixels of the image.",
         significant_decimals,
@@ -67,7 +67,7 @@ COLUMNS = (
     ),
     Column(
         "entropy_rate_bpp",
-        "Bits a pixel",
+        "Bits per pixel",
         "entropy",
         "The same with codes, and levels given codes, at their entropy, what an ideal coder spends; floats still 32.",
         significant_decimals,

@@ -33,7 +33,7 @@ TEST_KEYS = ("test_mse", "test_quantization_loss", "codes_used")
 
 
 class Recorder(Callback, ABC):
-    """After each step: its losses, then the held-out measurement and the checkpoint if they are due.
+    """Record the losses of each step, then measure held-out images and write the checkpoint if they are due.
 
     The history is its state, and so part of every checkpoint.
     """
@@ -85,7 +85,7 @@ class Recorder(Callback, ABC):
 
 
 class TokenizerRecorder(Recorder):
-    """Of a tokenizer's run, with a watch over it."""
+    """Record a tokenizer's run, and watch over it."""
 
     history: History
 
@@ -117,7 +117,7 @@ class TokenizerRecorder(Recorder):
         for text in found:
             self.history.warnings.append(text)
             if self.stop:
-                raise TrainingError(f"stopped at {text}; --watch warn goes on")
+                raise TrainingError(f"stopped at {text}; --watch warn continues")
             if first:
                 say(f"{self.title}: warning: {text}", error=True)
 

@@ -113,7 +113,9 @@ def fit(
         except (SystemExit, KeyboardInterrupt) as stop:
             signal.signal(signal.SIGINT, interrupt)
             advice = (
-                "add --resume to go on from the last checkpoint" if path.exists() else "no checkpoint was written yet"
+                "add --resume to continue from the last checkpoint"
+                if path.exists()
+                else "no checkpoint was written yet"
             )
             raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}; {advice}") from stop
         except OSError as error:

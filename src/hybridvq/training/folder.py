@@ -43,7 +43,7 @@ def own(folder: Path, first: bool) -> Iterator[None]:
 
 
 def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) -> dict[str, Any] | None:
-    """Write recipe.json into the folder of a new run, or read the checkpoint of the run to go on with.
+    """Write recipe.json into the folder of a new run, or read the checkpoint of the run to continue.
 
     Raises:
         ConfigError: the folder holds a run and `resume` is not set, or cannot be written.
@@ -56,7 +56,7 @@ def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) ->
         has_checkpoint, has_model = path.is_file(), (folder / "model").exists()
         if has_checkpoint and not resume:
             raise ConfigError(
-                f"{folder} holds a run already; add --resume to go on with it, choose another --out, or delete it"
+                f"{folder} holds a run already; add --resume to continue it, choose another --out, or delete it"
             )
         if has_model and not has_checkpoint:
             raise ConfigError(f"{folder} holds a model already; choose another --out, or delete it")

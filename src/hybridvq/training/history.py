@@ -1,4 +1,4 @@
-"""What happened in a run."""
+"""The history of a run: losses, measurements, speed, warnings."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass
 class History:
-    """What happened in a run; part of every checkpoint, so that a resumed run has all of it.
+    """Losses, measurements and warnings of a run; part of every checkpoint, so that a resumed run has all of them.
 
     Attributes:
         train_mse: mean squared error of each step's batch.
@@ -33,15 +33,15 @@ class History:
 
 @dataclass
 class PriorHistory:
-    """What happened in the run of a prior; part of every checkpoint.
+    """Losses and measurements of a prior's run; part of every checkpoint.
 
     Attributes:
         train_bits: bits per position of each step's batch.
-        tests: step, bits, code_bits and gain_bits a position of each measurement on held-out tokens.
+        tests: step, bits, code_bits and gain_bits per position of each measurement on held-out tokens.
         seconds, timed_steps: as in `History`.
         best_step: the measurement with the fewest bits.
         best: the weights at that step.
-        stopped: whether the run ended before its last step, for want of improvement.
+        stopped: whether the run ended before its last step because measurements stopped improving.
         reported: images, bits, code_bits and gain_bits of the weights kept on held-out tokens that did not choose them;
             empty where there are none.
     """

@@ -28,7 +28,7 @@ def csv(folder: Path, first: int) -> Logger:
 
 
 class Wandb(WandbLogger):
-    """Ends its run with the training, so that the next one of this process does not go on with it."""
+    """Ends its run with the training, so that the next one of this process does not continue it."""
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -54,7 +54,7 @@ LOGGERS: dict[str, Callable[[Path, int], Logger]] = {
     "wandb": wandb,
     "mlflow": mlflow,
 }
-"""What makes each logger, of the folder of a run and the step it goes on from."""
+"""What makes each logger, of the folder of a run and the step it continues from."""
 
 
 def check_loggers(names: str | Sequence[str]) -> list[str]:

@@ -42,7 +42,7 @@ class Training(L.LightningModule, ABC):
 
 
 class TokenizerTraining(Training):
-    """Minimises the loss plus the quantizer's losses with Adam.
+    """Minimize the loss plus the quantizer's losses with Adam.
 
     Args:
         loss: in place of the one that the settings name.
@@ -203,8 +203,8 @@ def enlarge(x: Tensor, zoom: float, draws: Tensor) -> Tensor:
         draws: (B, 3) in [0, 1), for the factor and for where to cut, left and top.
     """
     side = zoom ** -draws[:, :1]  # of what is kept, over that of the image
-    centre = (1 - side) * (2 * draws[:, 1:] - 1)
-    affine = torch.cat([torch.eye(2).to(x) * side[..., None], centre[..., None]], 2)
+    center = (1 - side) * (2 * draws[:, 1:] - 1)
+    affine = torch.cat([torch.eye(2).to(x) * side[..., None], center[..., None]], 2)
     grid = F.affine_grid(affine, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, "bicubic", "reflection", align_corners=False).clamp(-1, 1)
 

@@ -178,7 +178,7 @@ def describe(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, 
 
 
 class PriorTraining(Training):
-    """Minimises the negative log-likelihood of tokens, in nats per position, with AdamW."""
+    """Minimize the negative log-likelihood of tokens, in nats per position, with AdamW."""
 
     settings: PriorTrainingSettings
 
@@ -239,7 +239,7 @@ class PriorTraining(Training):
 
 
 class PriorRecorder(Recorder):
-    """Of a prior's run: keeps the best weights, and ends the run when they do not become better."""
+    """Keep the best weights of a prior's run, and end the run when they no longer improve."""
 
     history: PriorHistory
 
@@ -286,6 +286,6 @@ class PriorRecorder(Recorder):
 
 
 def measure(prior: Prior, tokens: TokenArrays) -> dict[str, float]:
-    """Bits a position on held-out tokens: in all, of codes and of gains, which for a float gain is a density."""
+    """Bits per position on held-out tokens: in all, of codes and of gains, which for a float gain is a density."""
     bits = bits_per_position(prior, map(split, tokens.in_order(EVAL_BATCH)))
     return {"bits": bits.total, "code_bits": bits.code, "gain_bits": bits.gain}

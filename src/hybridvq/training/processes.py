@@ -72,7 +72,9 @@ def joined(processes: Processes, checkpoint: Path, device: torch.device) -> Iter
             if not of_connection(error):
                 raise
             distributed.keep_group()
-            advice = "go on with --resume" if checkpoint.exists() else "no checkpoint was written yet, so start again"
+            advice = (
+                "continue with --resume" if checkpoint.exists() else "no checkpoint was written yet, so start again"
+            )
             raise LostProcessError(f"{LOST}; see what it says, and {advice}") from error
         finally:
             distributed.leave()

@@ -16,6 +16,7 @@ from hybridvq.recipe import load_recipe
 from hybridvq.settings import DataSettings, Recipe, changed
 from hybridvq.tokenizer import GIVEN, Tokenizer
 from hybridvq.training.callbacks import TokenizerRecorder
+from hybridvq.training.card import model_card
 from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, own
 from hybridvq.training.history import History
@@ -51,7 +52,7 @@ def train(
     `steps` and `batch_size` replace those of the recipe.
 
     Writes into `out`: recipe.json, checkpoints/last.ckpt, what the logger writes, such as tensorboard/, and, at the
-    end, model/ (safetensors).
+    end, model/ (safetensors, with a model card).
     With `resume`, continues from the checkpoint there, to the very weights an uninterrupted run would have; a run that
     is finished is returned as it is. A `watch` says on stderr when codes collapse, a gain runs away or the loss spikes,
     and may stop the run. A run that fails before its first checkpoint leaves no new folder behind, and while one writes
@@ -74,7 +75,7 @@ def train(
         ModelError: `resume` finds a run of another recipe, seed or images, or a checkpoint that cannot be read.
         TrainingError: a loss is not finite, the watch stopped the run, the disk cannot be written, or another process
             stopped (LostProcessError).
-        KeyboardInterrupt: Ctrl-C; the message says how to go on.
+        KeyboardInterrupt: Ctrl-C; the message says how to continue.
     """
     find_device(device)
     folder, recipe = Path(out), chosen_recipe(recipe, steps, batch_size)
@@ -94,8 +95,14 @@ def train(
     recorder = TokenizerRecorder(
         recipe.training, history, folder / CHECKPOINT, test_batches, watching, watch == "stop", recipe.title
     )
+
+    def save(path: Path) -> None:
+        tokenizer.save_pretrained(path)
+        card = model_card(recipe, seed, train_images, test_batches, tokenizer, history)
+        (path / "README.md").write_text(card, encoding="utf-8")
+
     with own(folder, processes.rank == 0):
-        run(module, recorder, described, folder, processes, tokenizer.save_pretrained, resume, progress, device)
+        run(module, recorder, described, folder, processes, save, resume, progress, device)
     return tokenizer, history
 
 
