@@ -60,5 +60,5 @@ def precision_and_recall(real: Tensor, made: Tensor, k: int = 3) -> tuple[float,
 
 
 def nearest(features: Tensor, others: Tensor) -> Tensor:
-    """Of each row, the number of the nearest of the others."""
+    """The number of the nearest of the others, for each row."""
     return torch.cat([torch.cdist(part, others).argmin(1) for part in features.split(64)])

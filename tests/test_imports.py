@@ -66,7 +66,7 @@ ALLOWED = {
     "training": {
         "devices", "documents",
         "errors", "distributed", "launch", "recipe", "settings", "data", "losses", "metrics", "priors", "bulk",
-        "quantizers", "tokenizer", "evaluation", "extras", "printing", "writing",
+        "networks", "quantizers", "tokenizer", "evaluation", "extras", "printing", "writing",
     },
     "comparison": {
         "devices", "documents", "pixels",

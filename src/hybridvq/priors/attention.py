@@ -102,7 +102,7 @@ class Past:
 
 
 class Block(nn.Module):
-    """Attention and a mlp, each of a normalised input and added to it."""
+    """Attention and a mlp, each of a normalized input and added to it."""
 
     def __init__(self, width: int, heads: int, dropout: float, layers: int, causal: bool) -> None:
         super().__init__()
