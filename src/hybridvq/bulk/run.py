@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hybridvq.bulk.local import default_workers, make_shards
-from hybridvq.bulk.schema import MANIFEST, Manifest, describe, read_manifest
+from hybridvq.bulk.schema import MANIFEST, Manifest, make_manifest, read_manifest
 from hybridvq.bulk.shards import Job, read_footer, without_memory
 from hybridvq.data import Images, Split, open_images
 from hybridvq.devices import Device, find_device
@@ -84,10 +84,10 @@ def tokenize(
         data = DataSettings.of(images, size or tokenizer.size)
         source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data  # for workers elsewhere
         images = open_images(source, split, size=data.size)
-    manifest = describe(tokenizer, folder, images, shard_images)
+    manifest = make_manifest(tokenizer, folder, images, shard_images)
     with sole_writer(out):
         remove_partial(out)
-        begin(out, manifest)
+        write_manifest(out, manifest)
         todo = [shard for shard in range(manifest.shards) if not finished(out, shard, manifest)]
         job = Job(folder, without_memory(images), out, manifest, batch_size)
         if todo and engine == "ray":
@@ -100,7 +100,7 @@ def tokenize(
     return Summary(manifest.shards, len(todo), manifest.images, size)
 
 
-def begin(out: Path, manifest: Manifest) -> None:
+def write_manifest(out: Path, manifest: Manifest) -> None:
     """Write the manifest, unless `out` has it already.
 
     Raises:

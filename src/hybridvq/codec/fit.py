@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hybridvq.codec.format import MAX_CODES, MAX_LEVELS, MAX_STAGES
 from hybridvq.codec.integers import LIMIT, UNIT_LOG2, WEIGHT_LOG2
-from hybridvq.codec.tables import MARGIN, NEIGHBOURS, StageTables, Tables, check_symbols, described
+from hybridvq.codec.tables import MARGIN, NEIGHBOURS, StageTables, Tables, check_symbols, make_features
 from hybridvq.errors import CodecError
 from hybridvq.quantizers import Quantizer, TokenSpace
 from hybridvq.tokenizer import Tokenizer
@@ -184,7 +184,7 @@ def pair_features(space: TokenSpace, stage: int) -> Tensor:
     """(L K + 1, F): what a neighbour with each pair looks like, and last one that is not there."""
     vectors, gains = code_vectors(space, stage)
     levels, codes = np.divmod(np.arange(max(len(gains), 1) * len(vectors)), len(vectors))
-    features = described(vectors, gains, codes, levels)
+    features = make_features(vectors, gains, codes, levels)
     return F.pad(torch.from_numpy(features).float() / UNIT, (0, 0, 0, 1))
 
 

@@ -19,7 +19,7 @@ from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, TrainingError
 from hybridvq.launch import Processes
 from hybridvq.training.callbacks import ProgressBar, ProgressLines, Recorder, WholeCheckpoints
-from hybridvq.training.folder import CHECKPOINT, begin, write_model
+from hybridvq.training.folder import CHECKPOINT, open_run, write_model
 from hybridvq.training.loggers import check_loggers, start_loggers
 from hybridvq.training.module import Training
 from hybridvq.training.processes import OneOfSeveral, environment, joined
@@ -51,7 +51,7 @@ def run(
     """
     first, path = processes.rank == 0, folder / CHECKPOINT
     check_loggers(module.settings.logger)
-    checkpoint = begin(described, folder, resume, first)
+    checkpoint = open_run(described, folder, resume, first)
     callbacks: list[Callback] = [recorder]
     if processes.world_size > 1:
         begun = checkpoint["global_step"] if checkpoint else 0

@@ -42,7 +42,7 @@ def own(folder: Path, first: bool) -> Iterator[None]:
             raise
 
 
-def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) -> dict[str, Any] | None:
+def open_run(described: dict[str, Any], folder: Path, resume: bool, first: bool) -> dict[str, Any] | None:
     """Write recipe.json into the folder of a new run, or read the checkpoint of the run to go on with.
 
     Raises:
