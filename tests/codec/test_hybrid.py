@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from codec import hybrids, models
-from hybridvq import CodecError, CodecSettings, ConfigError, DataError
+from hybridvq import CodecError, CodecSettings, ConfigError, DataError, decompress
 from hybridvq.cli import main
-from hybridvq.codec import Draw, coefficients, describe, hybrid, layered, load_tables, scales
+from hybridvq.codec import Draw, coefficients, describe, hybrid, layered, load_tables, scales, truncate
 from hybridvq.codec.coder import Reader, Writer
 from hybridvq.data import read_image
 from hybridvq.quantizers.structure import COARSER
@@ -136,8 +136,10 @@ def test_other_dials_are_refused(codec, settings):
 def test_a_file_opens_wherever_it_is_cut_after_its_codes(codec):
     data = codec.compress(models.photo(40, 50))
     header, _, streams = layered.read(data)
-    ends = [len(layered.cut(data, n)) for n in range(len(streams) + 1)]
+    ends = [len(truncate(data, n)) for n in range(len(streams) + 1)]
     assert ends[-1] == len(data)
+    with pytest.raises(CodecError, match="has 4 streams of coefficients, of which 5 cannot be kept"):
+        truncate(data, 5)
     assert len(streams) == 4
     for length in range(len(data)):
         if length < ends[0]:
@@ -159,7 +161,7 @@ def test_a_file_opens_wherever_it_is_cut_after_its_codes(codec):
 def test_what_is_missing_can_be_drawn(codec):
     data = codec.compress(models.photo(40, 50))
     mean, one, same, other, cold = (
-        np.asarray(codec.decompress(data, preview=True, draw=draw))
+        np.asarray(decompress(data, codec, preview=True, draw=draw))
         for draw in (None, Draw(1), Draw(1), Draw(2), Draw(1, 0.0))
     )
     assert (one == same).all()

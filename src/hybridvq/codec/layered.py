@@ -107,7 +107,7 @@ def read(
     return header, streams[0], streams[1:]
 
 
-def cut(data: bytes, streams: int, name: str = "this file") -> bytes:
+def truncate(data: bytes, streams: int, name: str = "this file") -> bytes:
     """The beginning of a file, with its codes and its first `streams` streams of coefficients.
 
     Raises:
