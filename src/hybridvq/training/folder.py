@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from filecmp import cmpfiles
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_model(save: Callable[[Path], object], folder: Path) -> None:
-    """Let `save` write `folder`/model, as a whole.
+    """Let `save` write `folder`/model, as a whole; one of the same weights stays, with what was added to it since.
 
     Raises:
         TrainingError: it cannot be written.
@@ -121,6 +122,9 @@ def write_model(save: Callable[[Path], object], folder: Path) -> None:
     try:
         with whole_folder(final) as partial:
             save(partial)
+            names = [path.relative_to(partial) for path in partial.rglob("*.safetensors")]
+            if cmpfiles(final, partial, names, shallow=False)[0] == names:
+                shutil.copytree(final, partial, dirs_exist_ok=True)
             shutil.rmtree(final, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise TrainingError(
