@@ -90,14 +90,16 @@ def meet(processes: Processes, device: torch.device) -> None:
         adopt_step()
     try:
         store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
-        store.set_timeout(dist.default_pg_timeout)  # what is waited for later may be a measurement of the first
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise LostProcessError(
             f"the {processes.world_size} processes of this run did not meet within {PATIENCE.seconds} seconds "
             f"({reason(error)}); start all of them, and check MASTER_ADDR and MASTER_PORT"
         ) from error
+    # What is waited for later may be a measurement of the first.
+    store.set_timeout(dist.default_pg_timeout)
+    dist.distributed_c10d._set_pg_timeout(dist.default_pg_timeout)
 
 
 def of_connection(error: RuntimeError) -> bool:
