@@ -88,7 +88,7 @@ def tokenize(
     with sole_writer(out):
         remove_partial(out)
         write_manifest(out, manifest)
-        todo = [shard for shard in range(manifest.shards) if not finished(out, shard, manifest)]
+        todo = [shard for shard in range(manifest.shards) if not is_finished(out, shard, manifest)]
         job = Job(folder, without_memory(images), out, manifest, batch_size)
         if todo and engine == "ray":
             from hybridvq.bulk import cluster
@@ -143,7 +143,7 @@ def shown(value: Any) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def finished(out: Path, shard: int, manifest: Manifest) -> bool:
+def is_finished(out: Path, shard: int, manifest: Manifest) -> bool:
     """Whether a shard is there; one that was truncated since or is not of this manifest is made again."""
     try:
         read_footer(out / manifest.file(shard), shard, manifest)

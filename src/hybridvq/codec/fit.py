@@ -55,7 +55,7 @@ def fit_tables(
     """
     check_codable(tokenizer.quantizer)
     space = tokenizer.quantizer.space()
-    pool = pooled(batches, space.codebook_size, space.levels or 1)
+    pool = make_pool(batches, space.codebook_size, space.levels or 1)
     stages = tuple(fit_stage(pool, s, space, width, steps, seed) for s in range(space.stages))
     return Tables(model, space.codebook_size, space.levels, stages)
 
@@ -98,7 +98,7 @@ class Pool:
         return torch.stack([*near, *self.pairs[:stage, at]], 1)
 
 
-def pooled(batches: Iterable[Batch], codebook_size: int, rows: int) -> Pool:
+def make_pool(batches: Iterable[Batch], codebook_size: int, rows: int) -> Pool:
     """All tokens of `batches`; raises CodecError where there are none, or not of 0..K-1 and `rows` levels."""
     pairs, at, stride, offset = [], [], [], 0
     for codes, levels in batches:
@@ -139,12 +139,12 @@ class ContextNetwork(nn.Module):
 
     def forward(self, around: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the level (n, L or 1) and, given the levels (n,), of the code (n, K)."""
-        hidden = rectified(self.near(self.features[self.stages, around].flatten(1)))
-        joint = rectified(self.joint(hidden) + self.joint_bias(levels))
+        hidden = rectify(self.near(self.features[self.stages, around].flatten(1)))
+        joint = rectify(self.joint(hidden) + self.joint_bias(levels))
         return self.level_out(hidden), self.code_out(joint)
 
 
-def rectified(x: Tensor) -> Tensor:
+def rectify(x: Tensor) -> Tensor:
     return x.clamp(0, LIMIT / UNIT)
 
 

@@ -68,10 +68,10 @@ def write(header: LayeredHeader, streams: Sequence[bytes]) -> bytes:
         CodecError: a field has no such value.
     """
     check_fields(replace(header, sizes=tuple(map(len, streams))), format.MAX_SIDE**2, "this image")
-    return sealed(header, streams)
+    return seal(header, streams)
 
 
-def sealed(header: LayeredHeader, streams: Sequence[bytes]) -> bytes:
+def seal(header: LayeredHeader, streams: Sequence[bytes]) -> bytes:
     """A header and streams with the checksums that they ask for, whatever they say."""
     data = b"".join(pack(replace(header, sizes=tuple(map(len, streams)))))
     for number, stream in enumerate(streams):

@@ -25,7 +25,7 @@ class LabelColumn(NamedTuple):
     names: tuple[str, ...] | None
 
 
-def numbered(own: Sequence[int | str], other: Iterable[int | str]) -> Labels:
+def number_labels(own: Sequence[int | str], other: Iterable[int | str]) -> Labels:
     """Number the labels of a split by their place among all that are found in it or in the other split, sorted."""
     found = {*own, *other}
     if any(isinstance(label, str) for label in found):
@@ -46,7 +46,7 @@ def from_columns(own: Sequence[LabelColumn | None], other: Sequence[LabelColumn 
     names = tables[0].names
     if names is not None and all(column.names == names for column in (*tables, *others)):
         return Labels(names, np.fromiter(chain(*(column.values for column in tables)), np.int64))
-    return numbered(list(_labels_of(tables)), _labels_of(others))
+    return number_labels(list(_labels_of(tables)), _labels_of(others))
 
 
 def _labels_of(columns: Iterable[LabelColumn]) -> Iterable[int | str]:

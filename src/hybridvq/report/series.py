@@ -29,13 +29,13 @@ class Band:
 def curve_band(recipe: Recipe, step_key: str, value_key: str, smooth: bool = False) -> Band | None:
     """One curve of a recipe at the steps that all its seeds share; None if there is none."""
     curves = [_curve(run.get("curve") or {}, step_key, value_key) for run in recipe.runs]
-    curves = [(x, smoothed(y) if smooth else y) for x, y in curves if x.size]
+    curves = [(x, smooth_values(y) if smooth else y) for x, y in curves if x.size]
     if not curves:
         return None
     shared: Array = reduce(np.intersect1d, [x for x, _ in curves])
     if not shared.size:
         return None
-    return thinned(_band(shared, [y[np.isin(x, shared)] for x, y in curves]))
+    return thin(_band(shared, [y[np.isin(x, shared)] for x, y in curves]))
 
 
 def usage_band(recipe: Recipe) -> Band | None:
@@ -47,7 +47,7 @@ def usage_band(recipe: Recipe) -> Band | None:
     return _band(np.arange(1.0, shares[0].size + 1), shares)
 
 
-def smoothed(values: Array) -> Array:
+def smooth_values(values: Array) -> Array:
     """Centred moving average over SMOOTHING of the points; the window shrinks at both ends and skips NaN."""
     window = int(values.size * SMOOTHING) | 1
     kernel = np.ones(min(window, values.size))
@@ -57,7 +57,7 @@ def smoothed(values: Array) -> Array:
     return np.where(valid, total / np.maximum(count, 1.0), np.nan)
 
 
-def thinned(band: Band) -> Band:
+def thin(band: Band) -> Band:
     """At most _POINTS points of a band, both ends kept."""
     if band.x.size <= _POINTS:
         return band

@@ -22,7 +22,7 @@ from hybridvq.training.callbacks import ProgressBar, ProgressLines, Recorder, Wh
 from hybridvq.training.folder import CHECKPOINT, open_run, write_model
 from hybridvq.training.loggers import check_loggers, start_loggers
 from hybridvq.training.module import Training
-from hybridvq.training.processes import OneOfSeveral, environment, joined
+from hybridvq.training.processes import OneOfSeveral, environment, join
 
 QUIET = (
     "dataloader is not resumable",  # ours is: BatchLoader
@@ -58,8 +58,8 @@ def run(
         callbacks.append(OneOfSeveral(f"{json.dumps(described)} from step {begun}"))
     if progress and first:
         callbacks.append((ProgressBar if sys.stderr.isatty() else ProgressLines)(module.settings.steps))
-    finished = checkpoint is not None and recorder.finished(checkpoint)
-    with nullcontext() if finished else joined(processes, path, find_device(device)):
+    finished = checkpoint is not None and recorder.is_finished(checkpoint)
+    with nullcontext() if finished else join(processes, path, find_device(device)):
         if finished:
             assert checkpoint is not None
             module.load_state_dict(checkpoint["state_dict"])

@@ -76,7 +76,7 @@ def open_run(described: dict[str, Any], folder: Path, resume: bool, first: bool)
 def check_same(path: Path, begun: str | bytes, described: dict[str, Any]) -> None:
     """Raise ModelError unless the run that a file belongs to was begun, as that file says, with what is described."""
     try:
-        keys = differing(parse_json(begun), parse_json(to_json(described)))
+        keys = find_differences(parse_json(begun), parse_json(to_json(described)))
     except ValueError as error:
         raise ModelError(f"{path} cannot be read ({error}); use another folder") from error
     if keys:
@@ -86,12 +86,12 @@ def check_same(path: Path, begun: str | bytes, described: dict[str, Any]) -> Non
         )
 
 
-def differing(old: Any, new: Any, key: str = "") -> list[str]:
+def find_differences(old: Any, new: Any, key: str = "") -> list[str]:
     """The dotted keys in which two nested mappings differ."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [key]
     keys = dict.fromkeys([*old, *new])
-    return [name for k in keys for name in differing(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
+    return [name for k in keys for name in find_differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

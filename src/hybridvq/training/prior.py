@@ -238,8 +238,8 @@ class PriorRecorder(Recorder):
         """Choose the weights of the best measurement."""
         self.prior.load_state_dict(self.history.best)
 
-    def finished(self, checkpoint: dict[str, Any]) -> bool:
-        return super().finished(checkpoint) or bool(checkpoint["callbacks"][self.state_key]["stopped"])
+    def is_finished(self, checkpoint: dict[str, Any]) -> bool:
+        return super().is_finished(checkpoint) or bool(checkpoint["callbacks"][self.state_key]["stopped"])
 
 
 def measure(prior: Prior, tokens: TokenArrays) -> dict[str, float]:

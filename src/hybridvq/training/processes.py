@@ -40,7 +40,7 @@ class OneOfSeveral(Callback):
         self.run, self.answer = run, signal.getsignal(signal.SIGTERM)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if not distributed.agreed(self.run):
+        if not distributed.agree(self.run):
             raise ConfigError(
                 "the processes of this run differ in recipe, seed or images, or in the checkpoint they find; start all "
                 "of them with the same command, and give an --out that all machines share"
@@ -55,7 +55,7 @@ def terminate(*_: Any) -> None:
 
 
 @contextmanager
-def joined(processes: Processes, checkpoint: Path, device: torch.device) -> Iterator[None]:
+def join(processes: Processes, checkpoint: Path, device: torch.device) -> Iterator[None]:
     """All processes of a run from its first step to its model; afterwards each is on its own again.
 
     They meet in the way of the kind of `device`.
