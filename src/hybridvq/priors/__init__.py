@@ -3,7 +3,9 @@
 from hybridvq.priors.base import Prior, Score, steps
 from hybridvq.priors.bits import Bits, GainGrid, bits_per_position
 from hybridvq.priors.choice import Choice
-from hybridvq.priors.files import (
+from hybridvq.priors.pixelcnn import PixelCNNPrior
+from hybridvq.priors.registry import PRIORS, build_prior
+from hybridvq.priors.saving import (
     TOKENIZER,
     load_prior,
     prior_folder,
@@ -11,8 +13,6 @@ from hybridvq.priors.files import (
     save_prior,
     tokenizer_of_prior,
 )
-from hybridvq.priors.pixelcnn import PixelCNNPrior
-from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.static import StaticPrior
 from hybridvq.priors.transformer import TransformerPrior
 
