@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridvq.report.result import Recipe, as_number
+from hybridvq.report.result import RecipeRuns, as_number
 
 Array = NDArray[np.float64]
 
@@ -26,7 +26,7 @@ class Band:
     high: Array
 
 
-def curve_band(recipe: Recipe, step_key: str, value_key: str, smooth: bool = False) -> Band | None:
+def curve_band(recipe: RecipeRuns, step_key: str, value_key: str, smooth: bool = False) -> Band | None:
     """One curve of a recipe at the steps that all its seeds share; None if there is none."""
     curves = [_curve(run.get("curve") or {}, step_key, value_key) for run in recipe.runs]
     curves = [(x, smooth_values(y) if smooth else y) for x, y in curves if x.size]
@@ -38,7 +38,7 @@ def curve_band(recipe: Recipe, step_key: str, value_key: str, smooth: bool = Fal
     return thin(_band(shared, [y[np.isin(x, shared)] for x, y in curves]))
 
 
-def usage_band(recipe: Recipe) -> Band | None:
+def usage_band(recipe: RecipeRuns) -> Band | None:
     """Share of all positions that take the code of each rank, most used first; x is the rank, from 1."""
     shares = [_ranked(run["usage"]) for run in recipe.runs if run.get("usage")]
     shares = [share for share in shares if share.size == shares[0].size and share.size]
