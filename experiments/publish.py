@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from hybridvq.report import markdown_table, write_figures
-from hybridvq.report.result import Recipe, gather, read_result
+from hybridvq.report.result import RecipeRuns, gather, read_result
 from hybridvq.report.summary import summary
 
 ROOT = Path(__file__).parents[1]
@@ -115,7 +115,7 @@ def shorter(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def short_table(recipes: list[Recipe]) -> str:
+def short_table(recipes: list[RecipeRuns]) -> str:
     """Recipe, bits, error and codes, for the page of all results."""
     lines = ["| recipe | bits per position, raw | test MSE | PSNR | codes used |", "|---|--:|--:|--:|--:|"]
     for recipe in recipes:
@@ -129,7 +129,7 @@ def short_table(recipes: list[Recipe]) -> str:
     return "\n".join(lines)
 
 
-def against_fsq(recipes: list[Recipe]) -> str:
+def against_fsq(recipes: list[RecipeRuns]) -> str:
     """Every recipe beside FSQ's curve at the same entropy, where FSQ was trained at several sizes.
 
     Between two FSQ models log MSE is taken as linear in bits, as a rate-distortion curve nearly is; outside, nothing is
@@ -166,7 +166,7 @@ def width_text(bits: int) -> str:
     return f"{bits} bit{'s' if bits > 1 else ''}" if bits else "set to 1"
 
 
-def rounding_table(recipes: list[Recipe]) -> str:
+def rounding_table(recipes: list[RecipeRuns]) -> str:
     """What is left once the coefficient of a trained model is rounded, where there is one."""
     with_gains = [recipe for recipe in recipes if recipe.rounded()]
     if not with_gains:
@@ -190,7 +190,7 @@ def rounding_table(recipes: list[Recipe]) -> str:
     return "\n".join(lines)
 
 
-def crossing(recipes: list[Recipe]) -> str:
+def crossing(recipes: list[RecipeRuns]) -> str:
     """The published pair along the first seed's run: errors, codes, where one passes below the other, and spikes."""
     found = {recipe.name: recipe.runs[0] for recipe in recipes}
     if not {"vector-published", "projected-published"} <= set(found):
@@ -236,7 +236,7 @@ def largest_rise(values: list[float]) -> float:
     return max(after / before for before, after in pairwise(values))
 
 
-def spikes(recipes: list[Recipe]) -> str:
+def spikes(recipes: list[RecipeRuns]) -> str:
     """Where the first seed's worst batches lie, for models that saw the same ones."""
     runs = [recipe.runs[0] for recipe in recipes if recipe.runs[0].get("worst_batches")]
     if len(runs) < 2:

@@ -12,7 +12,7 @@ from experiments.photos import RIVALS, SMALLEST_SIDE, judged
 from experiments.publish import fill
 from hybridvq.report.figures import empty_figure, to_svg
 from hybridvq.report.rate import rate_axes
-from hybridvq.report.result import Recipe
+from hybridvq.report.result import RecipeRuns
 from hybridvq.report.style import MISSING, Look, looks
 from hybridvq.writing import write_whole
 
@@ -142,7 +142,7 @@ def how_it_was_made(result: dict[str, Any]) -> str:
 
 def rate_figure(curves: list[dict[str, Any]]) -> Figure:
     """PSNR (left) and MS-SSIM in decibels (right) over bits per pixel of whole files."""
-    recipes = [Recipe(curve["codec"], curve["title"], "", "", ()) for curve in curves]
+    recipes = [RecipeRuns(curve["codec"], curve["title"], "", "", ()) for curve in curves]
     style = looks(recipes)
     figure = empty_figure(4.8, recipes, style)
     left, right = figure.subplots(1, 2)

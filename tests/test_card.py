@@ -8,7 +8,7 @@ import pytest
 import tiny
 from hybridvq import load_recipe, load_tokenizer, train
 from hybridvq.cli import build_parser
-from hybridvq.commands.arguments import underscored
+from hybridvq.commands.arguments import underscore
 from runs import run
 
 
@@ -32,7 +32,7 @@ def test_the_command_of_a_card_trains_the_same_recipe(tmp_path):
     changes = {"model.dim": 8, "training.steps": 3, "training.batch_size": 32, "training.loss": {"mse": 1.0, "l1": 0.5}}
     train(load_recipe("gain-shape", changes), "photos", out=tmp_path / "run", size=32, seed=5, device="cpu")
     line = (tmp_path / "run/model/README.md").read_text().split("    hybridvq ")[-1]
-    words = [underscored(word) for word in shlex.split(line.replace("\\\n", " "))]
+    words = [underscore(word) for word in shlex.split(line.replace("\\\n", " "))]
     parsed = build_parser(words).parse_args(words).train
     assert (parsed.recipe, parsed.size, parsed.seed, parsed.model.dim) == ("gain-shape", 32, 5, 8)
     assert (parsed.training.steps, parsed.training.batch_size) == (3, 32)

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 import tiny
-from hybridvq.distributed import agreed, all_gather, rank_and_size
+from hybridvq.distributed import agree, all_gather, rank_and_size
 from hybridvq.networks import BatchNorm2d
 from hybridvq.quantizers import Tokens
 from hybridvq.quantizers.gaussian import step_noise
@@ -120,8 +120,8 @@ def normalize(x, module, rank=0, world_size=1):
 def primitives(rank, folder):
     dist.init_process_group("gloo")
     assert rank_and_size() == (rank, 2)
-    assert not agreed(f"rank {rank}")
-    assert agreed("the same")
+    assert not agree(f"rank {rank}")
+    assert agree("the same")
     assert all_gather(torch.tensor([[rank]])).tolist() == [[0], [1]]
     collapsed = Tokens(codes=torch.zeros(8, 1, 8, 8, dtype=torch.long))
     healthy = Tokens(codes=torch.arange(64).repeat(8).view(8, 1, 8, 8))

@@ -18,7 +18,7 @@ from data.conftest import noise
 from hybridvq import Tokenizer, load_tokenizer
 from hybridvq.cli import COMMANDS, build_parser, main
 from hybridvq.codec import fit_tables
-from hybridvq.commands.arguments import underscored
+from hybridvq.commands.arguments import underscore
 from hybridvq.losses import LOSSES
 from hybridvq.pixels import as_pixels
 from hybridvq.quantizers import QUANTIZERS
@@ -80,7 +80,7 @@ def test_links_lead_to_files_and_headings(page):
 @pytest.mark.parametrize(("page", "words"), COMMAND_LINES, ids=lambda value: getattr(value, "stem", None))
 def test_command_lines_parse(page, words, monkeypatch):
     monkeypatch.chdir(ROOT)
-    words = [underscored(word) for word in words]
+    words = [underscore(word) for word in words]
     build_parser(words).parse_args(words)
 
 

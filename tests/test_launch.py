@@ -2,6 +2,7 @@
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -136,6 +137,19 @@ def test_processes_that_do_not_come_are_not_waited_for_without_end(environment, 
     ) as caught:
         processes.meet(find_processes(), torch.device("cpu"))
     assert "\n" not in str(caught.value)
+    assert not torch.distributed.is_initialized()
+
+
+def test_a_process_that_goes_before_all_are_connected_is_not_waited_for_without_end(environment, monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", timedelta(seconds=1))
+    port = free_port()
+    environment({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"})
+    environment({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)})
+    with ThreadPoolExecutor(1) as other:
+        comes = other.submit(torch.distributed.TCPStore, "127.0.0.1", port, 2, False, timedelta(seconds=30))
+        with pytest.raises(LostProcessError, match="did not meet within 1 seconds"):
+            processes.meet(find_processes(), torch.device("cpu"))
+        comes.result()
     assert not torch.distributed.is_initialized()
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from experiments import publish
 
-from hybridvq.report.result import Recipe
+from hybridvq.report.result import RecipeRuns
 
 
-def recipe(name: str, bits: float, mse: float, **more: Any) -> Recipe:
+def recipe(name: str, bits: float, mse: float, **more: Any) -> RecipeRuns:
     run = {"entropy_bits_per_position": bits, "test_mse": mse, "title": name, **more}
-    return Recipe(name, name, "", "", (run,))
+    return RecipeRuns(name, name, "", "", (run,))
 
 
 def test_between_two_sizes_fsq_is_straight_in_log_mse():

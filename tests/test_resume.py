@@ -141,6 +141,7 @@ def test_a_checkpoint_after_the_last_step_is_enough_for_the_model(tmp_path):
 def test_a_finished_run_is_returned_at_once(tmp_path, monkeypatch):
     tokenizer, history = run(tmp_path)
     before = weights(tmp_path), (tmp_path / CHECKPOINT).stat().st_mtime_ns
+    (tmp_path / "model" / "codec.safetensors").write_bytes(b"tables that were fitted since")
 
     def no_step(*_):
         raise AssertionError("trained again")
@@ -149,6 +150,7 @@ def test_a_finished_run_is_returned_at_once(tmp_path, monkeypatch):
     again, same = run(tmp_path, resume=True)
     assert same == history
     assert (weights(tmp_path), (tmp_path / CHECKPOINT).stat().st_mtime_ns) == before
+    assert (tmp_path / "model" / "codec.safetensors").exists()
     assert not again.training
     for key, value in tokenizer.state_dict().items():
         assert torch.equal(again.state_dict()[key], value)

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -352,6 +353,23 @@ def test_config_of_the_version_before(saved):
     old = {key: config[key] for key in ("dim", "downsampling", "quantizer", "options")}
     (saved / "config.json").write_text(json.dumps(old))
     assert torch.equal(load_tokenizer(saved).encode(images()).codes, tokenizer().encode(images()).codes)
+
+
+GOLDEN = Path(__file__).parent / "golden" / "models"
+
+
+@pytest.mark.parametrize("name", sorted(folder.name for folder in GOLDEN.iterdir()))
+@torch.no_grad()
+def test_models_that_an_earlier_version_saved_give_the_same_tokens(name):
+    """Trained and saved before there were networks by name; of vectors that no rounding brings to another code."""
+    loaded = load_tokenizer(GOLDEN / name)
+    z = ((torch.arange(4 * 36) * 7919) % 257 - 128).div(64).view(1, 4, 6, 6)
+    tokens, pinned = loaded.quantizer(z).tokens, json.loads((GOLDEN / name / "tokens.json").read_text())
+    x_hat = loaded.decode(tokens)[0, :, 10]
+    assert {*tokens.parts, "x_hat"} == pinned.keys()
+    for part, value in (*tokens.parts.items(), ("x_hat", x_hat)):
+        expected = torch.tensor(pinned[part], dtype=value.dtype).view_as(value)
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-3 if value.is_floating_point() else 0)
 
 
 def test_a_step_goes_to_the_quantizers_that_have_one():

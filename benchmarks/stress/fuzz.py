@@ -119,16 +119,16 @@ def make_layered(seed: int) -> list[Original]:
     return originals
 
 
-def sealed(body: bytes) -> bytes:
+def seal(body: bytes) -> bytes:
     return body + checksum(body)
 
 
 def forged(header: Header | LayeredHeader, streams: list[bytes]) -> bytes:
     """A file with valid checksums, whatever its header says."""
     if isinstance(header, LayeredHeader):
-        return layered.sealed(header, streams)
+        return layered.seal(header, streams)
     sizes = b"".join(varint(len(stream)) for stream in streams)
-    return sealed(b"".join([*pack(header, len(streams)), sizes, *streams]))
+    return seal(b"".join([*pack(header, len(streams)), sizes, *streams]))
 
 
 def truncations(originals: list[Original]) -> Iterator[bytes]:
@@ -154,7 +154,7 @@ def random_file(draw: random.Random) -> bytes:
     body = draw.randbytes(draw.randrange(200))
     if draw.random() < 0.5:
         body = MAGIC + bytes([VERSION]) + body
-    return sealed(body) if draw.random() < 0.25 else body
+    return seal(body) if draw.random() < 0.25 else body
 
 
 def forged_header(original: Original, draw: random.Random) -> bytes:

@@ -18,7 +18,7 @@ from hybridvq.errors import ModelError
 from hybridvq.metrics import psnr_db
 from hybridvq.pixels import mse, to_input, to_pixels
 from hybridvq.quantizers import Quantized
-from hybridvq.tiles import reflected
+from hybridvq.tiles import reflect
 from hybridvq.tokenizer import weight_hash
 from hybridvq.writing import write_whole
 
@@ -103,7 +103,7 @@ def of_steps(run: Path, context: bool, photographs: Sequence[np.ndarray], device
 
 def extended(pixels: np.ndarray, tokenizer: Tokenizer) -> torch.Tensor:
     """(1, 3, H, W) on the model's device, with sides extended by reflection to the grid."""
-    rows, columns = (reflected(side, tokenizer.downsampling) for side in pixels.shape[:2])
+    rows, columns = (reflect(side, tokenizer.downsampling) for side in pixels.shape[:2])
     return to_input(pixels[np.ix_(rows, columns)], next(tokenizer.parameters()).device)[None]
 
 

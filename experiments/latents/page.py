@@ -14,7 +14,7 @@ from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError
 from hybridvq.report.figures import empty_figure, to_svg
 from hybridvq.report.rate import rate_axes
-from hybridvq.report.result import Recipe, Stat
+from hybridvq.report.result import RecipeRuns, Stat
 from hybridvq.report.style import MISSING, looks
 from hybridvq.writing import write_whole
 
@@ -221,7 +221,7 @@ def points_table(one: dict[str, Any]) -> str:
 def rate_figure(sets: list[dict[str, Any]]) -> Figure:
     """PSNR over bits per pixel, a panel for each set of photographs."""
     names = dict.fromkeys((name, title) for one in sets for name, title, _ in drawn(one))
-    recipes = [Recipe(name, title, "", "", ()) for name, title in names]
+    recipes = [RecipeRuns(name, title, "", "", ()) for name, title in names]
     style, figure = looks(recipes), empty_figure(4.8, recipes, looks(recipes))
     for ax, one in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
         for name, _, points in drawn(one):

@@ -59,50 +59,30 @@ if TYPE_CHECKING:
 
 # Loaded on first use, so that the command line and its help do not wait for torch.
 _HOMES = {
-    "load_tokens": "bulk",
-    "tokenize": "bulk",
-    "Codec": "codec",
-    "compress": "codec",
-    "decompress": "codec",
-    "compare": "comparison",
-    "open_images": "data",
-    "CodecError": "errors",
-    "ConfigError": "errors",
-    "DataError": "errors",
-    "HybridVQError": "errors",
-    "MissingExtraError": "errors",
-    "ModelError": "errors",
-    "ShapeError": "errors",
-    "TrainingError": "errors",
-    "evaluate": "evaluation",
-    "export_onnx": "export",
-    "sample": "generation",
-    "MaskedPrior": "priors",
-    "PixelCNNPrior": "priors",
-    "Prior": "priors",
-    "StaticPrior": "priors",
-    "TransformerPrior": "priors",
-    "build_prior": "priors",
-    "load_prior": "priors",
-    "FiniteScalarQuantizer": "quantizers",
-    "FrequencyQuantizer": "quantizers",
-    "GainShapeQuantizer": "quantizers",
-    "GaussianQuantizer": "quantizers",
-    "HybridQuantizer": "quantizers",
-    "IdentityQuantizer": "quantizers",
-    "ProjectedQuantizer": "quantizers",
-    "Quantized": "quantizers",
-    "Quantizer": "quantizers",
-    "Tokens": "quantizers",
-    "VectorQuantizer": "quantizers",
-    "build_quantizer": "quantizers",
-    "load_recipe": "recipe",
-    "write_report": "report",
-    "CodecSettings": "settings",
-    "Tokenizer": "tokenizer",
-    "load_tokenizer": "tokenizer",
-    "train": "training",
-    "train_prior": "training",
+    name: home
+    for home, names in {
+        "bulk": "load_tokens tokenize",
+        "codec": "Codec compress decompress",
+        "comparison": "compare",
+        "data": "open_images",
+        "errors": (
+            "CodecError ConfigError DataError HybridVQError MissingExtraError ModelError ShapeError TrainingError"
+        ),
+        "evaluation": "evaluate",
+        "export": "export_onnx",
+        "generation": "sample",
+        "priors": "MaskedPrior PixelCNNPrior Prior StaticPrior TransformerPrior build_prior load_prior",
+        "quantizers": (
+            "FiniteScalarQuantizer FrequencyQuantizer GainShapeQuantizer GaussianQuantizer HybridQuantizer "
+            "IdentityQuantizer ProjectedQuantizer Quantized Quantizer Tokens VectorQuantizer build_quantizer"
+        ),
+        "recipe": "load_recipe",
+        "report": "write_report",
+        "settings": "CodecSettings",
+        "tokenizer": "Tokenizer load_tokenizer",
+        "training": "train train_prior",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = ["__version__", *sorted(_HOMES)]

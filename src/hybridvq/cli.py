@@ -26,7 +26,7 @@ from hybridvq.commands import (
     train,
     train_prior,
 )
-from hybridvq.commands.arguments import add_threads_argument, new_parser, underscored
+from hybridvq.commands.arguments import add_threads_argument, new_parser, underscore
 from hybridvq.errors import DataError, HybridVQError, LostProcessError
 from hybridvq.extras import missing
 from hybridvq.launch import is_first
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with suppress(AttributeError):  # whoever calls this may have put something simpler there
         # A terminal may lack the letters of a name or a table.
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    words = [underscored(word) for word in (sys.argv[1:] if argv is None else argv)]
+    words = [underscore(word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
         parser = build_parser(words)
         if not words:

@@ -103,7 +103,7 @@ def of_first(x: Tensor) -> Tensor:
     return x
 
 
-def agreed(value: str) -> bool:
+def agree(value: str) -> bool:
     """Whether all processes hold the same value."""
     if not in_several():
         return True
@@ -114,7 +114,7 @@ def agreed(value: str) -> bool:
 
 def barrier() -> None:
     """Return when all processes have come here."""
-    agreed("")
+    agree("")
 
 
 def keep_group() -> None:

@@ -75,7 +75,7 @@ def export_onnx(model: str | Path, out: str | Path, device: Device = "auto") -> 
             f"{model} has a hybrid quantizer, whose step has no place in an exported model; export one of another kind"
         )
     protos = trace(tokenizer)
-    about = describe(tokenizer, folder, protos)
+    about = make_about(tokenizer, folder, protos)
     write(protos, about, Path(out))
     return about
 
@@ -163,7 +163,7 @@ def name_axes(value: Any, factor: int) -> None:
         dims[axis].dim_param = f"{factor}*{name}" if axis and factor > 1 else name
 
 
-def describe(tokenizer: Tokenizer, folder: Path, protos: dict[str, Any]) -> dict[str, Any]:
+def make_about(tokenizer: Tokenizer, folder: Path, protos: dict[str, Any]) -> dict[str, Any]:
     """What export.json and both files say of themselves."""
     import onnx
 

@@ -55,7 +55,7 @@ def find_processes(devices: int | Literal["auto"] | None = None, num_nodes: int 
     for name, value in (("devices", devices), ("num_nodes", num_nodes)):
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"{name} is {value}; it must be at least 1")
-    found = launched(os.environ)
+    found = find_launched(os.environ)
     if found is None:
         if (num_nodes or 1) > 1 and not all(os.environ.get(name) for name in MAIN):
             raise ConfigError(
@@ -73,12 +73,12 @@ def find_processes(devices: int | Literal["auto"] | None = None, num_nodes: int 
 def is_first() -> bool:
     """Whether the environment says that this is the first process of all, or nothing."""
     with suppress(ConfigError):
-        found = launched(os.environ)
+        found = find_launched(os.environ)
         return found is None or found.rank == 0
     return True
 
 
-def launched(environment: Mapping[str, str]) -> Processes | None:
+def find_launched(environment: Mapping[str, str]) -> Processes | None:
     """What torchrun or SLURM say of the processes they started; None where neither did.
 
     With SLURM only `srun` starts processes, as a step of the job; what else it says is about the job, which the script

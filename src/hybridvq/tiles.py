@@ -120,7 +120,7 @@ def axes_of(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, int, int] | Non
     return k, s, p
 
 
-def reflected(length: int, multiple: int) -> np.ndarray:
+def reflect(length: int, multiple: int) -> np.ndarray:
     """The pixel that stands at each place of an axis once it is extended to a multiple of `multiple`.
 
     Beyond its end an axis is read backwards, and forwards again where it is shorter than what is missing.
@@ -190,7 +190,7 @@ def latents(
     Sides that are not multiples of f are extended by reflection.
     """
     f = tokenizer.downsampling
-    rows, columns = (reflected(side, f) for side in size_of(images[0]))
+    rows, columns = (reflect(side, f) for side in size_of(images[0]))
     for y in spans(len(rows) // f, tile, margin):
         for x in spans(len(columns) // f, tile, margin):
             box = rows[y.first * f : y.last * f], columns[x.first * f : x.last * f]

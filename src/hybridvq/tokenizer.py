@@ -181,7 +181,7 @@ class Tokenizer(
         """
         if isinstance(x, Tensor):
             return self.quantize(x, step).tokens
-        pixels = [as_pixels(image) for image in listed(x)]
+        pixels = [as_pixels(image) for image in as_list(x)]
         parts = [tiles.encode(self, batch, self._chooser(step)) for batch in tiles.batches(pixels)]
         if len(set(map(tiles.size_of, pixels))) == 1:
             return Tokens.cat(parts)
@@ -217,7 +217,7 @@ class Tokenizer(
         """
         if isinstance(x, Tensor):
             return self._reconstruct_tensor(x, step)
-        images = listed(x)
+        images = as_list(x)
         batches = tiles.batches([as_pixels(image) for image in images])
         done = [pixels for batch in batches for pixels in tiles.reconstruct(self, batch, self._chooser(step))]
         back = [as_given(pixels, image) for pixels, image in zip(done, images, strict=True)]
@@ -228,7 +228,7 @@ class Tokenizer(
             self._check(x)
         height, width = x.shape[2:]
         rows, columns = (
-            torch.from_numpy(tiles.reflected(side, self.downsampling)).to(x.device) for side in (height, width)
+            torch.from_numpy(tiles.reflect(side, self.downsampling)).to(x.device) for side in (height, width)
         )
         with evaluating(self), torch.no_grad():
             return self.decode(self.encode(x[..., rows[:, None], columns], step))[..., :height, :width]
@@ -272,7 +272,7 @@ class Tokenizer(
             raise ShapeError(f"x is {x.dtype}; this tokenizer takes floats in [-1, 1]: of bytes, give x / 127.5 - 1")
 
 
-def listed(images: Picture | Sequence[Picture]) -> Sequence[Picture]:
+def as_list(images: Picture | Sequence[Picture]) -> Sequence[Picture]:
     """The images of a list, or the one given as a list; raises ShapeError where there is none."""
     if not isinstance(images, list | tuple):
         return [images]  # type: ignore[list-item]

@@ -13,7 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 import tiny
 from bulk.conftest import save_model
 from hybridvq import DataError, ModelError, __version__, load_tokenizer, load_tokens, open_images, tokenize
-from hybridvq.bulk.schema import Column, describe_columns
+from hybridvq.bulk.schema import TokenColumn, make_columns
 from hybridvq.data import EvalBatches
 from hybridvq.quantizers import Tokens, TokenSpace
 
@@ -119,9 +119,9 @@ def test_the_manifest_says_what_they_are(folder, model, few):
 @pytest.mark.parametrize(("k", "dtype"), [(2, "uint8"), (256, "uint8"), (257, "uint16"), (65537, "uint32")])
 def test_codes_take_the_smallest_type_that_holds_them(k, dtype):
     tokens = Tokens(codes=torch.zeros(1, 2, 3, 4, dtype=torch.int64), gains=torch.zeros(1, 2, 3, 4))
-    assert describe_columns(tokens, TokenSpace(k, 2, "float")) == {
-        "codes": Column(dtype, (2, 3, 4)),
-        "gains": Column("float32", (2, 3, 4)),
+    assert make_columns(tokens, TokenSpace(k, 2, "float")) == {
+        "codes": TokenColumn(dtype, (2, 3, 4)),
+        "gains": TokenColumn("float32", (2, 3, 4)),
     }
 
 

@@ -28,7 +28,7 @@ def file(streams):
     return write(HEADER, streams)
 
 
-def sealed(body: bytes) -> bytes:
+def seal(body: bytes) -> bytes:
     return body + checksum(body)
 
 
@@ -107,7 +107,7 @@ def test_a_gain_step_is_refused(file):
     at = len(b"HVQ1") + 8 + 4 + 1
     body = file[:at] + bytes([2 << 4 | file[at]]) + file[at + 1 : -CHECKSUM_BYTES]
     with pytest.raises(CodecError, match="was written with gain_step 2, which this version no longer reads"):
-        read(sealed(body), "photo.hvq")
+        read(seal(body), "photo.hvq")
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_checks_come_after_the_checksum(file):
     body = bytearray(file[:-CHECKSUM_BYTES])
     body[16] = 0xF2
     with pytest.raises(CodecError, match="unknown kind 15"):
-        read(sealed(bytes(body)))
+        read(seal(bytes(body)))
     with pytest.raises(CodecError, match="checksum"):
         read(bytes(body) + file[-CHECKSUM_BYTES:])
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hybridvq.report.result import gather
-from hybridvq.report.series import Band, curve_band, smoothed, thinned, usage_band
+from hybridvq.report.series import Band, curve_band, smooth_values, thin, usage_band
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_no_curve(run, result_of):
 def test_smoothing_keeps_a_constant_up_to_its_ends_and_skips_nan():
     values = np.full(200, 3.0)
     values[50] = np.nan
-    smooth = smoothed(values)
+    smooth = smooth_values(values)
     assert np.isnan(smooth[50])
     np.testing.assert_allclose(np.delete(smooth, 50), 3.0)
 
@@ -40,12 +40,12 @@ def test_smoothing_keeps_a_constant_up_to_its_ends_and_skips_nan():
 def test_smoothing_is_a_centred_mean():
     values = np.zeros(200)
     values[100] = 3.0
-    np.testing.assert_allclose(smoothed(values)[98:103], [0, 1, 1, 1, 0])
+    np.testing.assert_allclose(smooth_values(values)[98:103], [0, 1, 1, 1, 0])
 
 
 def test_thinning_keeps_both_ends():
     x = np.arange(5000.0)
-    band = thinned(Band(x, x, x, x))
+    band = thin(Band(x, x, x, x))
     assert band.x.size <= 400
     assert (band.x[0], band.x[-1]) == (0, 4999)
 

@@ -27,7 +27,7 @@ CODE_PX = 16  # about how large each decoded code is shown
 
 
 @dataclass(frozen=True)
-class Codebook:
+class DecodedCodes:
     """What the tab shows.
 
     Attributes:
@@ -43,7 +43,7 @@ class Codebook:
     images: np.ndarray
 
 
-def read_codebook(model: Model) -> Codebook:
+def read_codebook(model: Model) -> DecodedCodes:
     """Decode every code, and count them on the sample photographs."""
     counts, gains = usage(model)
     levels = levels_to_show(model, gains)
@@ -51,7 +51,7 @@ def read_codebook(model: Model) -> Codebook:
     images = np.stack([decode_alone(model, gain if levels else None) for gain in sent], 1)
     values = model.space.level_values
     named = tuple(float(g) if values is None else float(values[0, int(g)]) for g in sent)
-    return Codebook(np.argsort(-counts, kind="stable"), counts, named, images)
+    return DecodedCodes(np.argsort(-counts, kind="stable"), counts, named, images)
 
 
 @torch.inference_mode()
@@ -91,7 +91,7 @@ def decode_alone(model: Model, gain: float | None) -> np.ndarray:
     return torch.cat(images).numpy()
 
 
-def codebook_grid(codebook: Codebook) -> tuple[np.ndarray, int]:
+def codebook_grid(codebook: DecodedCodes) -> tuple[np.ndarray, int]:
     """All codes as one picture (., ., 3) uint8 on white, and how many times as large it is to be shown.
 
     Most used first, the gains of each side by side, as many in a row as fit.
@@ -122,7 +122,7 @@ def usage_svg(counts: np.ndarray) -> bytes:
     return to_svg(figure)
 
 
-def render(model: Model, codebook: Codebook) -> str:
+def render(model: Model, codebook: DecodedCodes) -> str:
     """The grid and the usage."""
     grid, zoom = codebook_grid(codebook)
     counts = torch.from_numpy(codebook.counts)

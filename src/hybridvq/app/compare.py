@@ -8,7 +8,7 @@ from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError
 from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.rate import operating_points, rate_figure
-from hybridvq.report.result import Recipe, by_group, drawing, gather
+from hybridvq.report.result import RecipeRuns, by_group, drawing, gather
 from hybridvq.report.summary import summary
 from hybridvq.report.table import COLUMNS, cells
 
@@ -30,7 +30,7 @@ def open_result(path: str | Path) -> str:
         return render(recipes)
 
 
-def read_recipes(path: Path, name: str) -> list[Recipe]:
+def read_recipes(path: Path, name: str) -> list[RecipeRuns]:
     """The recipes of a result file.
 
     Raises:
@@ -61,7 +61,7 @@ def too_much(value: Any) -> str:
     return next(filter(None, map(too_much, parts)), "")
 
 
-def render(recipes: list[Recipe]) -> str:
+def render(recipes: list[RecipeRuns]) -> str:
     """Summary, table and figures."""
     figures = [(curves_figure(recipes), "Curves"), (usage_figure(recipes), "Codes")]
     if any(map(operating_points, recipes)):
@@ -73,7 +73,7 @@ def render(recipes: list[Recipe]) -> str:
     )
 
 
-def results(recipes: list[Recipe]) -> str:
+def results(recipes: list[RecipeRuns]) -> str:
     """The table of the report, means and deviations over seeds."""
     rows = []
     for members in by_group(recipes).values():

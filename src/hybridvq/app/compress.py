@@ -14,7 +14,7 @@ from hybridvq.app import markup
 from hybridvq.app.models import Model, Models
 from hybridvq.app.picture import PIXELS, Picture
 from hybridvq.app.values import choice, number, whole
-from hybridvq.codec import Codec, Draw, Part, describe, layered
+from hybridvq.codec import Codec, Draw, Part, describe, truncate
 from hybridvq.codec.choose import Chooser
 from hybridvq.errors import CodecError
 from hybridvq.metrics import psnr_db
@@ -127,7 +127,7 @@ def readings(codec: Codec, data: bytes, draw: Draw, setting: str = "", name: str
     own = Coded(HVQ, data, read(data), setting)
     if not codec.is_hybrid:
         return [own]
-    codes = layered.cut(data, 0, name)
+    codes = truncate(data, 0, name)
     drawn = f"seed {draw.seed}, temperature {draw.temperature:g}"
     return [
         Coded("Codes alone", codes, read(codes), "preview"),

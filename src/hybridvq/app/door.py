@@ -31,7 +31,7 @@ OPEN = re.compile(
 )
 
 
-def bracketed(host: str) -> str:
+def bracket(host: str) -> str:
     """An address as a URL writes it."""
     return f"[{host}]" if ":" in host and not host.startswith("[") else host
 
@@ -47,7 +47,7 @@ def hosts_of(host: str, allowed: Sequence[str]) -> list[str]:
             raise ConfigError(
                 f"--allowed-hosts has {name!r}; give names such as demo.example.com or *.example.com, without port"
             )
-    own = [bracketed(host)]
+    own = [bracket(host)]
     if host in EVERYWHERE:
         own = [socket.gethostname()]
         with suppress(OSError):  # of a machine that does not know its own name

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route
 
 from hybridvq.app import markup, tabs
-from hybridvq.app.door import BODY_BYTES, EVERYWHERE, Door, bracketed, hosts_of, read_event
+from hybridvq.app.door import BODY_BYTES, EVERYWHERE, Door, bracket, hosts_of, read_event
 from hybridvq.app.models import Models
 from hybridvq.app.uploads import MAX_BYTES, Uploads
 from hybridvq.errors import ConfigError
@@ -143,7 +143,7 @@ def serve(site: FastAPI, host: str, port: int) -> Iterator[str]:
         try:
             while not server.started and thread.is_alive():
                 time.sleep(0.01)
-            yield f"http://{'localhost' if host in EVERYWHERE else bracketed(host)}:{bound.getsockname()[1]}/"
+            yield f"http://{'localhost' if host in EVERYWHERE else bracket(host)}:{bound.getsockname()[1]}/"
         finally:
             site.state.page.stop_event.set()  # ends the streams that browsers hold open
             server.should_exit = True

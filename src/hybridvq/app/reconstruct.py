@@ -22,7 +22,7 @@ from hybridvq.metrics import psnr_db
 from hybridvq.pixels import mse, to_input, to_pixels
 from hybridvq.quantizers import Tokens
 from hybridvq.report.pictures import absolute_error, colored
-from hybridvq.tiles import reflected
+from hybridvq.tiles import reflect
 from hybridvq.tokenizer import Tokenizer
 
 GOLDEN = 0.61803398875  # successive multiples of it are spread evenly over the hues
@@ -53,7 +53,7 @@ class Shown:
 def encode(model: Model, picture: Picture) -> Tensor:
     """z (1, D, h, w) of a picture, extended by reflection to whole positions as the codec does."""
     f = model.tokenizer.downsampling
-    rows, columns = (reflected(side, f) for side in picture.size)
+    rows, columns = (reflect(side, f) for side in picture.size)
     with evaluating(model.tokenizer) as device:
         return model.tokenizer.encoder(to_input(picture.pixels[np.ix_(rows, columns)], device)[None])
 

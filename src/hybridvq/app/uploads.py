@@ -103,10 +103,10 @@ def safe_name(sent: str) -> str:
     """The last part of what a browser calls a file, as a name that any file system takes, with its ending."""
     last = sent.replace("\\", "/").rsplit("/", 1)[-1]
     stem, ending = os.path.splitext("".join(c for c in last if c.isprintable() and c not in '<>:"|?*'))
-    return (shortened(stem, NAME_BYTES).strip(". ") or "upload") + shortened(ending, ENDING_BYTES)
+    return (shorten(stem, NAME_BYTES).strip(". ") or "upload") + shorten(ending, ENDING_BYTES)
 
 
-def shortened(text: str, size: int) -> str:
+def shorten(text: str, size: int) -> str:
     return text.encode()[:size].decode(errors="ignore")
 
 

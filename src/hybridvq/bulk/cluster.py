@@ -44,7 +44,7 @@ def make_shards(job: Job, todo: list[int], workers: int | None, address: str | N
         import ray.data
     except ImportError:
         raise lacking("ray") from None
-    with connected(address or os.environ.get("RAY_ADDRESS"), workers) as resources:
+    with connect(address or os.environ.get("RAY_ADDRESS"), workers) as resources:
         quiet = ray.data.DataContext.get_current()
         quiet.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.CRITICAL)
@@ -78,7 +78,7 @@ def outcome(batch: dict[str, Any]) -> Iterator[int]:
 
 
 @contextmanager
-def connected(address: str | None, workers: int | None) -> Iterator[dict[str, float]]:
+def connect(address: str | None, workers: int | None) -> Iterator[dict[str, float]]:
     """What the cluster at `address` has, or a Ray of this machine's own that ends with the call."""
     import ray
 

@@ -46,9 +46,9 @@ def make_shards(job: Job, todo: list[int], workers: int, device: torch.device) -
         yield from map(ShardMaker(job, devices(1, device)[0]), todo)
         return
     context, others = get_context("spawn"), set(active_children())
-    # Not an argument of `begin`: a worker would have to read it before the next one is started.
+    # Not an argument of `prepare_worker`: a worker would have to read it before the next one is started.
     given = context.SimpleQueue()
-    with ProcessPoolExecutor(workers, context, initializer=begin, initargs=(given,)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=prepare_worker, initargs=(given,)) as pool:
         try:
             with interrupts_held():
                 threading.Thread(target=give, args=(given, job, devices(workers, device)), daemon=True).start()
@@ -90,7 +90,7 @@ def give(given: Any, job: Job, devices: list[str]) -> None:
         given.put((job, device))
 
 
-def begin(given: Any) -> None:
+def prepare_worker(given: Any) -> None:
     """Prepare a worker process; its model is loaded with the first shard, where an error can be reported."""
     global _job, _device
     threading.Thread(target=end_with_parent, daemon=True).start()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hybridvq.bulk.local import default_workers, make_shards
-from hybridvq.bulk.schema import MANIFEST, Manifest, describe, read_manifest
+from hybridvq.bulk.schema import MANIFEST, Manifest, make_manifest, read_manifest
 from hybridvq.bulk.shards import Job, read_footer, without_memory
 from hybridvq.data import Images, Mirrored, Split, open_images
 from hybridvq.devices import Device, find_device
@@ -91,11 +91,11 @@ def tokenize(
     light = without_memory(images)
     if mirror:
         images, light = Mirrored(images), Mirrored(light)
-    manifest = describe(tokenizer, folder, images, shard_images, codes_alone)
+    manifest = make_manifest(tokenizer, folder, images, shard_images, codes_alone)
     with sole_writer(out):
         remove_partial(out)
-        begin(out, manifest)
-        todo = [shard for shard in range(manifest.shards) if not finished(out, shard, manifest)]
+        write_manifest(out, manifest)
+        todo = [shard for shard in range(manifest.shards) if not is_finished(out, shard, manifest)]
         job = Job(folder, light, out, manifest, batch_size)
         if todo and engine == "ray":
             from hybridvq.bulk import cluster
@@ -107,7 +107,7 @@ def tokenize(
     return Summary(manifest.shards, len(todo), manifest.images, size)
 
 
-def begin(out: Path, manifest: Manifest) -> None:
+def write_manifest(out: Path, manifest: Manifest) -> None:
     """Write the manifest, unless `out` has it already.
 
     Raises:
@@ -150,7 +150,7 @@ def shown(value: Any) -> str:
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def finished(out: Path, shard: int, manifest: Manifest) -> bool:
+def is_finished(out: Path, shard: int, manifest: Manifest) -> bool:
     """Whether a shard is there; one that was truncated since or is not of this manifest is made again."""
     try:
         read_footer(out / manifest.file(shard), shard, manifest)

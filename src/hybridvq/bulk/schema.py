@@ -26,7 +26,7 @@ KEY = b"hybridvq"  # of the parquet metadata that names the manifest a shard bel
 
 
 @dataclass(frozen=True)
-class Column:
+class TokenColumn:
     """One part of the tokens of an image: numbers of one type, stored as a list in row-major order of `shape`."""
 
     dtype: str
@@ -64,7 +64,7 @@ class Manifest:
     data: dict[str, Any]
     quantizer: dict[str, int | None]
     grid: tuple[int, int]
-    columns: dict[str, Column]
+    columns: dict[str, TokenColumn]
     shard_images: int
     format: int = FORMAT
     hybridvq: str = __version__
@@ -105,7 +105,7 @@ class Manifest:
         return to_json(asdict(self))
 
 
-def describe(
+def make_manifest(
     tokenizer: Tokenizer, folder: Path, images: Images, shard_images: int, codes_alone: bool = False
 ) -> Manifest:
     """The manifest of the tokens of `images`, or of their codes, from the tokens of a blank one.
@@ -140,12 +140,12 @@ def describe(
         | ({} if images.classes is None else {"classes": list(images.classes)}),
         quantizer={"codebook_size": quantizer.codebook_size, "levels": quantizer.levels, "stages": quantizer.stages},
         grid=(height, width),
-        columns=describe_columns(tokens, space),
+        columns=make_columns(tokens, space),
         shard_images=shard_images,
     )
 
 
-def describe_columns(tokens: Tokens, space: TokenSpace) -> dict[str, Column]:
+def make_columns(tokens: Tokens, space: TokenSpace) -> dict[str, TokenColumn]:
     """A column for each part that these tokens hold, in the smallest type that holds its values."""
     columns = {}
     for name, values in tokens.parts.items():
@@ -155,7 +155,7 @@ def describe_columns(tokens: Tokens, space: TokenSpace) -> dict[str, Column]:
             dtype = np.min_scalar_type(symbols - 1).name
         else:
             dtype = str(values.dtype).removeprefix("torch.")
-        columns[name] = Column(dtype, tuple(values.shape[1:]))
+        columns[name] = TokenColumn(dtype, tuple(values.shape[1:]))
     return columns
 
 
@@ -170,7 +170,7 @@ def read_manifest(folder: Path) -> Manifest:
         content = read_json(path)
         if content["format"] != FORMAT:
             raise ValueError(f"format {content['format']}; this version reads {FORMAT}")
-        columns = {name: Column(c["dtype"], tuple(c["shape"])) for name, c in content["columns"].items()}
+        columns = {name: TokenColumn(c["dtype"], tuple(c["shape"])) for name, c in content["columns"].items()}
         return Manifest(**content | {"columns": columns, "grid": tuple(content["grid"])})
     except FileNotFoundError:
         raise DataError(f"{folder} holds no {MANIFEST}; give a folder that `hybridvq tokenize` wrote") from None
@@ -191,7 +191,7 @@ def to_table(tokens: Mapping[str, np.ndarray], rows: range, schema: pa.Schema) -
     return pa.table(arrays, schema=schema)
 
 
-def to_arrays(table: pa.Table, columns: Mapping[str, Column]) -> dict[str, np.ndarray]:
+def to_arrays(table: pa.Table, columns: Mapping[str, TokenColumn]) -> dict[str, np.ndarray]:
     """Arrays (B, ...) of the stored types from rows of a shard."""
     arrays = {}
     for name, column in columns.items():

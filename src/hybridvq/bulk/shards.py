@@ -52,7 +52,7 @@ class ShardMaker:
         """
         manifest = self.job.manifest
         rows = manifest.rows(shard)
-        batches = EvalBatches(Part(self.job.images, rows), self.job.batch_size)
+        batches = EvalBatches(ImageRange(self.job.images, rows), self.job.batch_size)
         with exact():
             encoded = [self._encode(batches[i]) for i in range(len(batches))]
         parts = {name: np.concatenate([arrays[name] for arrays in encoded]) for name in manifest.columns}
@@ -76,7 +76,7 @@ class ShardMaker:
         return {name: tokens[name].cpu().numpy().astype(column.dtype) for name, column in columns.items()}
 
 
-class Part(Images):
+class ImageRange(Images):
     """Consecutive images of a set, for their pixels alone."""
 
     def __init__(self, images: Images, rows: range) -> None:

@@ -188,7 +188,7 @@ class TokenCoder:
                     code = port(stage.code_counts(hidden, level), codes if codes is None else codes[s][at])
                     out_codes[s][at] = code
                 if seen:
-                    seen.add(s, at, stage.describe(out_codes[s][at], level))
+                    seen.add(s, at, stage.features_of(out_codes[s][at], level))
         return out_codes, out_levels
 
     def _check(self, codes: np.ndarray, levels: np.ndarray | None) -> None:

@@ -79,7 +79,7 @@ def encode_block(writer: Writer, r: np.ndarray, classes: np.ndarray, tables: Sca
         writer.coder.encode(symbols, streaming.model.Categorical(row, perfect=False))
     escaped = values[np.abs(values) > MOST].astype(np.int32)
     if len(escaped):
-        numbers = numbered(escaped)
+        numbers = to_numbers(escaped)
         lengths = np.frexp(numbers)[1].astype(np.int32) - 1
         writer.coder.encode(lengths, streaming.model.Uniform(LENGTHS))
         long = lengths > 0
@@ -98,30 +98,21 @@ def decode_block(reader: Reader, classes: np.ndarray, tables: ScaleTables) -> np
         numbers, long = np.ones(len(escaped), np.int32), lengths > 0
         sizes = 1 << lengths[long]
         numbers[long] = sizes + reader.coder.decode(streaming.model.Uniform(), sizes)
-        values[escaped] = signed(numbers)
+        values[escaped] = from_numbers(numbers)
     r = np.zeros(classes.size, np.int16)
     r[order] = values
     return r.reshape(classes.shape)
 
 
-def numbered(escaped: np.ndarray) -> np.ndarray:
+def to_numbers(escaped: np.ndarray) -> np.ndarray:
     """Escaped coefficients as numbers from 1."""
     return 2 * (np.abs(escaped) - MOST - 1) + (escaped < 0) + 1
 
 
-def signed(numbers: np.ndarray) -> np.ndarray:
+def from_numbers(numbers: np.ndarray) -> np.ndarray:
     """The escaped coefficients of their numbers from 1."""
     size = np.minimum((numbers - 1) // 2 + MOST + 1, LARGEST)
     return np.where((numbers - 1) % 2, -size, size)
-
-
-def ideal_bits(r: np.ndarray, classes: np.ndarray, tables: ScaleTables) -> float:
-    """What an ideal coder would spend on coefficients r with their classes, both of one shape."""
-    coded = classes >= tables.coded
-    values, of = r[coded].astype(np.int64), classes[coded]
-    far = np.abs(values) > MOST
-    bits = tables.bits()[of, np.where(far, ESCAPE, values + MOST)].sum()
-    return float(bits + (COUNT_BITS + np.frexp(numbered(values[far]))[1] - 1).sum())
 
 
 def by_class(classes: np.ndarray, coded: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from hybridvq.codec.format import MAX_CODES, MAX_LEVELS, MAX_STAGES
 from hybridvq.codec.integers import LIMIT, UNIT_LOG2, WEIGHT_LOG2
-from hybridvq.codec.tables import MARGIN, NEIGHBORS, StageTables, Tables, check_symbols, described
+from hybridvq.codec.tables import MARGIN, NEIGHBORS, StageTables, Tables, check_symbols, make_features
 from hybridvq.errors import CodecError
 from hybridvq.quantizers import Quantizer, TokenSpace
 from hybridvq.tokenizer import Tokenizer
@@ -55,7 +55,7 @@ def fit_tables(
     """
     check_codable(tokenizer.quantizer)
     space = tokenizer.quantizer.space()
-    pool = pooled(batches, space.codebook_size, space.levels or 1)
+    pool = make_pool(batches, space.codebook_size, space.levels or 1)
     stages = tuple(fit_stage(pool, s, space, width, steps, seed) for s in range(space.stages))
     return Tables(model, space.codebook_size, space.levels, stages)
 
@@ -98,7 +98,7 @@ class Pool:
         return torch.stack([*near, *self.pairs[:stage, at]], 1)
 
 
-def pooled(batches: Iterable[Batch], codebook_size: int, rows: int) -> Pool:
+def make_pool(batches: Iterable[Batch], codebook_size: int, rows: int) -> Pool:
     """All tokens of `batches`; raises CodecError where there are none, or not of 0..K-1 and `rows` levels."""
     pairs, at, stride, offset = [], [], [], 0
     for codes, levels in batches:
@@ -139,12 +139,12 @@ class ContextNetwork(nn.Module):
 
     def forward(self, around: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the level (n, L or 1) and, given the levels (n,), of the code (n, K)."""
-        hidden = rectified(self.near(self.features[self.stages, around].flatten(1)))
-        joint = rectified(self.joint(hidden) + self.joint_bias(levels))
+        hidden = rectify(self.near(self.features[self.stages, around].flatten(1)))
+        joint = rectify(self.joint(hidden) + self.joint_bias(levels))
         return self.level_out(hidden), self.code_out(joint)
 
 
-def rectified(x: Tensor) -> Tensor:
+def rectify(x: Tensor) -> Tensor:
     return x.clamp(0, LIMIT / UNIT)
 
 
@@ -184,7 +184,7 @@ def pair_features(space: TokenSpace, stage: int) -> Tensor:
     """(L K + 1, F): what a neighbor with each pair looks like, and last one that is not there."""
     vectors, gains = code_vectors(space, stage)
     levels, codes = np.divmod(np.arange(max(len(gains), 1) * len(vectors)), len(vectors))
-    features = described(vectors, gains, codes, levels)
+    features = make_features(vectors, gains, codes, levels)
     return F.pad(torch.from_numpy(features).float() / UNIT, (0, 0, 0, 1))
 
 

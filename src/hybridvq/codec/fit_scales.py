@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.codec.coefficients import round_to_steps, thresholds
-from hybridvq.codec.fit import STEPS, UNIT, descend, rectified, rms, to_int16
+from hybridvq.codec.fit import STEPS, UNIT, descend, rectify, rms, to_int16
 from hybridvq.codec.hybrid import structure_of
 from hybridvq.codec.integers import SCALE, WEIGHT_LOG2
 from hybridvq.codec.scales import (
@@ -64,8 +64,8 @@ class ScaleNetwork(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """log2 s, (B, D, 4h, 4w), of codes (B, G, h, w)."""
         summed = torch.stack([e[c] for e, c in zip(self.embeddings, codes.unbind(1), strict=True)]).sum(0)
-        a = rectified(summed + self.embedding_bias).movedim(-1, 1)
-        out = self.out(rectified(self.near(a)))
+        a = rectify(summed + self.embedding_bias).movedim(-1, 1)
+        out = self.out(rectify(self.near(a)))
         cells = out.unflatten(1, (COARSER, COARSER, -1)).permute(0, 3, 4, 1, 5, 2)  # (B, D, h, 4, w, 4)
         return cells.flatten(4, 5).flatten(2, 3)
 

@@ -284,9 +284,12 @@ def compress(image: Picture, model: str | Path | Codec, settings: CodecSettings 
     return (model if isinstance(model, Codec) else Codec.load(model)).compress(image, settings)
 
 
-def decompress(data: bytes, model: str | Path | Codec) -> Image.Image:
+def decompress(
+    data: bytes, model: str | Path | Codec, *, preview: bool = False, draw: hybrid.Draw | None = None
+) -> Image.Image:
     """Decompress a file, as `Codec.decompress` does, with a codec or with that of a run, a model folder or a hub id."""
-    return (model if isinstance(model, Codec) else Codec.load(model)).decompress(data)
+    codec = model if isinstance(model, Codec) else Codec.load(model)
+    return codec.decompress(data, preview=preview, draw=draw)
 
 
 def is_gray(image: Pixels) -> bool:

@@ -68,10 +68,10 @@ def write(header: LayeredHeader, streams: Sequence[bytes]) -> bytes:
         CodecError: a field has no such value.
     """
     check_fields(replace(header, sizes=tuple(map(len, streams))), format.MAX_SIDE**2, "this image")
-    return sealed(header, streams)
+    return seal(header, streams)
 
 
-def sealed(header: LayeredHeader, streams: Sequence[bytes]) -> bytes:
+def seal(header: LayeredHeader, streams: Sequence[bytes]) -> bytes:
     """A header and streams with the checksums that they ask for, whatever they say."""
     data = b"".join(pack(replace(header, sizes=tuple(map(len, streams)))))
     for number, stream in enumerate(streams):
@@ -107,7 +107,7 @@ def read(
     return header, streams[0], streams[1:]
 
 
-def cut(data: bytes, streams: int, name: str = "this file") -> bytes:
+def truncate(data: bytes, streams: int, name: str = "this file") -> bytes:
     """The beginning of a file, with its codes and its first `streams` streams of coefficients.
 
     Raises:

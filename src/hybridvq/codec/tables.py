@@ -68,9 +68,9 @@ class StageTables:
         """F, the numbers that describe a neighbor."""
         return self.vectors.shape[1] + len(self.gains) + 1
 
-    def describe(self, codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    def features_of(self, codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """f of positions (N,): (N, F) int16."""
-        return described(self.vectors, self.gains, codes, levels)
+        return make_features(self.vectors, self.gains, codes, levels)
 
     def hidden(self, context: np.ndarray) -> np.ndarray:
         """h of positions whose neighbors are described by `context` (N, n F): (N, H) int16."""
@@ -111,7 +111,7 @@ def check_symbols(name: str, values: np.ndarray, size: int) -> None:
         raise CodecError(f"{name} lie outside 0 to {size - 1}; these are tokens of another model")
 
 
-def described(vectors: np.ndarray, gains: np.ndarray, codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
+def make_features(vectors: np.ndarray, gains: np.ndarray, codes: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """What is known of positions by their codes and levels (N,), as their neighbors see it: (N, F) int16."""
     vector, one = vectors[codes].astype(np.int32), 1 << UNIT_LOG2
     kind = np.zeros((len(codes), len(gains)), np.int32)
@@ -148,7 +148,7 @@ class Tables:
     @cached_property
     def digest(self) -> bytes:
         """SHA-256 of everything that decides a probability; a file holds its first bytes."""
-        digest = hashlib.sha256(json.dumps(self._described()).encode())
+        digest = hashlib.sha256(json.dumps(self._content()).encode())
         for name, array in self._arrays().items():
             digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
             digest.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
@@ -166,9 +166,9 @@ class Tables:
         Raises:
             OSError: it cannot be written.
         """
-        write_whole(folder / FILE, save(self._arrays(), {"codec": json.dumps(self._described())}))
+        write_whole(folder / FILE, save(self._arrays(), {"codec": json.dumps(self._content())}))
 
-    def _described(self) -> dict[str, int | str]:
+    def _content(self) -> dict[str, int | str]:
         return {
             "format": FORMAT if self.scales is None else SCALES_FORMAT,
             "model": self.model,

@@ -36,7 +36,7 @@ def new_parser(**options: Any) -> ArgumentParser:
     return ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=HelpFormatter, **options)
 
 
-def underscored(word: str) -> str:
+def underscore(word: str) -> str:
     """--skip-unreadable and --skip_unreadable are the same option; values keep their dashes."""
     if not word.startswith("--"):
         return word

@@ -15,7 +15,7 @@ from hybridvq._version import __version__
 from hybridvq.comparison.parallel import run_parallel
 from hybridvq.comparison.run import (
     SHOWN_IMAGES,
-    finished,
+    is_finished,
     open_both,
     read_run,
     run_folder,
@@ -72,7 +72,7 @@ def compare(
         remove_partial(out)
         todo = []
         for recipe, seed in runs:
-            if finished(recipe, seed, described, out):
+            if is_finished(recipe, seed, described, out):
                 say(f"{recipe.title}, seed {seed}: done before")
             else:
                 todo.append((recipe, seed))

@@ -113,7 +113,7 @@ def identity(recipe: Recipe, seed: int, described: dict[str, Any]) -> dict[str, 
     return {"model": asdict(recipe.model), "training": recipe.training.identity(), "seed": seed, "data": described}
 
 
-def finished(recipe: Recipe, seed: int, described: dict[str, Any], out: Path) -> bool:
+def is_finished(recipe: Recipe, seed: int, described: dict[str, Any], out: Path) -> bool:
     """Whether `out` already holds this run.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hybridvq.data.decode import UnreadableError
 from hybridvq.data.images import Split
-from hybridvq.data.labels import LABEL_COLUMN, Column, Labels, from_columns, is_label, read_column
+from hybridvq.data.labels import LABEL_COLUMN, LabelColumn, Labels, from_columns, is_label, read_column
 from hybridvq.data.listing import note
 from hybridvq.data.machine import machine_fault
 from hybridvq.data.parquet import find_image_column
@@ -125,7 +125,7 @@ def _labels(part: Any) -> Any:
     return part.select_columns([LABEL_COLUMN]) if LABEL_COLUMN in (part.column_names or []) else None
 
 
-def _read_labels(data: str, part: Any) -> Column | None:
+def _read_labels(data: str, part: Any) -> LabelColumn | None:
     if part is None or not is_label(part.features.arrow_schema.field(LABEL_COLUMN).type):
         return None
     names = getattr(part.features[LABEL_COLUMN], "names", None)

@@ -3,7 +3,7 @@
 open_images ──► Images ─┬─ PhotoTiles      photographs at native resolution      photos.py
                         └─ RecordImages    one record, one image, short side = size
                                 ▲
-                             Records ─┬─ FileRecords       files.py
+                             Records ─┬─ FileRecords       folders.py
                                       ├─ ParquetRecords    parquet.py
                                       └─ HubRecords        hub.py
 """

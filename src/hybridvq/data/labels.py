@@ -18,14 +18,14 @@ class Labels(NamedTuple):
     ids: np.ndarray
 
 
-class Column(NamedTuple):
+class LabelColumn(NamedTuple):
     """The label of each row of a table; `names` are what its integers are called, if the table says so."""
 
     values: list[int] | list[str]
     names: tuple[str, ...] | None
 
 
-def numbered(own: Sequence[int | str], other: Iterable[int | str]) -> Labels:
+def number_labels(own: Sequence[int | str], other: Iterable[int | str]) -> Labels:
     """Number the labels of a split by their place among all that are found in it or in the other split, sorted."""
     found = {*own, *other}
     if any(isinstance(label, str) for label in found):
@@ -34,7 +34,7 @@ def numbered(own: Sequence[int | str], other: Iterable[int | str]) -> Labels:
     return Labels(tuple(map(str, place)), np.array([place[label] for label in own], dtype=np.int64))
 
 
-def from_columns(own: Sequence[Column | None], other: Sequence[Column | None]) -> Labels | None:
+def from_columns(own: Sequence[LabelColumn | None], other: Sequence[LabelColumn | None]) -> Labels | None:
     """The labels of the tables of a split, one after the other; None if one of its tables has none.
 
     The classes are the names that come with the tables if those of both splits agree on them, else what is found.
@@ -46,15 +46,15 @@ def from_columns(own: Sequence[Column | None], other: Sequence[Column | None]) -
     names = tables[0].names
     if names is not None and all(column.names == names for column in (*tables, *others)):
         return Labels(names, np.fromiter(chain(*(column.values for column in tables)), np.int64))
-    return numbered(list(_labels_of(tables)), _labels_of(others))
+    return number_labels(list(_labels_of(tables)), _labels_of(others))
 
 
-def _labels_of(columns: Iterable[Column]) -> Iterable[int | str]:
+def _labels_of(columns: Iterable[LabelColumn]) -> Iterable[int | str]:
     for values, names in columns:
         yield from values if names is None else (names[value] for value in values)  # type: ignore[index]
 
 
-def read_column(values: Any, names: tuple[str, ...] | None, location: str) -> Column | None:
+def read_column(values: Any, names: tuple[str, ...] | None, location: str) -> LabelColumn | None:
     """The labels in a `pyarrow.ChunkedArray`; None unless every row has one.
 
     Args:
@@ -79,7 +79,7 @@ def read_column(values: Any, names: tuple[str, ...] | None, location: str) -> Co
                 f"{location} names {len(names)} classes, but its column '{LABEL_COLUMN}' holds {max(labels)}; write it "
                 "again with the names of all classes, or without any"
             )
-    return Column(labels, names)
+    return LabelColumn(labels, names)
 
 
 def is_label(kind: Any) -> bool:

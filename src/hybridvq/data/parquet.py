@@ -9,7 +9,7 @@ import numpy as np
 
 from hybridvq.data.decode import UnreadableError, image_extensions
 from hybridvq.data.images import Split
-from hybridvq.data.labels import LABEL_COLUMN, Column, Labels, from_columns, is_label, read_column
+from hybridvq.data.labels import LABEL_COLUMN, LabelColumn, Labels, from_columns, is_label, read_column
 from hybridvq.data.listing import Listing, note, note_left_out
 from hybridvq.data.splits import hold_out, is_named, other_split, split_files
 from hybridvq.documents import parse_json
@@ -232,7 +232,7 @@ def find_image_column(columns: Sequence[str], location: str) -> str:
     return columns[lower.index(name)]
 
 
-def read_labels(file: Path) -> Column | None:
+def read_labels(file: Path) -> LabelColumn | None:
     """Return the column `label` of a file, if it is one of class labels, and nothing else of it; raises DataError."""
     import pyarrow.parquet
 

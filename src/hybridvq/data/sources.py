@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hybridvq.data.files import is_mini_imagenet, open_folder, open_mini_imagenet
+from hybridvq.data.folders import is_mini_imagenet, open_folder, open_mini_imagenet
 from hybridvq.data.hub import looks_like_hub_id, open_hub
 from hybridvq.data.images import Images, RecordImages, Records, Split
 from hybridvq.data.listing import list_folder, note_left_out

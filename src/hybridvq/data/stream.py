@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hybridvq.data.decode import UnreadableError, decode, fit, without_warnings
-from hybridvq.data.files import is_mini_imagenet
+from hybridvq.data.folders import is_mini_imagenet
 from hybridvq.data.hub import looks_like_hub_id
 from hybridvq.data.images import MEMORY_BUDGET, Images, Split, fingerprint
 from hybridvq.data.listing import list_folder, note_left_out

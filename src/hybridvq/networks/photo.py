@@ -51,7 +51,7 @@ class Residual(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(dim, dim, 3, padding=1), nn.LeakyReLU(0.1), zeroed(nn.Conv2d(dim, dim, 3, padding=1))
+            nn.Conv2d(dim, dim, 3, padding=1), nn.LeakyReLU(0.1), zero(nn.Conv2d(dim, dim, 3, padding=1))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Encoder(nn.Module):
             nn.Conv2d(first, second, 5, stride=2, padding=2),
             GDN(second),
             Residual(second),
-            zeroed(nn.Conv2d(second, dim, 5, stride=2, padding=2)),
+            zero(nn.Conv2d(second, dim, 5, stride=2, padding=2)),
         )
         self.linear = nn.Conv2d(3, dim, BLOCK, stride=BLOCK, bias=False)
         self.linear.weight.data = dct(dim)[0]
@@ -120,7 +120,7 @@ class Decoder(nn.Module):
             nn.PixelShuffle(2),
             GDN(w, inverse=True),
             Residual(w),
-            zeroed(nn.Conv2d(w, 48, 3, padding=1)),
+            zero(nn.Conv2d(w, 48, 3, padding=1)),
             nn.PixelShuffle(4),
         )
         functions = nn.Conv2d(dim, 3 * BLOCK**2, 1)
@@ -149,7 +149,7 @@ def check(dim: int, downsampling: int, widths: Sequence[int], count: int) -> Non
         check_count("a width of the photo network", width)
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def zero(layer: nn.Conv2d) -> nn.Conv2d:
     """The layer with weights and biases of zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)

@@ -3,7 +3,11 @@
 from hybridvq.priors.base import Prior, Score, steps
 from hybridvq.priors.bits import Bits, GainGrid, bits_per_position
 from hybridvq.priors.choice import Choice
-from hybridvq.priors.files import (
+from hybridvq.priors.masked import MaskedPrior
+from hybridvq.priors.network import decays
+from hybridvq.priors.pixelcnn import PixelCNNPrior
+from hybridvq.priors.registry import PRIORS, build_prior
+from hybridvq.priors.saving import (
     TOKENIZER,
     load_prior,
     prior_folder,
@@ -11,10 +15,6 @@ from hybridvq.priors.files import (
     save_prior,
     tokenizer_of_prior,
 )
-from hybridvq.priors.masked import MaskedPrior
-from hybridvq.priors.network import decays
-from hybridvq.priors.pixelcnn import PixelCNNPrior
-from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.static import StaticPrior
 from hybridvq.priors.transformer import TransformerPrior
 

@@ -232,7 +232,7 @@ class Directions(CodeVectors):
     def start(self, z: Tensor) -> Tensor:
         directions = unit_or(draw_rows(z, len(self.weight)), self.weight)
         for _ in range(KMEANS_ITERATIONS):
-            directions = turned(directions, z, nearest_direction(z, directions))
+            directions = turn(directions, z, nearest_direction(z, directions))
         return directions
 
     def place(self, vectors: Tensor, where: Tensor) -> None:
@@ -246,7 +246,7 @@ class Directions(CodeVectors):
         self.weight.copy_(unit_or(self.ema_sums, self.weight))
 
 
-def turned(directions: Tensor, z: Tensor, codes: Tensor) -> Tensor:
+def turn(directions: Tensor, z: Tensor, codes: Tensor) -> Tensor:
     """One step of power iteration for each direction (K, D), on the rows of z (N, D) that chose it."""
     gains = (z * directions[codes]).sum(1, keepdim=True)
     return unit_or(sum_by_code(gains * z, codes, len(directions)), directions)

@@ -13,7 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
-from hybridvq.report.result import Recipe
+from hybridvq.report.result import RecipeRuns
 from hybridvq.report.series import Array, Band, curve_band, usage_band
 from hybridvq.report.style import Look, looks
 
@@ -35,7 +35,7 @@ class _Panel:
     markers: bool = False
 
 
-def curves_figure(recipes: list[Recipe]) -> Figure:
+def curves_figure(recipes: list[RecipeRuns]) -> Figure:
     """Reconstruction (top) and quantization loss (bottom), in training (left) and held-out (right)."""
     style = looks(recipes)
     figure = empty_figure(7.8, recipes, style)
@@ -56,7 +56,7 @@ def curves_figure(recipes: list[Recipe]) -> Figure:
     return figure
 
 
-def usage_figure(recipes: list[Recipe]) -> Figure | None:
+def usage_figure(recipes: list[RecipeRuns]) -> Figure | None:
     """Codes by rank (left), share of the codebook in use over training (right); None without codes."""
     ranks = {r.name: usage_band(r) for r in recipes}
     shares = {r.name: _share_band(r) for r in recipes}
@@ -89,7 +89,7 @@ def to_svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def empty_figure(height_inches: float, recipes: list[Recipe], style: dict[str, Look]) -> Figure:
+def empty_figure(height_inches: float, recipes: list[RecipeRuns], style: dict[str, Look]) -> Figure:
     """An empty figure with the legend of `recipes` below, as many columns as their titles leave room for."""
     longest = max(len(recipe.title) for recipe in recipes)
     columns = min(len(recipes), max(1, min(4, 130 // (longest + 8))))
@@ -114,7 +114,7 @@ def _handle(look: Look) -> Line2D:
     return Line2D([], [], color=look.color, linestyle=look.line, marker=look.marker, markersize=4, linewidth=1.6)
 
 
-def _draw(ax: Axes, panel: _Panel, recipes: list[Recipe], style: dict[str, Look]) -> None:
+def _draw(ax: Axes, panel: _Panel, recipes: list[RecipeRuns], style: dict[str, Look]) -> None:
     keep = _positive if panel.log else np.asarray
     for recipe in recipes:
         band, look = panel.bands[recipe.name], style[recipe.name]
@@ -159,7 +159,7 @@ def _has_positive(band: Band | None) -> bool:
     return band is not None and bool((band.mean > 0).any())
 
 
-def _share_band(recipe: Recipe) -> Band | None:
+def _share_band(recipe: RecipeRuns) -> Band | None:
     """`test_codes_used` over the codebook size."""
     band, size = curve_band(recipe, "test_step", "test_codes_used"), recipe.stat("codebook_size").mean
     if band is None or not size > 0 or not np.isfinite(band.mean).any():

@@ -16,7 +16,7 @@ from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.montage import montage_png
 from hybridvq.report.pictures import Pictures, Reconstructions, color_bar, load_pictures, psnr_db, psnr_text, to_png
 from hybridvq.report.rate import operating_points, rate_figure
-from hybridvq.report.result import REFERENCE, Recipe, Stat, as_number, by_group, drawing, gather, read_result
+from hybridvq.report.result import REFERENCE, RecipeRuns, Stat, as_number, by_group, drawing, gather, read_result
 from hybridvq.report.style import MISSING, bits_text, looks, significant, significant_decimals
 from hybridvq.report.summary import summary
 from hybridvq.report.table import COLUMNS, cells, format_stat
@@ -69,7 +69,9 @@ def write_figures(folder: Path, out: Path, pictures: bool = True) -> list[Path]:
         return draw_figures(folder, out, result, recipes, pictures)
 
 
-def draw_figures(folder: Path, out: Path, result: dict[str, Any], recipes: list[Recipe], pictures: bool) -> list[Path]:
+def draw_figures(
+    folder: Path, out: Path, result: dict[str, Any], recipes: list[RecipeRuns], pictures: bool
+) -> list[Path]:
     written = [save(out / "curves.svg", to_svg(curves_figure(recipes)))]
     if any(map(operating_points, recipes)):
         written.append(save(out / "rate.svg", to_svg(rate_figure(recipes))))
@@ -92,7 +94,7 @@ def save(path: Path, content: bytes) -> Path:
     return path
 
 
-def _context(folder: Path, result: dict[str, Any], recipes: list[Recipe]) -> dict[str, Any]:
+def _context(folder: Path, result: dict[str, Any], recipes: list[RecipeRuns]) -> dict[str, Any]:
     """Everything the template shows."""
     usage = usage_figure(recipes)
     pictures = load_pictures(folder, result, recipes)
@@ -144,7 +146,7 @@ def _date(created: Any) -> str:
     return f"{date.day} {date:%B %Y, %H:%M %Z}".strip()
 
 
-def _patch(recipes: list[Recipe]) -> int | None:
+def _patch(recipes: list[RecipeRuns]) -> int | None:
     """Side in pixels of the square that one position stands for, from the two ways of giving the rate."""
     sides = set()
     for recipe in recipes:
@@ -155,7 +157,7 @@ def _patch(recipes: list[Recipe]) -> int | None:
     return int(side) if side == int(side) else None
 
 
-def _rounding(recipes: list[Recipe]) -> dict[str, Any] | None:
+def _rounding(recipes: list[RecipeRuns]) -> dict[str, Any] | None:
     """The second table: test MSE and bits with the coefficient unrounded, then rounded ever more."""
     with_gains = [recipe for recipe in recipes if recipe.gains]
     widths = sorted({bits for recipe in with_gains for bits in recipe.rounded()}, reverse=True)
@@ -181,7 +183,7 @@ def _rounding_cell(mse: Stat, bits: Stat) -> dict[str, str]:
     return {"mse": text, "spread": spread, "bits": bits_text(bits.mean)}
 
 
-def _gains(recipe: Recipe) -> dict[str, str]:
+def _gains(recipe: RecipeRuns) -> dict[str, str]:
     """The coefficients over all seeds: mean of means and of deviations, lowest and highest."""
     mean, sd, low, high = (
         [value for value in map(as_number, (gains.get(key) for gains in recipe.gains)) if math.isfinite(value)]
@@ -253,7 +255,7 @@ def _value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _run(recipe: Recipe, run: dict[str, Any]) -> dict[str, str]:
+def _run(recipe: RecipeRuns, run: dict[str, Any]) -> dict[str, str]:
     """One line of the list of single runs."""
     return {
         "title": recipe.title,

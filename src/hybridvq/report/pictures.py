@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hybridvq.report.result import Recipe
+from hybridvq.report.result import RecipeRuns
 
 Images = NDArray[np.uint8]
 
@@ -25,7 +25,7 @@ _COLOR_MAP = "inferno"
 class Reconstructions:
     """The reconstructions of a recipe's first seed, or why there are none."""
 
-    recipe: Recipe
+    recipe: RecipeRuns
     images: Images | None
     problem: str = ""
 
@@ -52,7 +52,7 @@ class Pictures:
         return colored(absolute_error(self.originals[row], column.images[row]) / self.scale)
 
 
-def load_pictures(folder: Path, result: dict[str, Any], recipes: list[Recipe]) -> Pictures | str:
+def load_pictures(folder: Path, result: dict[str, Any], recipes: list[RecipeRuns]) -> Pictures | str:
     """The pictures of a result; a sentence that says what is missing if there are none to show."""
     originals = _load(folder, result.get("originals"))
     if isinstance(originals, str):
@@ -88,7 +88,7 @@ def color_bar() -> Images:
     return colored(np.linspace(0.0, 1.0, 128)[None])
 
 
-def _column(folder: Path, recipe: Recipe, originals: Images) -> Reconstructions:
+def _column(folder: Path, recipe: RecipeRuns, originals: Images) -> Reconstructions:
     images = _load(folder, recipe.runs[0].get("images"))
     if isinstance(images, str):
         return Reconstructions(recipe, None, f"Its reconstructions {images}.")

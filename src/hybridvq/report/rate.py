@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from hybridvq.metrics import psnr_db
 from hybridvq.report.figures import INK, empty_figure, plain_axes
-from hybridvq.report.result import Recipe, Stat
+from hybridvq.report.result import RecipeRuns, Stat
 from hybridvq.report.style import Look, looks
 
 
@@ -23,7 +23,7 @@ class Point:
     psnr_db: float
 
 
-def operating_points(recipe: Recipe) -> list[Point]:
+def operating_points(recipe: RecipeRuns) -> list[Point]:
     """The recipe as trained, then with its coefficient rounded to fewer and fewer bits; means over seeds."""
     trained = Point(
         recipe.stat("rate_bpp").mean, recipe.stat("entropy_rate_bpp").mean, recipe.stat("test_psnr_db").mean
@@ -37,7 +37,7 @@ def operating_points(recipe: Recipe) -> list[Point]:
     return [point for point in points if math.isfinite(point.raw_bpp) and math.isfinite(point.psnr_db)]
 
 
-def rate_figure(recipes: list[Recipe]) -> Figure:
+def rate_figure(recipes: list[RecipeRuns]) -> Figure:
     """PSNR over bits per pixel, before entropy coding (left) and at the entropy of the symbols used (right)."""
     style = looks(recipes)
     figure = empty_figure(4.6, recipes, style)

@@ -44,7 +44,7 @@ class Stat:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class RecipeRuns:
     """The runs of one recipe, first seed first."""
 
     name: str
@@ -118,7 +118,7 @@ def drawing(source: Path | str) -> Iterator[None]:
         ) from error
 
 
-def gather(result: dict[str, Any], source: str = "the result") -> list[Recipe]:
+def gather(result: dict[str, Any], source: str = "the result") -> list[RecipeRuns]:
     """The recipes of a result, in the order of their first run.
 
     Raises:
@@ -137,14 +137,14 @@ def gather(result: dict[str, Any], source: str = "the result") -> list[Recipe]:
             raise ConfigError(f"{source} has a run without {', '.join(missing)}; {again}")
         together.setdefault(run["recipe"], []).append(run)
     return [
-        Recipe(printable(name), printable(same[0]["title"]), same[0]["group"], same[0]["description"], tuple(same))
+        RecipeRuns(printable(name), printable(same[0]["title"]), same[0]["group"], same[0]["description"], tuple(same))
         for name, same in together.items()
     ]
 
 
-def by_group(recipes: list[Recipe]) -> dict[str, list[Recipe]]:
+def by_group(recipes: list[RecipeRuns]) -> dict[str, list[RecipeRuns]]:
     """Recipes by their group, both in order of appearance, the continuous reference last."""
-    groups: dict[str, list[Recipe]] = {}
+    groups: dict[str, list[RecipeRuns]] = {}
     for recipe in sorted(recipes, key=lambda recipe: recipe.group == REFERENCE):
         groups.setdefault(recipe.group, []).append(recipe)
     return groups

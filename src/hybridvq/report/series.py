@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridvq.report.result import Recipe, as_number
+from hybridvq.report.result import RecipeRuns, as_number
 
 Array = NDArray[np.float64]
 
@@ -26,19 +26,19 @@ class Band:
     high: Array
 
 
-def curve_band(recipe: Recipe, step_key: str, value_key: str, smooth: bool = False) -> Band | None:
+def curve_band(recipe: RecipeRuns, step_key: str, value_key: str, smooth: bool = False) -> Band | None:
     """One curve of a recipe at the steps that all its seeds share; None if there is none."""
     curves = [_curve(run.get("curve") or {}, step_key, value_key) for run in recipe.runs]
-    curves = [(x, smoothed(y) if smooth else y) for x, y in curves if x.size]
+    curves = [(x, smooth_values(y) if smooth else y) for x, y in curves if x.size]
     if not curves:
         return None
     shared: Array = reduce(np.intersect1d, [x for x, _ in curves])
     if not shared.size:
         return None
-    return thinned(_band(shared, [y[np.isin(x, shared)] for x, y in curves]))
+    return thin(_band(shared, [y[np.isin(x, shared)] for x, y in curves]))
 
 
-def usage_band(recipe: Recipe) -> Band | None:
+def usage_band(recipe: RecipeRuns) -> Band | None:
     """Share of all positions that take the code of each rank, most used first; x is the rank, from 1."""
     shares = [_ranked(run["usage"]) for run in recipe.runs if run.get("usage")]
     shares = [share for share in shares if share.size == shares[0].size and share.size]
@@ -47,7 +47,7 @@ def usage_band(recipe: Recipe) -> Band | None:
     return _band(np.arange(1.0, shares[0].size + 1), shares)
 
 
-def smoothed(values: Array) -> Array:
+def smooth_values(values: Array) -> Array:
     """Centered moving average over SMOOTHING of the points; the window shrinks at both ends and skips NaN."""
     window = int(values.size * SMOOTHING) | 1
     kernel = np.ones(min(window, values.size))
@@ -57,7 +57,7 @@ def smoothed(values: Array) -> Array:
     return np.where(valid, total / np.maximum(count, 1.0), np.nan)
 
 
-def thinned(band: Band) -> Band:
+def thin(band: Band) -> Band:
     """At most _POINTS points of a band, both ends kept."""
     if band.x.size <= _POINTS:
         return band

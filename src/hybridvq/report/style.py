@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from hybridvq.report.result import REFERENCE, Recipe
+from hybridvq.report.result import REFERENCE, RecipeRuns
 
 MISSING = "–"
 
@@ -46,7 +46,7 @@ class Look:
         return _DASHES[self.line]
 
 
-def looks(recipes: list[Recipe]) -> dict[str, Look]:
+def looks(recipes: list[RecipeRuns]) -> dict[str, Look]:
     """A look for every recipe name; the published and the healthy version of one idea share their color."""
     index: dict[str, int] = {}
     taken: set[tuple[str, str]] = set()

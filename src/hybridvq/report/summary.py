@@ -5,7 +5,7 @@ Every sentence that compares two errors states the bits of both.
 
 import math
 
-from hybridvq.report.result import REFERENCE, Recipe, Stat
+from hybridvq.report.result import REFERENCE, RecipeRuns, Stat
 from hybridvq.report.style import bits_text, significant
 
 # Rounding the coefficient is called harmless while it adds no more than this share to the test MSE.
@@ -14,7 +14,7 @@ _HARMLESS = 0.05
 _SAME = 0.01
 
 
-def summary(recipes: list[Recipe]) -> list[str]:
+def summary(recipes: list[RecipeRuns]) -> list[str]:
     """The sentences of the paragraph, in reading order; never empty."""
     measured = [r for r in recipes if _comparable(r)]
     tokenizers = [r for r in measured if r.group != REFERENCE]
@@ -38,7 +38,7 @@ def summary(recipes: list[Recipe]) -> list[str]:
     return sentences + _caveats(measured)
 
 
-def _best(tokenizers: list[Recipe]) -> str:
+def _best(tokenizers: list[RecipeRuns]) -> str:
     best = min(tokenizers, key=_mse)
     scores = (
         f"a test MSE of {significant(_mse(best))} (PSNR {significant(best.stat('test_psnr_db').mean)} dB) "
@@ -49,7 +49,7 @@ def _best(tokenizers: list[Recipe]) -> str:
     return f"Of the {len(tokenizers)} tokenizers trained, “{best.title}” reconstructs held-out images best: {scores}."
 
 
-def _rounded(tokenizers: list[Recipe]) -> list[str]:
+def _rounded(tokenizers: list[RecipeRuns]) -> list[str]:
     """The best recipe's error once its coefficient costs a finite number of bits, if that was measured."""
     if not tokenizers:
         return []
@@ -67,7 +67,7 @@ def _rounded(tokenizers: list[Recipe]) -> list[str]:
     ]
 
 
-def _cheapest(tokenizers: list[Recipe]) -> list[str]:
+def _cheapest(tokenizers: list[RecipeRuns]) -> list[str]:
     """The best recipe at the fewest bits, if it is not the best of all."""
     if len(tokenizers) < 2:
         return []
@@ -81,13 +81,13 @@ def _cheapest(tokenizers: list[Recipe]) -> list[str]:
     ]
 
 
-def _find(recipes: list[Recipe], family: str, group: str) -> Recipe | None:
+def _find(recipes: list[RecipeRuns], family: str, group: str) -> RecipeRuns | None:
     """The plainest recipe of a family in a group: `vector-healthy` before `vector-healthy-4096`."""
     found = [r for r in recipes if r.group == group and r.name.split("-")[0] == family]
     return min(found, key=lambda r: len(r.name), default=None)
 
 
-def _change(action: str, before: Recipe, after: Recipe) -> str:
+def _change(action: str, before: RecipeRuns, after: RecipeRuns) -> str:
     """What `action` does to the test MSE and to the bits, with no judgment of whether it was worth it."""
     a, b = before.stat("test_mse"), after.stat("test_mse")
     mse = f"{_verb(a.mean, b.mean, 'the test MSE')} ({significant(a.mean)} to {significant(b.mean)}"
@@ -112,7 +112,7 @@ def _within_spread(a: Stat, b: Stat) -> str:
     return ""
 
 
-def _codes(before: Recipe, after: Recipe) -> str:
+def _codes(before: RecipeRuns, after: RecipeRuns) -> str:
     used = [recipe.stat("codes_used").mean for recipe in (before, after)]
     sizes = [recipe.stat("codebook_size").mean for recipe in (before, after)]
     if not all(map(math.isfinite, used + sizes)):
@@ -120,14 +120,14 @@ def _codes(before: Recipe, after: Recipe) -> str:
     return f" It uses {used[1]:,.0f} of {sizes[1]:,.0f} codes instead of {used[0]:,.0f} of {sizes[0]:,.0f}."
 
 
-def _floor(reference: Recipe) -> str:
+def _floor(reference: RecipeRuns) -> str:
     return (
         f"Without a codebook, “{reference.title}” reaches a test MSE of {significant(_mse(reference))} "
         f"at {bits_text(_bits(reference))} bits per position."
     )
 
 
-def _caveats(measured: list[Recipe]) -> list[str]:
+def _caveats(measured: list[RecipeRuns]) -> list[str]:
     """What a reader must know before believing a difference."""
     caveats = []
     if len({run.get("steps") for recipe in measured for run in recipe.runs}) > 1:
@@ -139,20 +139,20 @@ def _caveats(measured: list[Recipe]) -> list[str]:
     return caveats
 
 
-def _comparable(recipe: Recipe) -> bool:
+def _comparable(recipe: RecipeRuns) -> bool:
     """Whether error and bits are known for every seed, and positive, as a ratio needs."""
     stats = recipe.stat("test_mse"), recipe.stat("bits_per_position")
     return all(stat.complete and stat.mean > 0 for stat in stats)
 
 
-def _mse(recipe: Recipe) -> float:
+def _mse(recipe: RecipeRuns) -> float:
     return recipe.stat("test_mse").mean
 
 
-def _bits(recipe: Recipe) -> float:
+def _bits(recipe: RecipeRuns) -> float:
     return recipe.stat("bits_per_position").mean
 
 
-def _rate(recipe: Recipe) -> str:
+def _rate(recipe: RecipeRuns) -> str:
     pixel = significant(recipe.stat("rate_bpp").mean)
     return f"{bits_text(_bits(recipe))} bits per position ({pixel} bits per pixel)"

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hybridvq.report.result import REFERENCE, Recipe, Stat, by_group, gather
+from hybridvq.report.result import REFERENCE, RecipeRuns, Stat, by_group, gather
 from hybridvq.report.style import MISSING, significant_decimals
 
 
@@ -148,12 +148,12 @@ def format_stat(stat: Stat, decimals: int, scale: float = 1.0) -> tuple[str, str
     return text, f"± {shown}"
 
 
-def cells(recipe: Recipe, recipes: list[Recipe]) -> list[Cell]:
+def cells(recipe: RecipeRuns, recipes: list[RecipeRuns]) -> list[Cell]:
     """One cell for each of COLUMNS; `best` is decided among those of `recipes` that are not a reference."""
     return [_cell(column, recipe, recipes) for column in COLUMNS]
 
 
-def _cell(column: Column, recipe: Recipe, recipes: list[Recipe]) -> Cell:
+def _cell(column: Column, recipe: RecipeRuns, recipes: list[RecipeRuns]) -> Cell:
     stat = recipe.stat(column.key)
     if not math.isfinite(stat.mean):
         return Cell(MISSING)
@@ -165,7 +165,7 @@ def _cell(column: Column, recipe: Recipe, recipes: list[Recipe]) -> Cell:
     return Cell(text, spread, remark, _is_best(column, recipe, recipes))
 
 
-def _is_best(column: Column, recipe: Recipe, recipes: list[Recipe]) -> bool:
+def _is_best(column: Column, recipe: RecipeRuns, recipes: list[RecipeRuns]) -> bool:
     """A value that everybody shares is nobody's best."""
     rivals = [r.stat(column.key) for r in recipes if r.group != REFERENCE]
     values = {stat.mean for stat in rivals if stat.complete}

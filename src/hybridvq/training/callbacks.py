@@ -65,7 +65,7 @@ class Recorder(Callback, ABC):
     def conclude(self, module: L.LightningModule) -> None:
         """Choose the weights that become the model: those of the last step."""
 
-    def finished(self, checkpoint: dict[str, Any]) -> bool:
+    def is_finished(self, checkpoint: dict[str, Any]) -> bool:
         """Whether nothing is left to train."""
         return bool(checkpoint["global_step"] >= self.settings.steps)
 

@@ -19,10 +19,10 @@ from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, TrainingError
 from hybridvq.launch import Processes
 from hybridvq.training.callbacks import ProgressBar, ProgressLines, Recorder, WholeCheckpoints
-from hybridvq.training.folder import CHECKPOINT, begin, write_model
+from hybridvq.training.folder import CHECKPOINT, open_run, write_model
 from hybridvq.training.loggers import check_loggers, start_loggers
 from hybridvq.training.module import Training
-from hybridvq.training.processes import OneOfSeveral, environment, joined
+from hybridvq.training.processes import OneOfSeveral, environment, join
 
 QUIET = (
     "dataloader is not resumable",  # ours is: BatchLoader
@@ -51,15 +51,15 @@ def run(
     """
     first, path = processes.rank == 0, folder / CHECKPOINT
     check_loggers(module.settings.logger)
-    checkpoint = begin(described, folder, resume, first)
+    checkpoint = open_run(described, folder, resume, first)
     callbacks: list[Callback] = [recorder]
     if processes.world_size > 1:
         begun = checkpoint["global_step"] if checkpoint else 0
         callbacks.append(OneOfSeveral(f"{json.dumps(described)} from step {begun}"))
     if progress and first:
         callbacks.append((ProgressBar if sys.stderr.isatty() else ProgressLines)(module.settings.steps))
-    finished = checkpoint is not None and recorder.finished(checkpoint)
-    with nullcontext() if finished else joined(processes, path, find_device(device)):
+    finished = checkpoint is not None and recorder.is_finished(checkpoint)
+    with nullcontext() if finished else join(processes, path, find_device(device)):
         if finished:
             assert checkpoint is not None
             module.load_state_dict(checkpoint["state_dict"])

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from filecmp import cmpfiles
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def own(folder: Path, first: bool) -> Iterator[None]:
             raise
 
 
-def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) -> dict[str, Any] | None:
+def open_run(described: dict[str, Any], folder: Path, resume: bool, first: bool) -> dict[str, Any] | None:
     """Write recipe.json into the folder of a new run, or read the checkpoint of the run to continue.
 
     Raises:
@@ -75,7 +76,7 @@ def begin(described: dict[str, Any], folder: Path, resume: bool, first: bool) ->
 def check_same(path: Path, begun: str | bytes, described: dict[str, Any]) -> None:
     """Raise ModelError unless the run that a file belongs to was begun, as that file says, with what is described."""
     try:
-        keys = differing(parse_json(begun), parse_json(to_json(described)))
+        keys = find_differences(parse_json(begun), parse_json(to_json(described)))
     except ValueError as error:
         raise ModelError(f"{path} cannot be read ({error}); use another folder") from error
     if keys:
@@ -85,12 +86,12 @@ def check_same(path: Path, begun: str | bytes, described: dict[str, Any]) -> Non
         )
 
 
-def differing(old: Any, new: Any, key: str = "") -> list[str]:
+def find_differences(old: Any, new: Any, key: str = "") -> list[str]:
     """The dotted keys in which two nested mappings differ."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return [] if old == new else [key]
     keys = dict.fromkeys([*old, *new])
-    return [name for k in keys for name in differing(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
+    return [name for k in keys for name in find_differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def write_model(save: Callable[[Path], object], folder: Path) -> None:
-    """Let `save` write `folder`/model, as a whole.
+    """Let `save` write `folder`/model, as a whole; one of the same weights stays, with what was added to it since.
 
     Raises:
         TrainingError: it cannot be written.
@@ -121,6 +122,9 @@ def write_model(save: Callable[[Path], object], folder: Path) -> None:
     try:
         with whole_folder(final) as partial:
             save(partial)
+            names = [path.relative_to(partial) for path in partial.rglob("*.safetensors")]
+            if cmpfiles(final, partial, names, shallow=False)[0] == names:
+                shutil.copytree(final, partial, dirs_exist_ok=True)
             shutil.rmtree(final, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise TrainingError(

@@ -22,7 +22,7 @@ from hybridvq.settings import PriorSettings, PriorTrainingSettings, changed
 from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
 from hybridvq.training.callbacks import Recorder
 from hybridvq.training.engine import run, seed_everything
-from hybridvq.training.folder import CHECKPOINT, begin, own, write_model
+from hybridvq.training.folder import CHECKPOINT, open_run, own, write_model
 from hybridvq.training.history import PriorHistory
 from hybridvq.training.loggers import log_numbers
 from hybridvq.training.module import Training, advice, average_of
@@ -131,7 +131,7 @@ def fit_prior(
     classes = len(train_tokens.classes or ()) if settings.conditional else None
     space = load_tokenizer(source).quantizer.space().codes_alone
     prior = build_prior(settings.prior, space, train_tokens.manifest.grid, classes, settings.options)
-    described = describe(settings, seed, train_tokens) | ({"mirrored": True} if mirrored else {})
+    described = identify(settings, seed, train_tokens) | ({"mirrored": True} if mirrored else {})
 
     def save(partial: Path) -> None:
         save_prior(prior, partial, weight_hash(source), train_tokens.classes if settings.conditional else None)
@@ -143,7 +143,7 @@ def fit_prior(
     first = processes.rank == 0
     if isinstance(prior, StaticPrior):
         with own(folder, first):
-            begin(described, folder, resume, first)
+            open_run(described, folder, resume, first)
             prior.fit(split(batch)[0] for batch in learned.in_order(EVAL_BATCH))
             history.tests.append({"step": 0} | measure(prior, held_out))
             if first:
@@ -169,7 +169,7 @@ def report(
     return history
 
 
-def describe(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, Any]:
+def identify(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, Any]:
     """What a run's weights follow from, as recipe.json has it."""
     manifest = tokens.manifest
     data = {key: manifest.data[key] for key in ("fingerprint", "size")}
@@ -281,8 +281,8 @@ class PriorRecorder(Recorder):
         """Choose the weights of the best measurement."""
         self.prior.load_state_dict(self.history.best)
 
-    def finished(self, checkpoint: dict[str, Any]) -> bool:
-        return super().finished(checkpoint) or bool(checkpoint["callbacks"][self.state_key]["stopped"])
+    def is_finished(self, checkpoint: dict[str, Any]) -> bool:
+        return super().is_finished(checkpoint) or bool(checkpoint["callbacks"][self.state_key]["stopped"])
 
 
 def measure(prior: Prior, tokens: TokenArrays) -> dict[str, float]:

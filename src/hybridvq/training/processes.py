@@ -40,7 +40,7 @@ class OneOfSeveral(Callback):
         self.run, self.answer = run, signal.getsignal(signal.SIGTERM)
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        if not distributed.agreed(self.run):
+        if not distributed.agree(self.run):
             raise ConfigError(
                 "the processes of this run differ in recipe, seed or images, or in the checkpoint they find; start all "
                 "of them with the same command, and give an --out that all machines share"
@@ -55,7 +55,7 @@ def terminate(*_: Any) -> None:
 
 
 @contextmanager
-def joined(processes: Processes, checkpoint: Path, device: torch.device) -> Iterator[None]:
+def join(processes: Processes, checkpoint: Path, device: torch.device) -> Iterator[None]:
     """All processes of a run from its first step to its model; afterwards each is on its own again.
 
     They meet in the way of the kind of `device`.
@@ -92,14 +92,16 @@ def meet(processes: Processes, device: torch.device) -> None:
         adopt_step()
     try:
         store, rank, size = next(dist.rendezvous("env://", timeout=PATIENCE))
-        store.set_timeout(dist.default_pg_timeout)  # what is waited for later may be a measurement of the first
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise LostProcessError(
             f"the {processes.world_size} processes of this run did not meet within {PATIENCE.seconds} seconds "
             f"({reason(error)}); start all of them, and check MASTER_ADDR and MASTER_PORT"
         ) from error
+    # What is waited for later may be a measurement of the first.
+    store.set_timeout(dist.default_pg_timeout)
+    dist.distributed_c10d._set_pg_timeout(dist.default_pg_timeout)
 
 
 def of_connection(error: RuntimeError) -> bool:

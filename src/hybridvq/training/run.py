@@ -81,7 +81,7 @@ def train(
     folder, recipe = Path(out), chosen_recipe(recipe, steps, batch_size)
     train_images, test_batches = open_sides(train_images, test_batches, size)
     processes = find_processes(devices, num_nodes)
-    described = describe(recipe, seed, train_images)
+    described = identify(recipe, seed, train_images)
     if tokenizer is None:
         tokenizer = build_tokenizer(recipe, seed, train_images.size)
     else:
@@ -158,7 +158,7 @@ def loss_of(recipe: Recipe, seed: int, given: nn.Module | None = None) -> TotalL
         return build_loss(recipe.training.loss)
 
 
-def describe(recipe: Recipe, seed: int, images: Images | Stream) -> dict[str, Any]:
+def identify(recipe: Recipe, seed: int, images: Images | Stream) -> dict[str, Any]:
     """What a run's weights follow from, as recipe.json has it."""
     data: dict[str, Any] = {"fingerprint": images.fingerprint, "size": images.size}
     if isinstance(images, Stream):

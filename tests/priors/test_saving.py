@@ -120,7 +120,7 @@ def test_a_failed_write_leaves_the_old_prior(saved, monkeypatch):
         raise OSError("no space left")
 
     before = (saved / "model.safetensors").read_bytes()
-    monkeypatch.setattr("hybridvq.priors.files.save", full)
+    monkeypatch.setattr("hybridvq.priors.saving.save", full)
     with pytest.raises(OSError, match="no space left"):
         save_prior(prior("static", space()), saved, "b" * 64)
     assert (saved / "model.safetensors").read_bytes() == before

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hybridvq.data.images import Split
-from hybridvq.data.labels import LABEL_COLUMN, Labels, numbered
+from hybridvq.data.labels import LABEL_COLUMN, Labels, number_labels
 from hybridvq.data.splits import hold_out, named_sides, other_split, split_files
 from hybridvq.errors import DataError
 
@@ -85,7 +85,7 @@ def class_folders(files: list[str], others: list[str], split_at: int | None) -> 
     if any(len(names) != 1 for names in folders):
         return None
     classes = [names[0] for names in folders]
-    labels = numbered(classes[: len(files)], classes[len(files) :])
+    labels = number_labels(classes[: len(files)], classes[len(files) :])
     return labels if len(labels.classes) > 1 else None
 
 
@@ -114,7 +114,7 @@ def table_labels(folder: Path, own: list[str]) -> Labels | None:
         return None
     tables = [folder / f"{name}.csv" for name in ("train", "val", "test")]
     found = chain.from_iterable(read_table(table).values() for table in tables if table.exists())
-    return numbered(own, filter(None, found))
+    return number_labels(own, filter(None, found))
 
 
 def read_table(table: Path) -> dict[str, str]:
