@@ -58,7 +58,7 @@ def columns(pixels: np.ndarray, hybrid: Codec, vector: Codec) -> list[Column]:
     own = hybrid.compress(pixels, CodecSettings(target_bpp=8 * len(data) / (pixels.shape[0] * pixels.shape[1])))
     jpeg = rival("JPEG", pixels, len(data))
     larger = jpeg.setting == "quality 1" and len(jpeg.data) > (1 + SAME) * len(data)
-    codes = layered.cut(own, 0)
+    codes = layered.truncate(own, 0)
     preview, guess = hybrid.decompress(codes), hybrid.decompress(codes, draw=Draw())
     return [
         Column("original", pixels.size, pixels),

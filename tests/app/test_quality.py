@@ -12,7 +12,7 @@ from hybridvq.app import compress
 from hybridvq.app.models import load_models
 from hybridvq.app.picture import Picture
 from hybridvq.codec import Draw
-from hybridvq.codec.layered import cut
+from hybridvq.codec.layered import truncate
 
 DIALS = ["quality", 50, 0, 1, 0, 1]  # dial, quality, lambda, bits per pixel, seed, temperature
 
@@ -46,7 +46,7 @@ def test_three_readings_of_a_file(loaded, picture):
     np.testing.assert_array_equal(whole.pixels, codec.decompress(whole.data))
     np.testing.assert_array_equal(preview.pixels, codec.decompress(whole.data, preview=True))
     np.testing.assert_array_equal(guess.pixels, codec.decompress(whole.data, preview=True, draw=draw))
-    assert preview.data == guess.data == cut(whole.data, 0)
+    assert preview.data == guess.data == truncate(whole.data, 0)
     assert len({shown.pixels.tobytes() for shown in (preview, guess, whole)}) == 3
     assert guess.setting == "seed 3, temperature 0.5"
     assert [rival.title for rival in rivals] == ["JPEG", "WebP"]
