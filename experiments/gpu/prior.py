@@ -12,7 +12,6 @@ runs on a CPU.
 """
 
 import argparse
-import json
 import math
 import shutil
 import time
@@ -24,6 +23,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from hybridvq.documents import parse_json, read_json, to_json
 from hybridvq.priors import TOKENIZER, Prior, bits_per_position, build_prior, decays, load_prior, save_prior
 from hybridvq.quantizers import Tokens, TokenSpace
 from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
@@ -52,13 +52,13 @@ def pack(tokens: Path, tokenizer: str, out: Path) -> None:
     if space.level_values is not None:
         arrays["level_values"] = space.level_values.numpy()
     assert space.vectors is not None
-    np.savez_compressed(out, about=json.dumps(about), vectors=space.vectors.numpy(), **arrays)
+    np.savez_compressed(out, about=to_json(about).decode(), vectors=space.vectors.numpy(), **arrays)
 
 
 def unpack(path: Path) -> tuple[dict[str, Any], TokenSpace, dict[str, dict[str, np.ndarray]]]:
     """What `pack` wrote: about it, the space, and the arrays of each part."""
     content = np.load(path)
-    about = json.loads(str(content["about"]))
+    about = parse_json(str(content["about"]))
     levels = torch.from_numpy(content["level_values"]) if "level_values" in content else None
     vectors = torch.from_numpy(content["vectors"])
     space = TokenSpace(about["codebook_size"], about["stages"], about["gain"], levels, vectors)
@@ -152,12 +152,12 @@ def leave(prior: Prior, out: Path, about: dict[str, Any]) -> None:
     for i in range(0, len(content), PART):
         (out / f"weights-{i // PART:02d}").write_bytes(content[i : i + PART])
     space = {"grid": list(prior.shape), "options": prior.options, "codebook_size": prior.codebook_size}
-    (out / "about.json").write_text(json.dumps(about | space))
+    (out / "about.json").write_bytes(to_json(about | space))
 
 
 def join(folder: Path, tokenizer: str, out: Path) -> None:
     """Make of the parts a prior that `hybridvq sample` takes."""
-    about, source = json.loads((folder / "about.json").read_text()), model_folder(tokenizer)
+    about, source = read_json(folder / "about.json"), model_folder(tokenizer)
     if about["tokenizer"] != weight_hash(source):
         raise SystemExit(f"{folder} models the tokens of another tokenizer than {tokenizer}")
     space = load_tokenizer(source).quantizer.space().codes_alone
@@ -180,7 +180,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=8)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--rate", type=float, default=8e-4)
-    parser.add_argument("--options", type=json.loads, default={}, help="of the prior, as JSON")
+    parser.add_argument("--options", type=parse_json, default={}, help="of the prior, as JSON")
     parser.add_argument("--start", help="a prior to go on from")
     given = parser.parse_args(words)
     if given.what == "train":

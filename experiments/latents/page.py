@@ -65,7 +65,7 @@ def introduction(setting: dict[str, Any]) -> str:
         f"{setting['batch_size']} crops of {size}x{size} pixels, with Adam at {setting['learning_rate']:g}. What "
         "differs is what stands between encoder and decoder, and the loss: models that count their bits learn rate and "
         "distortion, the others PSNR. Rows with neighbors are the same models, with coefficients counted given six "
-        "decoded neighbors. A decoder has to wait for those, position after position; the files of `photos` do without. "
+        "decoded neighbors. A decoder has to wait for those, position after position; files of `photos` do without. "
         "The [glossary](../../glossary.md) has the words."
     )
 

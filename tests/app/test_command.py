@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -62,8 +63,9 @@ def test_a_taken_port():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signals_are_as_ctrl_c(number):
-    before = signal.getsignal(number)
+def test_signals_are_as_ctrl_c(number, request):
+    before = signal.SIG_DFL  # under nohup, SIGHUP is ignored
+    request.addfinalizer(partial(signal.signal, number, signal.signal(number, before)))
     with pytest.raises(KeyboardInterrupt), ended_as_by_ctrl_c():
         signal.raise_signal(number)
     assert signal.getsignal(number) is before
