@@ -7,7 +7,6 @@ from the last checkpoint of a run that was cut off.
 """
 
 import argparse
-import io
 import json
 import math
 import time
@@ -25,6 +24,7 @@ from hybridvq.data import EpochOrder, EvalBatches, Images, open_images
 from hybridvq.data.batches import to_tensor
 from hybridvq.documents import read_json, to_json
 from hybridvq.training.engine import resolve_precision
+from hybridvq.training.folder import write_checkpoint
 from hybridvq.writing import write_whole
 
 WEIGHTS, ABOUT, CHECKPOINT = "classifier.safetensors", "classifier.json", "checkpoint.pt"
@@ -134,9 +134,8 @@ class Run:
 
     def save(self, path: Path) -> None:
         parts = {"network": self.network.state_dict(), "average": self.average.state_dict()}
-        content = io.BytesIO()
-        torch.save(parts | {"optimizer": self.optimizer.state_dict(), "step": self.step, "of": self.settings}, content)
-        write_whole(path, content.getbuffer())
+        others = {"optimizer": self.optimizer.state_dict(), "step": self.step, "of": self.settings}
+        write_checkpoint(parts | others, path)
 
     def load(self, path: Path) -> None:
         """Take up a run of the same settings; any other is refused."""

@@ -28,6 +28,7 @@ from hybridvq.data.batches import to_tensor
 from hybridvq.documents import read_json, to_json
 from hybridvq.files import save_png
 from hybridvq.generation import continue_image, generate, picture_grid, show_kept
+from hybridvq.pixels import to_pixels
 from hybridvq.priors import Prior, tokenizer_of_prior
 from hybridvq.settings import SamplingSettings
 from hybridvq.tokenizer import Tokenizer
@@ -93,6 +94,11 @@ def guidances_of(prior: Prior, wanted: list[float]) -> list[float]:
     return wanted if prior.classes is not None and prior.knows_unlabeled else [1.0]
 
 
+def settings_of(prior: Prior, guidance: float, given: argparse.Namespace) -> SamplingSettings:
+    passes = given.passes if prior.in_passes else None
+    return SamplingSettings(given.temperature, guidance=guidance, passes=passes)
+
+
 @torch.inference_mode()
 def reconstructed(tokenizer: Tokenizer, x: Tensor) -> Tensor:
     return torch.cat([tokenizer.decode(tokenizer.encode(part)) for part in x.split(64)])
@@ -103,9 +109,7 @@ def drawn(
 ) -> tuple[Tensor, Tensor | None]:
     """Images, and the classes that were asked for."""
     labels = labels_of(prior, given.count)
-    passes = given.passes if prior.in_passes else None
-    settings = SamplingSettings(temperature=given.temperature, guidance=guidance, passes=passes)
-    x = generate(prior, tokenizer, labels, prior.shape, settings, given.seed)
+    x = generate(prior, tokenizer, labels, prior.shape, settings_of(prior, guidance, given), given.seed)
     return x, None if labels[0] is None else torch.tensor(labels)
 
 
@@ -151,12 +155,10 @@ def completions(
 ) -> np.ndarray:
     """A row of each held-out image: the image, what is kept of it, continuations."""
     x, labels = measure_of.real_images()
-    passes = given.passes if prior.in_passes else None
-    settings = SamplingSettings(given.temperature, guidance=guidance, passes=passes)
-    shown = []
+    settings, shown = settings_of(prior, guidance, given), []
     for i in range(COMPLETED):
-        pixels = ((x[i].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
-        kept = continue_image(Image.fromarray(pixels), "top", tokenizer, prior.shape)
+        picture = Image.fromarray(to_pixels(x[i : i + 1])[0].numpy())
+        kept = continue_image(picture, "top", tokenizer, prior.shape)
         label = None if prior.classes is None else int(labels[i])
         made = generate(prior, tokenizer, [label] * CONTINUATIONS, prior.shape, settings, given.seed, kept)
         shown += [x[i : i + 1], show_kept(kept, tokenizer), made]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from hybridvq.report import markdown_table, write_figures
-from hybridvq.report.result import RecipeRuns, gather, read_result
+from hybridvq.report.result import RecipeRuns, gather, read_result, width_text
 from hybridvq.report.summary import summary
 
 ROOT = Path(__file__).parents[1]
@@ -160,10 +160,6 @@ def interpolated(curve: list[tuple[float, float]], bits: float) -> float:
     """The MSE at `bits` on a curve of ascending (bits, MSE), straight in log MSE between its points."""
     x, y = zip(*curve, strict=True)
     return float(np.exp(np.interp(bits, x, np.log(y))))
-
-
-def width_text(bits: int) -> str:
-    return f"{bits} bit{'s' if bits > 1 else ''}" if bits else "set to 1"
 
 
 def rounding_table(recipes: list[RecipeRuns]) -> str:

@@ -10,8 +10,6 @@ OUT/prior. Let the classifier of --features be another than the one that measure
 """
 
 import argparse
-import io
-import shutil
 import time
 from pathlib import Path
 
@@ -25,12 +23,14 @@ from hybridvq import Tokenizer, load_prior, load_tokenizer, open_images
 from hybridvq.data import EpochOrder, Images
 from hybridvq.data.batches import to_tensor
 from hybridvq.losses import PatchDiscriminator, TotalLoss
-from hybridvq.priors import TOKENIZER, prior_folder, read_prior_config, save_prior
+from hybridvq.priors import prior_folder, read_prior_config, save_with_tokenizer
 from hybridvq.tokenizer import model_folder, weight_hash
 from hybridvq.training.engine import resolve_precision
-from hybridvq.writing import write_whole
+from hybridvq.training.folder import write_checkpoint
+from hybridvq.training.module import average_of
 
 CHECKPOINT = "checkpoint.pt"
+PARTS = ("decoder", "average", "loss", "optimizer", "opponent")  # of a run, whose states a checkpoint holds
 AVERAGE, BATCH = 0.999, 64
 WEIGHTS = {"mse": 1.0, "features": 0.1, "discriminator": 0.01}
 DECAY = 0.5  # the share of the steps, at the end, in which the learning rate falls
@@ -66,7 +66,7 @@ class Run:
         terms = {"mse": nn.MSELoss(), "features": FeatureLoss(network)}
         self.loss = TotalLoss(terms | {"discriminator": PatchDiscriminator(32, 2, start)}, WEIGHTS)
         self.tokenizer, self.decoder = tokenizer.eval(), tokenizer.decoder  # norms keep their statistics
-        self.average = {name: value.clone() for name, value in self.decoder.state_dict().items()}
+        self.average = average_of(self.decoder, AVERAGE)
         self.optimizer = torch.optim.Adam(self.decoder.parameters(), rate, betas=(0.5, 0.99))
         self.opponent = self.loss.optimizer(rate)
         self.rate, self.steps, self.step = rate, steps, 0
@@ -86,26 +86,23 @@ class Run:
         torch.stack(list(terms.values())).sum().backward()
         self.optimizer.step()
         self.step += 1
-        for name, value in self.decoder.state_dict().items():
-            if value.is_floating_point():
-                self.average[name].lerp_(value, max(1 - AVERAGE, 9 / (9 + self.step)))
+        self.average.update_parameters(self.decoder)
         return {name: term.item() for name, term in terms.items()}
 
     @property
     def state(self) -> dict[str, object]:
         assert self.opponent is not None
-        parts = {"decoder": self.decoder, "loss": self.loss, "optimizer": self.optimizer, "opponent": self.opponent}
-        own = {name: part.state_dict() for name, part in parts.items()}
-        return own | {"average": self.average, "step": self.step, "steps": self.steps}
+        own = {name: getattr(self, name).state_dict() for name in PARTS}
+        return own | {"step": self.step, "steps": self.steps}
 
     def load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
         if state["steps"] != self.steps:
             raise SystemExit(f"{path} is of a run of {state['steps']} steps; use another --out")
         assert self.opponent is not None
-        for name in ("decoder", "loss", "optimizer", "opponent"):
+        for name in PARTS:
             getattr(self, name).load_state_dict(state[name])
-        self.average, self.step = state["average"], state["step"]
+        self.step = state["step"]
 
 
 def train(
@@ -125,15 +122,14 @@ def train(
             z_hat = tokenizer.quantizer.dequantize(tokenizer.encode(x))
         terms = run.learn(z_hat, x)
         if time.perf_counter() - saved >= every or run.step == steps:
-            saved, content = time.perf_counter(), io.BytesIO()
-            torch.save(run.state, content)
-            write_whole(out / CHECKPOINT, content.getbuffer())
+            saved = time.perf_counter()
+            write_checkpoint(run.state, out / CHECKPOINT)
             shown = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
             print(
                 f"step {run.step} of {steps}: {shown}, {(run.step - first) * BATCH / (saved - began):.0f} images/s",
                 flush=True,
             )
-    tokenizer.decoder.load_state_dict(run.average)
+    tokenizer.decoder.load_state_dict(run.average.module.state_dict())
     tokenizer.save_pretrained(out / "model")
     return tokenizer
 
@@ -144,8 +140,7 @@ def rebind(prior: str, tokenizer: str, model: Path, out: Path) -> None:
     config = read_prior_config(folder)
     if config.tokenizer != weight_hash(model_folder(tokenizer)):
         raise SystemExit(f"{prior} models the tokens of another tokenizer than {tokenizer}")
-    save_prior(load_prior(prior), out, weight_hash(model), config.class_names)
-    shutil.copytree(model, out / TOKENIZER)
+    save_with_tokenizer(load_prior(prior), out, model, config.class_names)
 
 
 def main(words: list[str] | None = None) -> None:

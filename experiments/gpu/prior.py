@@ -13,7 +13,6 @@ runs on a CPU.
 
 import argparse
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from hybridvq.documents import parse_json, read_json, to_json
-from hybridvq.priors import TOKENIZER, Prior, bits_per_position, build_prior, decays, load_prior, save_prior
+from hybridvq.priors import Prior, bits_per_position, build_prior, decay_groups, load_prior, save_with_tokenizer
 from hybridvq.quantizers import Tokens, TokenSpace
-from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
+from hybridvq.tokenizer import load_tokenizer, model_folder, weight_hash
 
 PART = 15 * 2**20  # bytes of a file that comes back
 OPTIONS = {"width": 512, "layers": 8, "heads": 8, "dropout": 0.1}
@@ -97,11 +96,7 @@ def train(
         prior.fit_scale(tokens.gains.cpu())
     prior = prior.to(device).train()
     average = {name: value.detach().clone() for name, value in prior.state_dict().items()}
-    groups: dict[bool, list[Tensor]] = {True: [], False: []}
-    for name, parameter in prior.named_parameters():
-        groups[decays(name, parameter)].append(parameter)
-    wanted = [{"params": groups[True], "weight_decay": 0.03}, {"params": groups[False], "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(wanted, lr=rate, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(decay_groups(prior, 0.03), lr=rate, betas=(0.9, 0.95), fused=True)
     weights = sum(p.numel() for p in prior.parameters()) / 1e6
     name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     print(f"{name}, torch {torch.__version__}: {weights:.1f} million weights, {len(tokens.codes)} images", flush=True)
@@ -165,10 +160,7 @@ def join(folder: Path, tokenizer: str, out: Path) -> None:
     prior = build_prior("masked", space, tuple(about["grid"]), classes and len(classes), about["options"])
     content = b"".join(path.read_bytes() for path in sorted(folder.glob("weights-*")))
     prior.load_state_dict({name: value.float() for name, value in load(content).items()})
-    save_prior(prior, out, about["tokenizer"], classes)
-    (out / TOKENIZER).mkdir()
-    for name in (CONFIG, WEIGHTS):
-        shutil.copyfile(source / name, out / TOKENIZER / name)
+    save_with_tokenizer(prior, out, source, classes)
 
 
 def main(words: list[str] | None = None) -> None:

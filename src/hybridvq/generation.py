@@ -23,7 +23,7 @@ from hybridvq.devices import Device
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.files import save_png
 from hybridvq.pixels import to_pixels
-from hybridvq.priors import Prior, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
+from hybridvq.priors import Prior, PriorConfig, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
 from hybridvq.quantizers import Tokens
 from hybridvq.ranges import COUNT, Range, check_weight
 from hybridvq.settings import SamplingSettings
@@ -46,13 +46,12 @@ class Given:
     keep: Tensor
 
 
-def label_numbers(wanted: Sequence[str], prior: str | Path) -> list[int]:
-    """The numbers of classes given by name, or by number, or all of them, for the prior in a folder.
+def label_numbers(wanted: Sequence[str], config: PriorConfig, prior: str | Path) -> list[int]:
+    """The numbers of classes given by name, or by number, or all of them, for a prior of this configuration.
 
     Raises:
         ConfigError: it has no such class, or none at all.
     """
-    config = read_prior_config(prior_folder(prior))
     names = config.class_names or ()
     if wanted and not config.classes:
         raise ConfigError(f"{prior} knows no classes; leave out --labels, or train it with --conditional")
@@ -70,10 +69,9 @@ def label_numbers(wanted: Sequence[str], prior: str | Path) -> list[int]:
     return numbers
 
 
-def class_names(numbers: Sequence[int], prior: str | Path) -> list[str]:
+def class_names(numbers: Sequence[int], config: PriorConfig) -> list[str]:
     """What classes are called."""
-    names = read_prior_config(prior_folder(prior)).class_names
-    return [names[number] if names else f"class {number}" for number in numbers]
+    return [config.class_names[number] if config.class_names else f"class {number}" for number in numbers]
 
 
 def sample(
@@ -117,7 +115,8 @@ def sample(
     loaded, tokenizer = load_prior(prior, model, device=device), load_tokenizer(model, device=device)
     h, w = shape or loaded.shape
     loaded.check_shape((h, w))
-    wanted = label_numbers(labels, prior)
+    config = read_prior_config(prior_folder(prior))
+    wanted = label_numbers(labels, config, prior)
     classes: list[int | None] = [*wanted] or [None]
     given = continue_picture(complete, keep, tokenizer, (h, w)) if complete else None
     numbers = [label for label in classes for _ in range(count)]
@@ -126,7 +125,7 @@ def sample(
         shown = torch.cat([show_kept(given, tokenizer), images]) if given else images
         by_class = len(wanted) > 1 and not given
         columns = count if by_class else math.ceil(math.sqrt(len(shown)))
-        grid = picture_grid(shown, columns, class_names(wanted, prior) if by_class else ())
+        grid = picture_grid(shown, columns, class_names(wanted, config) if by_class else ())
         write_images(images, file_names(numbers, count), grid, Path(out))
     return [Image.fromarray(pixels) for pixels in to_pixels(images).numpy()]
 
@@ -187,8 +186,9 @@ def with_details(
     Raises:
         ConfigError: a temperature is given, and they leave nothing open or it has no such value.
     """
-    check_weight("details", 1.0 if temperature is None else temperature)
-    drawn = tokenizer.quantizer.draw_details(tokens, 1.0 if temperature is None else temperature, generator)
+    used = 1.0 if temperature is None else temperature
+    check_weight("details", used)
+    drawn = tokenizer.quantizer.draw_details(tokens, used, generator)
     if drawn is None and temperature is not None:
         raise ConfigError(f"details is {temperature}, but these tokens have no coefficients to draw; leave it out")
     return tokens if drawn is None else drawn

@@ -88,15 +88,15 @@ def tokenize(
         data = DataSettings.of(images, size or tokenizer.size)
         source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data  # for workers elsewhere
         images = open_images(source, split, size=data.size)
-    light = without_memory(images)
+    images = without_memory(images)
     if mirror:
-        images, light = Mirrored(images), Mirrored(light)
+        images = Mirrored(images)
     manifest = make_manifest(tokenizer, folder, images, shard_images, codes_alone)
     with sole_writer(out):
         remove_partial(out)
         write_manifest(out, manifest)
         todo = [shard for shard in range(manifest.shards) if not is_finished(out, shard, manifest)]
-        job = Job(folder, light, out, manifest, batch_size)
+        job = Job(folder, images, out, manifest, batch_size)
         if todo and engine == "ray":
             from hybridvq.bulk import cluster
 

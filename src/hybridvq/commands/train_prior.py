@@ -58,9 +58,10 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
             "several processes cannot make the tokens at once; make them with `hybridvq tokenize`, one folder for each "
             "split, and give --tokens"
         )
-    from hybridvq.training import fit_prior
+    from hybridvq.training.prior import fit_prior, open_tokens
 
-    train_tokens, test_tokens, *mirrored = read_tokens(arguments) if arguments.tokens else make_tokens(arguments)
+    tokens = open_tokens(Path(arguments.tokens), arguments.mirror) if arguments.tokens else make_from_images(arguments)
+    train_tokens, test_tokens, *mirrored = tokens
     _, history = fit_prior(
         settings,
         arguments.model,
@@ -73,7 +74,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         devices=arguments.devices,
         num_nodes=arguments.num_nodes,
         device=arguments.device,
-        mirrored=mirrored[0] if mirrored else None,
+        mirrored=next(iter(mirrored), None),
     )
     if processes.rank == 0:
         best = min(history.tests, key=lambda test: test["bits"])
@@ -85,32 +86,18 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         say(f"prior: {out / 'model'}")
 
 
-def parts(arguments: Namespace) -> list[str]:
-    """The folders of the tokens of both splits, and of mirror images if they are wanted."""
-    return ["train", "test", *(["mirrored"] if arguments.mirror else [])]
-
-
-def read_tokens(arguments: Namespace) -> list["TokenSet"]:
-    from hybridvq.bulk import load_tokens
-
-    return [load_tokens(Path(arguments.tokens) / part) for part in parts(arguments)]
-
-
-def make_tokens(arguments: Namespace) -> list["TokenSet"]:
-    """Make the tokens of each part, or what is missing of them."""
-    from hybridvq.bulk import load_tokens, tokenize
-    from hybridvq.data import open_side
+def make_from_images(arguments: Namespace) -> list["TokenSet"]:
+    """Make the tokens of --data, or what is missing of them."""
+    from hybridvq.data import Images, Split, open_side
     from hybridvq.tokenizer import model_folder
+    from hybridvq.training.prior import make_tokens
 
     model_folder(arguments.model)  # a wrong name shows before the images are read
     data = data_of_the_model(arguments)
 
-    def make(part: str) -> "TokenSet":
-        images = open_side(data, "test" if part == "test" else "train")
+    def open_listed(split: Split) -> Images:
+        images = open_side(data, split)
         list_skipped(images.skipped)
-        folder = Path(arguments.out) / "tokens" / part
-        mirror = part == "mirrored"
-        tokenize(arguments.model, images, folder, mirror=mirror, codes_alone=True, device=arguments.device)
-        return load_tokens(folder)
+        return images
 
-    return [make(part) for part in parts(arguments)]
+    return make_tokens(arguments.model, open_listed, Path(arguments.out), arguments.mirror, device=arguments.device)

@@ -1,10 +1,8 @@
 """The mirror images of a set."""
 
-import hashlib
-
 import numpy as np
 
-from hybridvq.data.images import Images
+from hybridvq.data.images import Images, fingerprint
 
 
 class Mirrored(Images):
@@ -13,7 +11,7 @@ class Mirrored(Images):
     def __init__(self, images: Images) -> None:
         self.images = images
         self.name, self.split, self.size = f"{images.name}, mirrored", images.split, images.size
-        self.fingerprint = hashlib.sha256(f"mirrored {images.fingerprint}".encode()).hexdigest()[:16]
+        self.fingerprint = fingerprint(["mirrored", images.fingerprint])
         self.skipped, self.workers = images.skipped, images.workers
 
     def __len__(self) -> int:

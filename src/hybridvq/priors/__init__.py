@@ -4,15 +4,17 @@ from hybridvq.priors.base import Prior, Score, steps
 from hybridvq.priors.bits import Bits, GainGrid, bits_per_position
 from hybridvq.priors.choice import Choice
 from hybridvq.priors.masked import MaskedPrior
-from hybridvq.priors.network import decays
+from hybridvq.priors.network import decay_groups
 from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.saving import (
     TOKENIZER,
+    PriorConfig,
     load_prior,
     prior_folder,
     read_prior_config,
     save_prior,
+    save_with_tokenizer,
     tokenizer_of_prior,
 )
 from hybridvq.priors.static import StaticPrior
@@ -27,16 +29,18 @@ __all__ = [
     "MaskedPrior",
     "PixelCNNPrior",
     "Prior",
+    "PriorConfig",
     "Score",
     "StaticPrior",
     "TransformerPrior",
     "bits_per_position",
     "build_prior",
-    "decays",
+    "decay_groups",
     "load_prior",
     "prior_folder",
     "read_prior_config",
     "save_prior",
+    "save_with_tokenizer",
     "steps",
     "tokenizer_of_prior",
 ]

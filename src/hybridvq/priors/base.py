@@ -55,6 +55,7 @@ class Drawing:
     """How tokens are drawn, see `Prior.sample`."""
 
     choice: Choice
+    labels: list[Tensor | None]  # of the images, and none beside them where they guide
     generator: torch.Generator | None
     cache: bool
     passes: int
@@ -253,18 +254,18 @@ class Prior(nn.Module, ABC):
         check_count("passes", passes)
         check_weight("noise", noise)
         tokens = self._blank(n, shape, given, keep)
+        labels = [label] if guidance == 1 else [label, None]
         with evaluating(self), torch.inference_mode():
-            self._fill(tokens, label, keep, Drawing(choice, generator, cache, passes, noise, progress))
+            self._fill(tokens, keep, Drawing(choice, labels, generator, cache, passes, noise, progress))
         return tokens
 
-    def _fill(self, tokens: Tokens, label: Tensor | None, keep: Tensor | None, how: Drawing) -> None:
+    def _fill(self, tokens: Tokens, keep: Tensor | None, how: Drawing) -> None:
         codes, gains, choice = tokens.codes, tokens.gains, how.choice
         assert codes is not None
         n, _, h, w = codes.shape
         u = torch.rand(self.stages * h * w, 3, n, generator=how.generator).to(codes.device)
         kept = torch.zeros(h, w, dtype=torch.bool) if keep is None else keep.cpu()
-        labels = [label] if choice.guidance == 1 else [label, None]
-        walks = zip(*(self.walk(tokens, which, how.cache) for which in labels), strict=True)
+        walks = zip(*(self.walk(tokens, label, how.cache) for label in how.labels), strict=True)
         for t, ((s, i, j), contexts) in enumerate(zip(steps(self.stages, (h, w)), walks, strict=True)):
             how.progress(t + 1, len(u))
             if kept[i, j]:

@@ -66,17 +66,16 @@ class MaskedPrior(AttentionPrior):
         ranks = torch.rand(n, total, generator=generator).argsort(1).argsort(1)
         return (ranks < count[:, None]).view(codes.shape).to(codes.device)
 
-    def _fill(self, tokens: Tokens, label: Tensor | None, keep: Tensor | None, how: Drawing) -> None:
+    def _fill(self, tokens: Tokens, keep: Tensor | None, how: Drawing) -> None:
         codes, gains, choice = tokens.codes, tokens.gains, how.choice
         assert codes is not None
         hidden = torch.ones_like(codes, dtype=torch.bool)
         if keep is not None:
             hidden &= ~keep.to(codes.device)
-        schedule = hidden_after(int(hidden[0].sum()), min(how.passes, codes[0].numel()))
+        schedule = hidden_after(int(hidden[0].sum()), how.passes)
         u = torch.rand(min(how.passes, codes[0].numel()), 4, *codes.shape, generator=how.generator).to(codes.device)
-        labels = [label] if choice.guidance == 1 else [label, None]
         for i, left in enumerate(schedule):
-            contexts = [self.context(tokens, which, hidden) for which in labels]
+            contexts = [self.context(tokens, label, hidden) for label in how.labels]
             sure = torch.empty(codes.shape, device=codes.device)
             for s in range(self.stages):
                 logits = choice.guide([self.code_logits(c[:, s], s).float().flatten(0, 2) for c in contexts])

@@ -1,5 +1,7 @@
 """What priors that are networks share: tokens go in by the geometry of the codebook, and come out by it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -128,6 +130,14 @@ class GainOutput(nn.Module):
     def forward(self, context: Tensor, codes: Tensor, vectors: Tensor, stage: int) -> Tensor:
         hidden = F.gelu(self.context(context) + self.code(codes) + self.vector(vectors))
         return self.output(hidden) + self.bias[stage]
+
+
+def decay_groups(prior: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters of a prior in groups for an optimizer: those that `decays` names, and those that do not decay."""
+    groups: dict[bool, list[Tensor]] = {True: [], False: []}
+    for name, parameter in prior.named_parameters():
+        groups[decays(name, parameter)].append(parameter)
+    return [{"params": groups[True], "weight_decay": weight_decay}, {"params": groups[False], "weight_decay": 0.0}]
 
 
 def decays(name: str, parameter: Tensor) -> bool:

@@ -87,6 +87,17 @@ def save_prior(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def save_with_tokenizer(
+    prior: Prior, folder: Path, tokenizer: str | Path, class_names: tuple[str, ...] | None = None
+) -> None:
+    """As `save_prior`, with a copy of the tokenizer whose tokens it models; see `tokenizer_of_prior`."""
+    source = model_folder(tokenizer)
+    save_prior(prior, folder, weight_hash(source), class_names)
+    (folder / TOKENIZER).mkdir()
+    for name in (CONFIG, WEIGHTS):
+        shutil.copyfile(source / name, folder / TOKENIZER / name)
+
+
 def load_prior(folder: str | Path, tokenizer: str | Path | None = None, *, device: Device = "cpu") -> Prior:
     """The prior saved in a folder, or in the `model` folder of a training run, or a bundled one; in eval mode.
 

@@ -77,6 +77,11 @@ class RecipeRuns:
         }
 
 
+def width_text(bits: int) -> str:
+    """What a coefficient is rounded to, such as 4 bits; to none where it is set to 1."""
+    return f"{bits} bit{'s' if bits > 1 else ''}" if bits else "set to 1"
+
+
 def as_number(value: Any) -> float:
     """`value` as a float; NaN if it is null, text or not finite."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):

@@ -5,7 +5,7 @@ Every sentence that compares two errors states the bits of both.
 
 import math
 
-from hybridvq.report.result import REFERENCE, RecipeRuns, Stat
+from hybridvq.report.result import REFERENCE, RecipeRuns, Stat, width_text
 from hybridvq.report.style import bits_text, significant
 
 # Rounding the coefficient is called harmless while it adds no more than this share to the test MSE.
@@ -60,7 +60,7 @@ def _rounded(tokenizers: list[RecipeRuns]) -> list[str]:
     harmless = [bits for bits, (mse, _) in entries.items() if mse.mean <= (1 + _HARMLESS) * _mse(best)]
     bits = min(harmless) if harmless else max(entries)
     mse, rate = entries[bits]
-    left = f"rounded to {bits} bit{'s' if bits > 1 else ''}" if bits else "set to 1"
+    left = f"rounded to {width_text(bits)}" if bits else width_text(bits)
     return [
         f"With its coefficient {left} after training, "
         f"its test MSE is {significant(mse.mean)} at {bits_text(rate.mean)} bits per position."

@@ -1,6 +1,5 @@
 """What happens between the steps of a run: measurements, checkpoints, the progress bar."""
 
-import io
 import json
 import time
 from abc import ABC, abstractmethod
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
@@ -20,12 +18,11 @@ from hybridvq.errors import TrainingError
 from hybridvq.evaluation import evaluate, reconstruct
 from hybridvq.printing import say
 from hybridvq.settings import Schedule
-from hybridvq.training.folder import RUN
+from hybridvq.training.folder import RUN, write_checkpoint
 from hybridvq.training.history import History, PriorHistory
 from hybridvq.training.loggers import log_images, log_numbers
 from hybridvq.training.module import TokenizerTraining, Training, advice
 from hybridvq.training.watch import Watch
-from hybridvq.writing import write_whole
 
 LINE_SECONDS = 30.0  # between two lines of progress
 SHOWN_IMAGES = 4  # held-out ones, beside their reconstructions
@@ -47,6 +44,9 @@ class Recorder(Callback, ABC):
         if self._started is not None:
             self.history.seconds += time.perf_counter() - self._started
             self.history.timed_steps += 1
+        assert isinstance(pl_module, Training)
+        if pl_module.averaged is not None:
+            pl_module.averaged.update_parameters(pl_module.learned)
         self.record(trainer, pl_module)
         if self._due(step, self.settings.eval_every):
             self.measure(trainer, pl_module)
@@ -105,8 +105,6 @@ class TokenizerRecorder(Recorder):
     def record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, TokenizerTraining)
         step = trainer.global_step
-        if pl_module.averaged is not None:
-            pl_module.averaged.update_parameters(pl_module.tokenizer)
         self.history.train_mse.append(pl_module.last_mse)
         self.history.train_quantization.append(pl_module.last_quantization)
         if self.watch:
@@ -202,10 +200,8 @@ class WholeCheckpoints(TorchCheckpointIO):
         self.described = described
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint | {RUN: json.dumps(self.described)}, content)
         try:
-            write_whole(Path(path), content.getbuffer())
+            write_checkpoint(checkpoint | {RUN: json.dumps(self.described)}, Path(path))
         except OSError as error:
             raise TrainingError(
                 f"{path} cannot be written ({error.strerror or error}); make room there and resume from the checkpoint "

@@ -1,5 +1,6 @@
 """The folder of a run: what it was begun with, its checkpoint, its model."""
 
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -92,6 +93,13 @@ def find_differences(old: Any, new: Any, key: str = "") -> list[str]:
         return [] if old == new else [key]
     keys = dict.fromkeys([*old, *new])
     return [name for k in keys for name in find_differences(old.get(k), new.get(k), f"{key}.{k}" if key else k)]
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """Write what `torch.load` reads, moved into place when it is complete."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getbuffer())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from itertools import compress
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import lightning as L
 import numpy as np
@@ -23,13 +23,30 @@ from hybridvq.quantizers import Codebook, Tokens
 from hybridvq.settings import Schedule, TrainingSettings
 from hybridvq.tokenizer import Tokenizer
 
+M = TypeVar("M", bound=nn.Module)
+
 ZOOM_STREAM = 2  # of the numbers that follow from the seed; those of the order and of the crops are 0 and 1
 
 
-class Training(L.LightningModule, ABC):
-    """What a run trains, by a schedule."""
+class Training(L.LightningModule, ABC, Generic[M]):
+    """What a run trains, by a schedule.
+
+    Attributes:
+        averaged: the average of its weights over the steps, if the schedule asks for one.
+    """
 
     settings: Schedule
+    averaged: AveragedModel | None
+
+    @property
+    @abstractmethod
+    def learned(self) -> M:
+        """What learns."""
+
+    @property
+    def best(self) -> M:
+        """What is measured and kept: what learns, or the average of its weights over the steps."""
+        return self.learned if self.averaged is None else cast(M, self.averaged.module)
 
     @abstractmethod
     def progress_text(self) -> str:
@@ -41,7 +58,7 @@ class Training(L.LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class TokenizerTraining(Training):
+class TokenizerTraining(Training[Tokenizer]):
     """Minimize the loss plus the quantizer's losses with Adam.
 
     Args:
@@ -75,12 +92,8 @@ class TokenizerTraining(Training):
         self.last_tokens = Tokens()
 
     @property
-    def best(self) -> Tokenizer:
-        """What is measured and kept: the tokenizer, or the average of its weights over the steps."""
-        if self.averaged is None:
-            return self.tokenizer
-        assert isinstance(self.averaged.module, Tokenizer)
-        return self.averaged.module
+    def learned(self) -> Tokenizer:
+        return self.tokenizer
 
     def on_train_start(self) -> None:
         """Make the optimizer of what the loss learns, now that its weights are where they stay."""
@@ -89,13 +102,15 @@ class TokenizerTraining(Training):
             self.loss_optimizer.load_state_dict(self.loss_state)
 
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
-        share = self.settings.norm_share(self.global_step)
+        self.settle_norm(self.settings.norm_share(self.global_step))
+
+    def settle_norm(self, share: float) -> None:
+        """Let batch normalization use so much of its running averages; where it is all, they stay as they are."""
         for module in self.tokenizer.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                if share == 1:
-                    module.eval()
-                elif isinstance(module, BatchNorm2d):
-                    module.settled = share
+            if isinstance(module, BatchNorm2d):
+                module.settled = share
+            if isinstance(module, nn.BatchNorm2d) and share == 1:
+                module.eval()
 
     def training_step(self, x: Tensor, batch_idx: int) -> Tensor:
         if self.settings.zoom > 1:

@@ -1,8 +1,9 @@
 """Train a prior on tokens."""
 
 import math
-import shutil
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +13,14 @@ import torch
 from torch import Tensor
 
 from hybridvq.bulk import TokenSet, load_tokens, tokenize
-from hybridvq.data import BatchLoader, Split
+from hybridvq.data import BatchLoader, Images, Split
 from hybridvq.devices import Device, find_device
 from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.launch import find_processes
-from hybridvq.priors import TOKENIZER, Prior, StaticPrior, bits_per_position, build_prior, decays, save_prior
+from hybridvq.priors import Prior, StaticPrior, bits_per_position, build_prior, decay_groups, save_with_tokenizer
 from hybridvq.settings import PriorSettings, PriorTrainingSettings, changed
-from hybridvq.tokenizer import CONFIG, WEIGHTS, load_tokenizer, model_folder, weight_hash
+from hybridvq.tokenizer import load_tokenizer, model_folder
 from hybridvq.training.callbacks import Recorder
 from hybridvq.training.engine import run, seed_everything
 from hybridvq.training.folder import CHECKPOINT, open_run, own, write_model
@@ -29,6 +30,9 @@ from hybridvq.training.module import Training, advice, average_of
 from hybridvq.training.tokens import Batch, TokenArrays, TokenBatches, split
 
 EVAL_BATCH = 64
+PARTS: dict[str, tuple[Split, bool]] = {"train": ("train", False), "test": ("test", False), "mirrored": ("train", True)}
+"""The folders of tokens: of which split, and whether its images are mirrored."""
+
 _DROPOUT = 2  # keeps these random numbers apart from others of the same seed, see `hybridvq.data.batches`
 
 
@@ -67,13 +71,7 @@ def train_prior(
     settings = prior if isinstance(prior, PriorSettings) else PriorSettings(prior)
     training = changed(settings.training, steps=steps, batch_size=batch_size)
     settings = changed(settings, options=options, training=training)
-
-    def make(name: str, split: Split, mirror: bool = False) -> TokenSet:
-        folder = Path(out) / "tokens" / name
-        tokenize(model, data, folder, size=size, split=split, mirror=mirror, codes_alone=True, device=device)
-        return load_tokens(folder)
-
-    train_tokens, test_tokens = make("train", "train"), make("test", "test")
+    train_tokens, test_tokens, *mirrored = make_tokens(model, lambda split: data, Path(out), mirror, size, device)
     return fit_prior(
         settings,
         model,
@@ -85,8 +83,40 @@ def train_prior(
         progress,
         eval_images,
         device=device,
-        mirrored=make("mirrored", "train", True) if mirror else None,
+        mirrored=next(iter(mirrored), None),
     )
+
+
+def make_tokens(
+    model: str | Path,
+    images_of: Callable[[Split], Images | str | Path],
+    out: Path,
+    mirror: bool,
+    size: int | None = None,
+    device: Device = "auto",
+) -> list[TokenSet]:
+    """Make what is missing of the tokens in `out`/tokens, and open them: see `open_tokens`.
+
+    Args:
+        images_of: the images of a split, or what `hybridvq train --data` takes; asked once for each.
+
+    Raises: as `hybridvq.tokenize`.
+    """
+    images, folder = cache(images_of), out / "tokens"
+    for part in part_names(mirror):
+        split, mirrored = PARTS[part]
+        found = images(split)
+        tokenize(model, found, folder / part, size=size, split=split, mirror=mirrored, codes_alone=True, device=device)
+    return open_tokens(folder, mirror)
+
+
+def open_tokens(folder: Path, mirror: bool) -> list[TokenSet]:
+    """The tokens of the training and of the test images, and those of mirrored training images if `mirror`."""
+    return [load_tokens(folder / part) for part in part_names(mirror)]
+
+
+def part_names(mirror: bool) -> list[str]:
+    return [part for part, (_, mirrored) in PARTS.items() if mirror or not mirrored]
 
 
 def fit_prior(
@@ -134,10 +164,7 @@ def fit_prior(
     described = identify(settings, seed, train_tokens) | ({"mirrored": True} if mirrored else {})
 
     def save(partial: Path) -> None:
-        save_prior(prior, partial, weight_hash(source), train_tokens.classes if settings.conditional else None)
-        (partial / TOKENIZER).mkdir()
-        for name in (CONFIG, WEIGHTS):
-            shutil.copyfile(source / name, partial / TOKENIZER / name)
+        save_with_tokenizer(prior, partial, source, train_tokens.classes if settings.conditional else None)
 
     history, processes = PriorHistory(), find_processes(devices, num_nodes)
     first = processes.rank == 0
@@ -177,7 +204,7 @@ def identify(settings: PriorSettings, seed: int, tokens: TokenSet) -> dict[str, 
     return asdict(settings) | {"training": settings.training.identity()} | identity
 
 
-class PriorTraining(Training):
+class PriorTraining(Training[Prior]):
     """Minimize the negative log-likelihood of tokens, in nats per position, with AdamW."""
 
     settings: PriorTrainingSettings
@@ -189,12 +216,8 @@ class PriorTraining(Training):
         self.last_bits = 0.0
 
     @property
-    def best(self) -> Prior:
-        """What is measured and kept: the prior, or the average of its weights over the steps."""
-        if self.averaged is None:
-            return self.prior
-        assert isinstance(self.averaged.module, Prior)
-        return self.averaged.module
+    def learned(self) -> Prior:
+        return self.prior
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Let what dropout leaves out follow from the step, so that a resumed run leaves out the same."""
@@ -215,17 +238,8 @@ class PriorTraining(Training):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW, with decay of what `decays` alone."""
-        groups: dict[bool, list[Tensor]] = {True: [], False: []}
-        for name, parameter in self.prior.named_parameters():
-            groups[decays(name, parameter)].append(parameter)
-        decayed = [{"params": groups[True], "weight_decay": self.settings.weight_decay}]
-        optimizer = torch.optim.AdamW(
-            [*decayed, {"params": groups[False], "weight_decay": 0.0}],
-            lr=self.settings.learning_rate,
-            betas=(0.9, 0.95),
-            fused=True,
-        )
+        groups = decay_groups(self.prior, self.settings.weight_decay)
+        optimizer = torch.optim.AdamW(groups, lr=self.settings.learning_rate, betas=(0.9, 0.95), fused=True)
         return self.schedule(optimizer)
 
     def train_dataloader(self) -> BatchLoader:
@@ -256,8 +270,6 @@ class PriorRecorder(Recorder):
 
     def record(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, PriorTraining)
-        if pl_module.averaged is not None:
-            pl_module.averaged.update_parameters(pl_module.prior)
         self.history.train_bits.append(pl_module.last_bits)
 
     def measure(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
