@@ -19,6 +19,7 @@ import tiny
 from hybridvq import ConfigError, DataError, ShapeError, Tokenizer, TrainingError, VectorQuantizer
 from hybridvq.data import TrainBatches
 from hybridvq.data.photos import PhotoTiles
+from hybridvq.networks import BatchNorm2d
 from hybridvq.training import History
 from hybridvq.training.module import TokenizerTraining, enlarge, zoom_draws
 from runs import read_checkpoint, run, weights
@@ -64,6 +65,7 @@ def test_frozen_normalization_uses_and_keeps_its_running_averages(tmp_path, monk
         for tokenizer in (frozen, whole)
     ]
     assert counts == [{17}, {20}]
+    assert {module.settled for module in frozen.modules() if isinstance(module, BatchNorm2d)} == {0.0}
 
 
 def test_zoom_cuts_out_a_part_and_enlarges_it():

@@ -104,6 +104,10 @@ class TokenizerTraining(Training[Tokenizer]):
     def on_train_batch_start(self, batch: Tensor, batch_idx: int) -> None:
         self.settle_norm(self.settings.norm_share(self.global_step))
 
+    def on_train_end(self) -> None:
+        """Leave a tokenizer that learns from its batches, should somebody train it on."""
+        self.settle_norm(0.0)
+
     def settle_norm(self, share: float) -> None:
         """Let batch normalization use so much of its running averages; where it is all, they stay as they are."""
         for module in self.tokenizer.modules():
