@@ -20,6 +20,7 @@ hybrid.py        images of any size to both and back
 scales.py        `ScaleTables`: the probabilities of coefficients, from the codes
 coefficients.py  coefficients to bytes and back
 layered.py       the container .hvq, version 2
+versions.py      `describe`, `truncate` of files of either
 fit_scales.py    `fit_scales`
 """
 
@@ -27,9 +28,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hybridvq.codec.coder import TokenCoder
-from hybridvq.codec.format import Header, Part, check_model, describe, header_of, read, truncate, write
+from hybridvq.codec.format import Header, Part, check_model, header_of, read, write
 from hybridvq.codec.scales import ScaleTables
 from hybridvq.codec.tables import CONTEXTUAL, STATIC, StageTables, Tables, load_tables
+from hybridvq.codec.versions import describe, truncate
 
 if TYPE_CHECKING:
     from hybridvq.codec.fit import fit_tables

@@ -180,16 +180,11 @@ def read(data: bytes, name: str = "this file", max_pixels: int = MAX_PIXELS) -> 
 
 
 def truncate(data: bytes, stages: int, name: str = "this file") -> bytes:
-    """The same file with its first `stages` stages alone; of a hybrid model, with its codes and as many streams of
-    coefficients, also none.
+    """The same file with its first `stages` stages alone.
 
     Raises:
-        CodecError: as `read`, or the file has fewer.
+        CodecError: as `read`, or the file has fewer stages.
     """
-    if version_of(data, name) != VERSION:
-        from hybridvq.codec import layered  # which builds on this module
-
-        return layered.truncate(data, stages, name)
     header, streams = read(data, name, MAX_SIDE**2)
     if not 1 <= stages <= len(streams):
         raise CodecError(f"{name} has {len(streams)} stages, of which {stages} cannot be kept; use 1 to {len(streams)}")
@@ -202,10 +197,6 @@ def describe(data: bytes, name: str = "this file", max_pixels: int = MAX_PIXELS)
     Raises:
         CodecError: as `read`.
     """
-    if version_of(data, name) != VERSION:
-        from hybridvq.codec import layered  # which builds on this module
-
-        return layered.describe(data, name, max_pixels)
     header, streams = read(data, name, max_pixels)
     fields = [len(field) for field in pack(header, len(streams))]
     gains = f", L = {header.levels}" if header.levels else ", no gains"

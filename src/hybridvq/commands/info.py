@@ -15,7 +15,8 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
-    from hybridvq.codec.format import MAX_SIDE, describe
+    from hybridvq.codec.format import MAX_SIDE
+    from hybridvq.codec.versions import describe
 
     data = Path(arguments.file).read_bytes()
     parts = describe(data, arguments.file, MAX_SIDE**2)
