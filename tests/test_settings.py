@@ -102,13 +102,17 @@ def test_learning_rate_without_warmup_or_decay():
     assert {settings.learning_rate_factor(step) for step in range(10)} == {1.0}
 
 
-@pytest.mark.parametrize(("share", "first"), [(0.0, 3000), (0.25, 2250), (0.5, 1500), (0.9, 300), (1.0, 300)])
-def test_norm_goes_over_to_its_averages_for_a_share_of_the_steps_but_not_before_it_has_some(share, first):
-    settings = TrainingSettings(steps=3000, freeze_norm=share)
-    shares = [settings.norm_share(step) for step in range(3000)]
-    assert shares[: first + 1] == [0.0] * min(first + 1, 3000)
-    assert shares[first + 300 :] == [1.0] * max(0, 2700 - first)
-    assert shares[first + 75 : first + 76] == ([0.25] if share else [])
+@pytest.mark.parametrize(
+    ("steps", "share", "first", "rise"),
+    [(3000, 0.0, 3000, 300), (3000, 0.5, 1500, 300), (3000, 0.9, 300, 300), (3000, 1.0, 300, 300)]
+    + [(4000, 0.25, 3000, 250), (600, 0.9, 300, 75), (300, 0.9, 300, 300)],
+)
+def test_norm_goes_over_to_its_averages_for_a_share_of_the_steps_but_not_before_it_has_some(steps, share, first, rise):
+    settings = TrainingSettings(steps=steps, freeze_norm=share)
+    shares = [settings.norm_share(step) for step in range(steps)]
+    assert shares[: first + 1] == [0.0] * min(first + 1, steps)
+    assert shares[first + rise :] == [1.0] * max(0, steps - first - rise)
+    assert shares[first + rise // 25 * 5 :][:1] == ([rise // 25 * 5 / rise] if first < steps else [])
 
 
 @pytest.mark.parametrize("key", ["steps", "batch_size", "eval_images", "jobs", "eval_every"])

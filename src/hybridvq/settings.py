@@ -97,7 +97,8 @@ class TrainingSettings(Schedule):
     Args:
         freeze_norm: share of the steps, at the end, in which batch normalization goes over from the statistics of each
             batch to its running averages, as in evaluation: what the decoder then learns is what it will be given, and
-            no batch's statistics spoil a step. It goes over in 300 steps: at once would throw the loss up.
+            no batch's statistics spoil a step. It goes over in 300 steps, or a quarter of those left: at once would
+            throw the loss up.
         loss: mse, l1, charbonnier or ms-ssim; or psnr: the mean over images of log(MSE + 0.001), which counts a tenth
             more error alike in a smooth image and in a busy one, as a mean of decibels does; or rate-distortion, the
             bits that a hybrid quantizer counts and the squared errors, each image at the exchange rate of its step. Or
@@ -116,11 +117,12 @@ class TrainingSettings(Schedule):
     clip: float = number(0.0, Range(0, 1e9, whole=False))
 
     def norm_share(self, step: int) -> float:
-        """How much of batch normalization is its running averages at `step`, counted from 0: rising over 300 steps from
-        0 to 1, and 0 in the first 300.
+        """How much of batch normalization is its running averages at `step`, counted from 0: 0 in the first 300, and
+        rising from 0 to 1 over 300 steps, or a quarter of the steps that are left.
         """
         first = max(self.steps - self.freeze_norm * self.steps, NORM_STEPS)
-        return min(max((step - first) / NORM_STEPS, 0.0), 1.0)
+        rise = min(NORM_STEPS, (self.steps - first) / 4)
+        return min(max((step - first) / rise, 0.0), 1.0) if rise > 0 else 0.0
 
 
 @dataclass
