@@ -35,3 +35,11 @@ def test_the_figure_draws_every_recipe(run, result_of):
     assert drawn == {(3.0 / 16,), (1.0,)}
     assert {tuple(line.get_xdata()) for line in right.lines} == {(2.5 / 16,)}
     assert all(math.isclose(y, 20.0) for line in left.lines for y in line.get_ydata())
+
+
+def test_rounded_versions_that_lost_too_much_are_not_drawn(run, result_of):
+    rounded = [{"bits": bits, "test_mse": mse, "bits_per_position": 3.0 + bits} for bits, mse in ((8, 0.05), (1, 0.4))]
+    runs = [run("a", "healthy", bits_per_position=35.0, rate_bpp=35 / 16, gains={"rounded": rounded})]
+    left, _ = rate_figure(gather(result_of(runs))).axes
+    assert {len(line.get_xdata()) for line in left.lines} == {2, 1}
+    assert min(y for line in left.lines for y in line.get_ydata()) > 17.0

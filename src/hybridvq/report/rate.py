@@ -13,6 +13,8 @@ from hybridvq.report.figures import INK, empty_figure, plain_axes
 from hybridvq.report.result import RecipeRuns, Stat
 from hybridvq.report.style import Look, looks
 
+FALL_DB = 3.0  # rounded versions that lie further below the trained model are not drawn: they would crush the scale
+
 
 @dataclass(frozen=True)
 class Point:
@@ -44,6 +46,7 @@ def rate_figure(recipes: list[RecipeRuns]) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     for recipe in recipes:
         points = operating_points(recipe)
+        points = [point for point in points if point.psnr_db > points[0].psnr_db - FALL_DB]
         _draw(left, [(point.raw_bpp, point.psnr_db) for point in points], style[recipe.name])
         _draw(right, [(point.entropy_bpp, point.psnr_db) for point in points], style[recipe.name])
     for ax, title in ((left, "Before entropy coding"), (right, "At the entropy of the symbols used")):
