@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
 
 import tiny
 from hybridvq import ConfigError, DataError, open_images
@@ -77,3 +78,17 @@ def cut_at(count):
 def test_workers_are_counted():
     with pytest.raises(ConfigError, match="the number of workers is -1; it must be at least 0"):
         open_images("photos", "train", size=16, workers=-1)
+
+
+def test_the_handler_of_another_loader_does_not_stay_to_raise_later():
+    """It raises when a worker of any loader dies, amid whatever the main thread does then."""
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal_handling._SIGCHLD_handler_set = False
+        signal_handling._set_SIGCHLD_handler()
+        assert callable(signal.getsignal(signal.SIGCHLD))
+        assert len(list(BatchLoader(batches(), 0, 1))) == 5
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from hybridvq.data.batches import TrainBatches, to_tensor
 from hybridvq.data.machine import machine_fault
@@ -72,6 +73,8 @@ def share(crops: np.ndarray) -> Tensor:
 def load(items: Dataset[Any] | IterableDataset[Any], workers: int, order: Sequence[int] | None = None) -> Iterator[Any]:
     """Yield what a data loader does, in this `order`; raises DataError if it cannot start its workers or loses one."""
     before = signal.getsignal(signal.SIGCHLD)
+    if getattr(before, "__module__", None) == signal_handling.__name__:  # of another loader of this process
+        before = signal.SIG_DFL
     try:
         if workers:
             multiprocessing.Lock()  # a loader that fails to make its own leaves a traceback behind
