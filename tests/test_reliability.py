@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 import hybridvq.data.images as data_images
-import hybridvq.training.callbacks as callbacks
+import hybridvq.training.folder as run_folder
 import tiny
 from hybridvq import DataError, Tokenizer, TrainingError, open_images
 from hybridvq.training.module import TokenizerTraining
@@ -110,16 +110,16 @@ def test_a_disk_that_is_full_under_tensorboard(tmp_path, whole, at_step, monkeyp
 
 
 def test_a_disk_that_turns_read_only(tmp_path, whole, at_step, monkeypatch):
-    write = callbacks.write_whole
+    write = run_folder.write_whole
 
     def refuse(path, content):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    at_step(7, lambda: monkeypatch.setattr(callbacks, "write_whole", refuse))
+    at_step(7, lambda: monkeypatch.setattr(run_folder, "write_whole", refuse))
     with pytest.raises(TrainingError) as caught:
         run(tmp_path)
     assert "last.ckpt cannot be written (Read-only file system); make room there and resume" in one_sentence(caught)
-    monkeypatch.setattr(callbacks, "write_whole", write)
+    monkeypatch.setattr(run_folder, "write_whole", write)
     goes_on(tmp_path, whole)
 
 
