@@ -14,8 +14,8 @@ from PIL import Image, features
 
 from experiments.headers import avif_payload, jpeg_payload, webp_payload
 from hybridvq.data import read_image
-from hybridvq.files import image_files
 from hybridvq.metrics import psnr_db
+from hybridvq.paths import image_files
 from hybridvq.pixels import mse
 
 SIMILARITY_IMAGES = 50  # at least, that MS-SSIM is measured on, which takes longer than the codecs

@@ -23,13 +23,14 @@ from hybridvq import Codec, CodecSettings, Tokenizer, evaluate, load_prior, load
 from hybridvq.comparison.plan import hardware
 from hybridvq.data import EvalBatches, read_image
 from hybridvq.documents import read_json, to_json
-from hybridvq.files import image_files
 from hybridvq.metrics import psnr_db
+from hybridvq.paths import image_files
 from hybridvq.pixels import mse
 from hybridvq.pretrained import HERE
 from hybridvq.priors import Bits, bits_per_position, tokenizer_of_prior
 from hybridvq.quantizers import Tokens
-from hybridvq.tokenizer import model_folder, weight_hash
+from hybridvq.saved import model_folder
+from hybridvq.tokenizer import weight_hash
 from hybridvq.writing import write_whole
 
 ROOT = Path(__file__).parents[1]

@@ -23,8 +23,9 @@ from hybridvq import Tokenizer, load_prior, load_tokenizer, open_images
 from hybridvq.data import EpochOrder, Images
 from hybridvq.data.batches import to_tensor
 from hybridvq.losses import PatchDiscriminator, TotalLoss
-from hybridvq.priors import prior_folder, read_prior_config, save_with_tokenizer
-from hybridvq.tokenizer import model_folder, weight_hash
+from hybridvq.priors import save_with_tokenizer
+from hybridvq.saved import model_folder, prior_folder, read_prior_config
+from hybridvq.tokenizer import weight_hash
 from hybridvq.training.engine import resolve_precision
 from hybridvq.training.folder import write_checkpoint
 from hybridvq.training.module import average_of

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from hybridvq import load_recipe, load_tokenizer, train
 from hybridvq.cli import build_parser
-from hybridvq.commands.arguments import underscore
+from hybridvq.commands.parser import underscore
 from runs import run
 
 

@@ -16,7 +16,7 @@ from tiny import TRAIN, noise
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("nope", "invalid choice: 'nope'"),
+        ("nope", "there is no command 'nope'; `hybridvq --help` lists all"),
         ("--nope", "there is no option --nope; see `hybridvq --help`"),
         ("train --nope 3", "there is no option --nope 3; see `hybridvq train --help`"),
         ("train --training.step 3", "there is no option --training.step 3"),

@@ -18,7 +18,7 @@ from data.conftest import noise
 from hybridvq import Tokenizer, load_tokenizer
 from hybridvq.cli import COMMANDS, build_parser, main
 from hybridvq.codec import fit_tables
-from hybridvq.commands.arguments import underscore
+from hybridvq.commands.parser import underscore
 from hybridvq.losses import LOSSES
 from hybridvq.pixels import as_pixels
 from hybridvq.quantizers import QUANTIZERS
@@ -93,10 +93,10 @@ def test_every_command_is_found_and_wrong_ones_do_not_parse():
 
 
 LITTLE = {  # what is added to the commands of a page, so that they end soon
-    "train": ["--training.steps", "3", "--training.batch_size", "4", "--eval-images", "4", "--model.dim", "8"],
+    "train": ["--steps", "3", "--batch-size", "4", "--eval-images", "4", "--model.dim", "8"],
     "compare": ["--steps", "2", "--batch_size", "4", "--eval_images", "4", "--overrides.model.dim", "8"],
     "train-prior": ["--options.width", "16", "--options.layers", "1", "--options.heads", "2", "--eval-images", "4"]
-    + ["--training.steps", "2", "--training.batch_size", "4"],
+    + ["--steps", "2", "--batch-size", "4"],
     "fit-codec": ["--size", "16", "--images", "8", "--steps", "2"],
 }
 

@@ -7,7 +7,8 @@ from PIL import Image
 import tiny
 from hybridvq import ConfigError, DataError
 from hybridvq.data import photo_files
-from hybridvq.files import image_files, reconstruct_files
+from hybridvq.files import reconstruct_files
+from hybridvq.paths import image_files
 from hybridvq.writing import sole_writer
 from test_tokenizer import tokenizer
 

@@ -39,34 +39,38 @@ ALLOWED = {
     "pixels": {"data", "errors"},
     "tiles": {"devices", "errors", "networks", "pixels", "quantizers"},
     "pretrained": set(),
+    "saved": {"documents", "errors", "pretrained", "ranges"},
+    "paths": {"data", "errors"},
     "tokenizer": {
-        "devices", "documents", "errors", "networks", "pixels", "pretrained", "quantizers", "ranges", "settings",
-        "tiles", "weights",
+        "devices", "documents", "errors", "networks", "pixels", "quantizers", "ranges", "settings",
+        "tiles", "weights", "saved",
     },
-    "export": {"_version", "devices", "documents", "errors", "extras", "quantizers", "tokenizer", "writing"},
-    "half": {"errors", "tokenizer", "writing"},
+    "export": {"_version", "devices", "documents", "errors", "extras", "quantizers", "tokenizer", "writing", "saved"},
+    "half": {"errors", "writing", "saved"},
     "evaluation": {"data", "devices", "errors", "settings", "metrics", "quantizers", "tokenizer"},
     "priors": {
         "devices", "documents", "errors", "metrics", "pretrained", "quantizers", "ranges", "tokenizer", "weights",
-        "writing"
+        "writing", "saved"
     },
-    "files": {"errors", "data", "metrics", "evaluation", "pixels", "quantizers", "tiles", "tokenizer", "writing"},
+    "files": {
+        "errors", "data", "metrics", "evaluation", "paths", "pixels", "quantizers", "tiles", "tokenizer", "writing"
+    },
     "bulk": {
         "_version", "devices", "documents", "errors", "extras", "data", "quantizers", "ranges", "settings",
-        "tokenizer", "writing"
+        "tokenizer", "writing", "saved"
     },
     "generation": {
         "devices", "errors", "settings", "data", "files", "pixels", "priors", "quantizers", "ranges", "tokenizer",
-        "writing",
+        "writing", "saved",
     },
     "codec": {
         "devices", "documents", "errors", "settings", "metrics", "data", "networks", "pixels", "quantizers", "ranges",
-        "tiles", "tokenizer", "evaluation", "files", "writing",
+        "tiles", "tokenizer", "evaluation", "files", "writing", "saved",
     },
     "training": {
         "devices", "documents",
         "errors", "distributed", "launch", "recipe", "settings", "data", "losses", "metrics", "priors", "bulk",
-        "networks", "quantizers", "tokenizer", "evaluation", "extras", "printing", "writing",
+        "networks", "quantizers", "tokenizer", "evaluation", "extras", "printing", "writing", "saved",
     },
     "comparison": {
         "devices", "documents", "pixels",
@@ -77,12 +81,12 @@ ALLOWED = {
     "app": {
         "devices", "documents", "pixels", "tiles",
         "errors", "settings", "data", "metrics", "quantizers", "tokenizer", "evaluation", "codec", "priors",
-        "generation", "printing", "report",
+        "generation", "printing", "report", "saved",
     },
     "commands": {
         "documents", "errors", "extras", "launch", "settings", "recipe", "data", "quantizers", "tokenizer",
         "evaluation", "files", "priors", "codec", "export", "half", "generation", "bulk", "training", "comparison",
-        "report", "app", "pretrained", "printing", "ranges", "writing"
+        "report", "app", "pretrained", "printing", "ranges", "writing", "saved", "paths"
     },
     "__main__": {"cli"},
     "cli": {"_version", "commands", "errors", "extras", "launch", "printing", "recipe", "threads", "__main__"},

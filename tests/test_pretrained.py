@@ -18,7 +18,8 @@ from hybridvq.metrics import psnr_db
 from hybridvq.pretrained import pretrained_folder, pretrained_names
 from hybridvq.priors import tokenizer_of_prior
 from hybridvq.recipe import load_recipe
-from hybridvq.tokenizer import model_folder, weight_hash
+from hybridvq.saved import model_folder
+from hybridvq.tokenizer import weight_hash
 
 TOKENIZERS = ["photos", "photos-gain-shape", "photos-vq"]
 SIZE = 128

@@ -190,13 +190,13 @@ def test_a_hub_id_that_cannot_be_reached(monkeypatch):
     def offline(*_, **__):
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr("hybridvq.tokenizer.snapshot_download", offline)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
     with pytest.raises(ModelError, match=r"no folder owner/name here, and no such model .* \(ConnectionError\); check"):
         load_tokenizer("owner/name")
 
 
 def test_a_hub_id_is_downloaded(saved, monkeypatch):
-    monkeypatch.setattr("hybridvq.tokenizer.snapshot_download", lambda name, allow_patterns: str(saved))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, allow_patterns: str(saved))
     assert load_tokenizer("owner/name").dim == 8
 
 
@@ -278,7 +278,7 @@ def test_models_without_a_size_are_loaded(saved):
 
 def test_keywords_are_of_the_download(saved, monkeypatch):
     given = {}
-    monkeypatch.setattr("hybridvq.tokenizer.snapshot_download", lambda name, **more: given.update(more) or str(saved))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda name, **more: given.update(more) or str(saved))
     Tokenizer.from_pretrained("owner/name", revision="v1", token=False, cache_dir="c", local_files_only=True)
     assert (given["revision"], given["token"], given["cache_dir"], given["local_files_only"]) == (
         "v1",

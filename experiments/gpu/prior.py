@@ -25,7 +25,8 @@ from torch import Tensor
 from hybridvq.documents import parse_json, read_json, to_json
 from hybridvq.priors import Prior, bits_per_position, build_prior, decay_groups, load_prior, save_with_tokenizer
 from hybridvq.quantizers import Tokens, TokenSpace
-from hybridvq.tokenizer import load_tokenizer, model_folder, weight_hash
+from hybridvq.saved import model_folder
+from hybridvq.tokenizer import load_tokenizer, weight_hash
 
 PART = 15 * 2**20  # bytes of a file that comes back
 OPTIONS = {"width": 512, "layers": 8, "heads": 8, "dropout": 0.1}

@@ -26,8 +26,9 @@ from hybridvq.commands import (
     train,
     train_prior,
 )
-from hybridvq.commands.arguments import add_threads_argument, new_parser, underscore
-from hybridvq.errors import DataError, HybridVQError, LostProcessError
+from hybridvq.commands.arguments import add_threads_argument
+from hybridvq.commands.parser import dashed, new_parser, underscore
+from hybridvq.errors import ConfigError, DataError, HybridVQError, LostProcessError, did_you_mean
 from hybridvq.extras import missing
 from hybridvq.launch import is_first
 from hybridvq.printing import say
@@ -38,11 +39,11 @@ EXAMPLES = """examples:
   hybridvq compare --recipes vector projected --steps 500      compare two quantizers on sample photographs
   hybridvq train --recipe vector --data my/photos --size 64    train a tokenizer on your own images
   hybridvq evaluate runs/vector --data my/photos               measure it on held-out images
-  hybridvq reconstruct runs/vector cat.jpg --out out           send an image through tokens and back
-  hybridvq tokenize runs/vector --data my/photos --out tokens  write the tokens of a data set to parquet files
+  hybridvq reconstruct runs/vector cat.jpg -o out               send an image through tokens and back
+  hybridvq tokenize runs/vector --data my/photos -o tokens     write the tokens of a data set to parquet files
   hybridvq fit-codec runs/vector --data my/photos              fit the tables that its tokens are compressed with
-  hybridvq compress cat.jpg --model runs/vector --out cat.hvq  compress an image with it
-  hybridvq app --model runs/vector                             show it in a web page
+  hybridvq compress runs/vector cat.jpg -o cat.hvq             compress an image with it
+  hybridvq app runs/vector                                     show it in a web page
 
 `hybridvq COMMAND --help` lists a command's options, which may be written with dashes or underscores.
 """
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     words = [underscore(word) for word in (sys.argv[1:] if argv is None else argv)]
     try:
+        check_command(words)
         parser = build_parser(words)
         if not words:
             parser.print_help(sys.stderr)
@@ -95,8 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with threads_limited(own.threads, processes if isinstance(processes, int) else 1):
             COMMANDS[command].run(own, words)
     except ArgumentError as error:
-        help_of = " ".join(["hybridvq", *words[:1]]) if words[0] in COMMANDS else "hybridvq"
-        return complain(f"{plain(error)}; see `{help_of} --help`")
+        return complain(explain(error, words))
     except HybridVQError as error:
         # The first of several processes speaks for all, but for what one can meet alone.
         return complain(str(error)) if is_first() or isinstance(error, DataError | LostProcessError) else 2
@@ -116,6 +117,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def check_command(words: Sequence[str]) -> None:
+    """Raise ConfigError where the first word is to be a command, and is none."""
+    if words and not words[0].startswith("-") and words[0] not in COMMANDS:
+        near = did_you_mean(words[0], COMMANDS)
+        raise ConfigError(f"there is no command {words[0]!r}{near}; `hybridvq --help` lists all")
+
+
+def explain(error: ArgumentError, words: Sequence[str]) -> str:
+    """What is wrong with the words, in a sentence."""
+    command = words[0] if words[0] in COMMANDS else ""
+    text = plain(error, build_command(command, words) if command else new_parser()).replace(f"{command}.", "")
+    return dashed(f"{text}; see `{f'hybridvq {command}'.strip()} --help`")
+
+
 def complain(sentence: str) -> int:
     say(f"hybridvq: {' '.join(sentence.split())}", error=True)
     return 2
@@ -131,12 +146,17 @@ def build_parser(words: Sequence[str]) -> ArgumentParser:
     )
     commands = parser.add_subcommands(title="commands", description="", metavar="COMMAND")
     for name, command in COMMANDS.items():
-        own = new_parser(description=command.SUMMARY)
-        if words[:1] == [name]:
-            command.add_arguments(own, words)
-            add_threads_argument(own)
+        own = build_command(name, words) if words[:1] == [name] else new_parser(description=command.SUMMARY)
         commands.add_subcommand(name, own, help=command.SUMMARY)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    return parser
+
+
+def build_command(name: str, words: Sequence[str]) -> ArgumentParser:
+    """The options of one command."""
+    parser = new_parser(description=COMMANDS[name].SUMMARY)
+    COMMANDS[name].add_arguments(parser, words)
+    add_threads_argument(parser)
     return parser
 
 

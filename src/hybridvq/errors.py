@@ -14,6 +14,9 @@ Each message is one sentence that names the file, key or value and says what to 
 it without a traceback and exits with code 2.
 """
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class HybridVQError(Exception):
     """Base of every error raised on purpose."""
@@ -49,3 +52,10 @@ class TrainingError(HybridVQError):
 
 class LostProcessError(TrainingError):
     """A training run had to stop because another of its processes had stopped, or never came."""
+
+
+def did_you_mean(word: str, names: Iterable[str]) -> str:
+    """A question to follow a word that is none of the names: was the nearest meant? Empty if none is near."""
+    bare = {name.lstrip("-"): name for name in names}
+    near = get_close_matches(word.lstrip("-"), bare, n=1)
+    return f" (did you mean {bare[near[0]]}?)" if near else ""

@@ -21,8 +21,9 @@ from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError
 from hybridvq.extras import lacking
 from hybridvq.quantizers import Tokens
-from hybridvq.tokenizer import CONFIG, Tokenizer, load_tokenizer, model_folder, weight_hash
-from hybridvq.writing import whole_folder, writable, write_whole
+from hybridvq.saved import CONFIG, model_folder
+from hybridvq.tokenizer import Tokenizer, load_tokenizer, weight_hash
+from hybridvq.writing import check_new, whole_folder, writable, write_whole
 
 ENCODER, DECODER, ABOUT = "encoder.onnx", "decoder.onnx", "export.json"
 FORMAT = 1
@@ -85,12 +86,6 @@ def require_exporter() -> None:
     for name in ("onnx", "onnxscript"):
         if find_spec(name) is None:
             raise lacking(name)
-
-
-def check_new(out: Path) -> None:
-    """Raise ConfigError if something is there that an export would replace."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ConfigError(f"{out} exists already; choose another --out, or remove it first")
 
 
 def trace(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -23,9 +23,10 @@ from hybridvq.devices import Device
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.files import save_png
 from hybridvq.pixels import to_pixels
-from hybridvq.priors import Prior, PriorConfig, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
+from hybridvq.priors import Prior, load_prior, tokenizer_of_prior
 from hybridvq.quantizers import Tokens
 from hybridvq.ranges import COUNT, Range, check_weight
+from hybridvq.saved import PriorConfig, label_numbers, prior_folder, read_prior_config
 from hybridvq.settings import SamplingSettings
 from hybridvq.tokenizer import Tokenizer, load_tokenizer
 from hybridvq.writing import sole_writer
@@ -34,7 +35,6 @@ SEED = Range(0, 2**63 - 1)
 CHUNK = 64  # images drawn together
 GAP = 2  # pixels between the images of a grid
 TEXT = (8, 14)  # the smallest and the largest type of its names
-EVERY = "all"  # in place of the names of all classes
 Keep = Literal["top", "left"] | float
 
 
@@ -44,29 +44,6 @@ class Given:
 
     tokens: Tokens
     keep: Tensor
-
-
-def label_numbers(wanted: Sequence[str], config: PriorConfig, prior: str | Path) -> list[int]:
-    """The numbers of classes given by name, or by number, or all of them, for a prior of this configuration.
-
-    Raises:
-        ConfigError: it has no such class, or none at all.
-    """
-    names = config.class_names or ()
-    if wanted and not config.classes:
-        raise ConfigError(f"{prior} knows no classes; leave out --labels, or train it with --conditional")
-    if list(wanted) == [EVERY] and EVERY not in names:
-        return list(range(config.classes or 0))
-    numbers = []
-    for name in wanted:
-        number = names.index(name) if name in names else int(name) if name.isdecimal() else -1
-        if not 0 <= number < (config.classes or 0):
-            shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-            raise ConfigError(
-                f"{prior} knows no class {name!r}; it has {config.classes}, by name or number, or all: {shown}"
-            )
-        numbers.append(number)
-    return numbers
 
 
 def class_names(numbers: Sequence[int], config: PriorConfig) -> list[str]:

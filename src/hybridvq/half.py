@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hybridvq.errors import ConfigError, ModelError
-from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder
+from hybridvq.saved import CONFIG, WEIGHTS, model_folder
 from hybridvq.writing import whole_folder, writable, write_whole
 
 KEPT = ("quantizer.", "space.")  # what tokens stand for stays exact, and is small

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
-from hybridvq.errors import ConfigError
+from hybridvq.errors import ConfigError, did_you_mean
 
 LARGEST_COUNT, LARGEST_STEP = 2**20, 10**9
 LARGEST_WEIGHT = 1e6  # of a term beside others of about 1: with more, float32 keeps nothing of them
@@ -57,7 +57,8 @@ def check_options(what: str, options: Iterable[str], takes: Sequence[str]) -> No
     """Raise ConfigError, which says what is taken, if there is another option."""
     for key in options:
         if key not in takes:
-            raise ConfigError(f"{what} has no option {key!r}; it takes {', '.join(takes) or 'no options'}")
+            near = did_you_mean(key, takes)
+            raise ConfigError(f"{what} has no option {key!r}{near}; it takes {', '.join(takes) or 'no options'}")
 
 
 def check_count(name: str, value: Any, least: int = 1, most: int = LARGEST_COUNT) -> None:

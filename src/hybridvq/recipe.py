@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser
 
 from hybridvq.documents import read_yaml
-from hybridvq.errors import ConfigError
+from hybridvq.errors import ConfigError, did_you_mean
 from hybridvq.settings import Recipe, dotted
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -31,7 +31,8 @@ def recipe_path(recipe: str) -> Path:
     for path in (Path(recipe), RECIPES / f"{recipe}.yaml"):
         if path.is_file():
             return path
-    raise ConfigError(f"there is no recipe {recipe!r}; give a YAML file or one of {', '.join(recipe_names())}")
+    near = did_you_mean(recipe, recipe_names())
+    raise ConfigError(f"there is no recipe {recipe!r}{near}; give a YAML file or one of {', '.join(recipe_names())}")
 
 
 def add_recipe_arguments(parser: ArgumentParser) -> None:
@@ -62,7 +63,7 @@ def load_recipe(recipe: str, overrides: Mapping[str, Any] | Iterable[str] = ()) 
     except ConfigError as error:
         raise ConfigError(f"recipe {path}: {str(error).removeprefix(f'{path}: ')}") from error
     except Exception as error:  # jsonargparse raises several kinds for a bad value; all are the user's
-        raise ConfigError(f"recipe {path}: {plain(error)}; `hybridvq train --help` lists every key") from error
+        raise ConfigError(f"recipe {path}: {plain(error, parser)}; `hybridvq train --help` lists every key") from error
     built.name = path.stem
     built.title = built.title or path.stem
     return built
@@ -73,14 +74,21 @@ def as_word(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def plain(error: Exception) -> str:
-    """What jsonargparse says of a wrong option, in one line and in a user's terms."""
+def plain(error: Exception, parser: ArgumentParser) -> str:
+    """What jsonargparse says of a wrong option or key, in one line and in a user's terms, and which was meant."""
     text = " ".join(str(error).split())
     text = re.sub(r"Parser key \"([^\"]+)\":", r"\1:", text)
     text = re.sub(r"Expected an? <class '(\w+)'>\. Got value: (.*)", r"'\2' is not of type \1", text)
-    text = text.replace("unrecognized arguments:", "there is no option").rstrip(".")
-    if re.search(r"no option --(model|training)\.", text):
-        text += "; compare sets recipe keys with --overrides, such as --overrides.model.dim 32"
+    text = re.sub(r"unrecognized arguments: (?=-)", "there is no option ", text).rstrip(".")
+    text = re.sub(r"unrecognized arguments: (.*)", r"there is no place for \1", text)
+    text = re.sub(r"Subcommand '\S+' does not accept option '(.*)'", r"there is no key \1", text)
+    text = re.sub(r"Group '(\S+)' does not accept option '(.*)'", r"there is no key \1.\2", text)
+    text = re.sub(r"Option '(.*)' is not accepted", r"there is no key \1", text)
+    if found := re.search(r"there is no (option|key) (\S+)", text):
+        options, keys = {name for a in parser._actions for name in a.option_strings}, [a.dest for a in parser._actions]
+        text += did_you_mean(found[2], options if found[1] == "option" else keys)
+        if "--overrides" in options and re.match(r"--(model|training)\.", found[2]):
+            text += "; compare sets recipe keys with --overrides, such as --overrides.model.dim 32"
     return text
 
 

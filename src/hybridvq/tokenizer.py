@@ -1,7 +1,7 @@
 """An image tokenizer: encoder, quantizer, decoder."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
-from huggingface_hub import PyTorchModelHubMixin, snapshot_download
+from huggingface_hub import PyTorchModelHubMixin
 from PIL import Image
 from torch import Tensor, nn
 
@@ -19,13 +19,12 @@ from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError, ModelError, ShapeError
 from hybridvq.networks import network_parts
 from hybridvq.pixels import Picture, as_given, as_pixels, check_range
-from hybridvq.pretrained import pretrained_folder, pretrained_names
 from hybridvq.quantizers import Quantized, Quantizer, Tokens, build_quantizer
 from hybridvq.ranges import SIZE
+from hybridvq.saved import CONFIG, WEIGHTS, model_folder
 from hybridvq.settings import ModelSettings
 from hybridvq.weights import build_with_weights
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 GIVEN = "given"  # in config.json, in place of a part that was given as a module: its class
 MODEL_CARD = """---
 {{ card_data }}
@@ -328,43 +327,6 @@ def check_given(config: dict[str, Any], folder: Path) -> None:
                 f"the tokenizer in {folder} was made with a module {value.get(GIVEN)} as its {part}; give one like it: "
                 f"load_tokenizer(folder, {part}=...)"
             )
-
-
-def model_folder(model: str | Path, download: Mapping[str, Any] | None = None) -> Path:
-    """Where a model's two files are, downloaded if `model` is a hub id; see `load_tokenizer`.
-
-    Args:
-        download: arguments of huggingface-hub's `snapshot_download`.
-
-    Raises:
-        ModelError: there are none.
-    """
-    path = Path(model)
-    if path.is_dir():
-        path = path / "model" if (path / "model" / CONFIG).is_file() else path
-    elif folder := pretrained_folder(model):
-        path = folder
-    elif path.exists() or str(model).count("/") != 1 or str(model).startswith((".", "/")):
-        raise ModelError(
-            f"there is no model folder {model}; give a folder that `hybridvq train` wrote, a hub id, or one of the "
-            f"bundled models: {', '.join(pretrained_names())}"
-        )
-    else:
-        try:
-            # Of tensors not the weights alone: the codec's tables lie beside them.
-            path = Path(snapshot_download(str(model), allow_patterns=[CONFIG, "*.safetensors"], **(download or {})))
-        except Exception as error:  # requests, the hub and the file system each raise their own
-            raise ModelError(
-                f"there is no folder {model} here, and no such model could be downloaded from the hub "
-                f"({type(error).__name__}); check the name and the network"
-            ) from error
-    runs = sorted(path.glob("runs/*/model"))
-    if runs and not (path / CONFIG).is_file():
-        raise ModelError(f"{model} holds several runs; give one of them, such as {runs[0].parent}")
-    for name in (CONFIG, WEIGHTS):
-        if not (path / name).is_file():
-            raise ModelError(f"{model} holds no {name}; give a folder that `hybridvq train` wrote, or a hub id")
-    return path
 
 
 def weight_hash(folder: Path) -> str:

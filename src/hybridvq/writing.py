@@ -48,6 +48,12 @@ def writable(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path} cannot be written ({error.strerror or error}); choose another --out") from error
 
 
+def check_new(out: Path) -> None:
+    """Raise ConfigError if something is there that a new folder would replace."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ConfigError(f"{out} exists already; choose another --out, or remove it first")
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A new folder, to be filled inside, that then becomes `path`, where there is nothing yet; gone after an error.

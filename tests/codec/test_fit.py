@@ -177,7 +177,7 @@ def test_a_terminal_is_asked(fitted, monkeypatch, capsys, answer, code):
 
 def test_tables_that_others_read(fitted, tmp_path, monkeypatch, capsys):
     """A bundled model by its name and by its path, one of the hub, and a folder of the hub's cache."""
-    monkeypatch.setattr("hybridvq.tokenizer.snapshot_download", lambda *_, **__: str(fitted))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(fitted))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     saved = []
     monkeypatch.setattr(Tables, "save", lambda self, folder: saved.append(folder))

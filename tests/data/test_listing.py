@@ -12,7 +12,7 @@ from hybridvq.data import open_images, open_stream
 from hybridvq.data.listing import files_below
 from hybridvq.data.splits import named_sides
 from hybridvq.errors import DataError
-from hybridvq.files import image_files
+from hybridvq.paths import image_files
 
 from .conftest import MakeFolder
 from .shards import SIDE, encoded, write_parquet, write_tar

@@ -6,8 +6,9 @@ from pathlib import Path
 from hybridvq.codec import Codec
 from hybridvq.devices import Device
 from hybridvq.errors import CodecError, ConfigError
-from hybridvq.priors import Prior, load_prior, prior_folder, read_prior_config, tokenizer_of_prior
+from hybridvq.priors import Prior, load_prior, tokenizer_of_prior
 from hybridvq.quantizers import TokenSpace
+from hybridvq.saved import prior_folder, read_prior_config
 from hybridvq.tokenizer import Tokenizer, load_tokenizer
 
 

@@ -16,7 +16,8 @@ from hybridvq.bulk.schema import LABEL, Manifest, read_manifest, to_arrays, to_t
 from hybridvq.bulk.shards import damaged, read_footer
 from hybridvq.errors import ModelError
 from hybridvq.quantizers import Tokens
-from hybridvq.tokenizer import model_folder, weight_hash
+from hybridvq.saved import model_folder
+from hybridvq.tokenizer import weight_hash
 
 
 class TokenSet(Dataset[Tokens]):

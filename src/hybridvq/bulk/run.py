@@ -17,8 +17,9 @@ from hybridvq.data import Images, Mirrored, Split, open_images
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.ranges import COUNT
+from hybridvq.saved import model_folder
 from hybridvq.settings import DataSettings
-from hybridvq.tokenizer import load_tokenizer, model_folder
+from hybridvq.tokenizer import load_tokenizer
 from hybridvq.writing import remove_partial, sole_writer, writable, write_whole
 
 SHARD_IMAGES = 2048

@@ -17,7 +17,8 @@ from hybridvq.devices import evaluating
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.quantizers import Tokens, TokenSpace
-from hybridvq.tokenizer import CONFIG, Tokenizer, weight_hash
+from hybridvq.saved import CONFIG
+from hybridvq.tokenizer import Tokenizer, weight_hash
 
 MANIFEST = "tokens.json"
 FORMAT = 1

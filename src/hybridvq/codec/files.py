@@ -1,16 +1,13 @@
 """Image files to `.hvq` files and back."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hybridvq.codec.hybrid import Draw
 from hybridvq.codec.image import Codec
 from hybridvq.data import open_image
-from hybridvq.files import files_in, image_files, places, save, save_png
+from hybridvq.files import save, save_png
 from hybridvq.settings import CodecSettings
-
-ENDING, DECOMPRESSED = ".hvq", ".png"
 
 
 @dataclass(frozen=True)
@@ -31,26 +28,6 @@ class DecompressedFile:
     written: Path
     height: int
     width: int
-
-
-def to_compress(sources: Sequence[str | Path], out: Path) -> dict[Path, Path]:
-    """The images of `sources`, files or folders of them, each with the `.hvq` file that it becomes.
-
-    Raises:
-        DataError: a source does not exist, or holds no image.
-        ConfigError: two would be written to one file, or one over a file that is read.
-    """
-    return places(image_files(sources), out, ENDING)
-
-
-def to_decompress(sources: Sequence[str | Path], out: Path) -> dict[Path, Path]:
-    """The `.hvq` files of `sources`, files or folders of them, each with the PNG file that it becomes.
-
-    Raises:
-        DataError: a source does not exist, or holds none.
-        ConfigError: two would be written to one file, or one over a file that is read.
-    """
-    return places(files_in(sources, {ENDING}, ENDING), out, DECOMPRESSED)
 
 
 def compress_file(codec: Codec, source: Path, written: Path, settings: CodecSettings) -> CompressedFile:

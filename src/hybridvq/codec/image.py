@@ -23,8 +23,9 @@ from hybridvq.errors import CodecError, ConfigError
 from hybridvq.metrics import psnr_db
 from hybridvq.pixels import Picture, Pixels, as_bytes, as_pixels, squared_error, to_pixels
 from hybridvq.quantizers import Tokens, step_of_quality
+from hybridvq.saved import model_folder
 from hybridvq.settings import CodecSettings
-from hybridvq.tokenizer import Tokenizer, load_tokenizer, model_folder, weight_hash
+from hybridvq.tokenizer import Tokenizer, load_tokenizer, weight_hash
 
 COLOR, GRAY = 0, 1  # the header's `color`
 QUALITY = 75.0  # of a hybrid model, where none is given

@@ -9,10 +9,11 @@ from contextlib import contextmanager, suppress
 
 from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.commands.arguments import add_device_argument
+from hybridvq.commands.arguments import add_device_argument, add_model_argument
 from hybridvq.errors import ConfigError
 from hybridvq.extras import lacking
 from hybridvq.printing import say
+from hybridvq.saved import model_folder, prior_folder, read_prior_config
 
 SUMMARY = "Show models in a web page."
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -20,7 +21,7 @@ ENDINGS = ("SIGTERM", "SIGHUP")  # how a service manager and a closing terminal 
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    parser.add_argument("--model", type=str, default="photos-gain-shape", help="the tokenizer to show")
+    add_model_argument(parser, words, "the tokenizer to show", default="photos-gain-shape")
     parser.add_argument("--baseline", type=str, default="photos-vq", help="the tokenizer to show beside it")
     parser.add_argument("--prior", type=str, default="photos-vq-prior", help="what draws new pictures")
     parser.add_argument("--hybrid", type=str, default="photos", help="the hybrid tokenizer that compresses")
@@ -37,6 +38,9 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         raise ConfigError(f"--port is {arguments.port}; it must lie between 1 and 65535")
     if importlib.util.find_spec("gradio") is None:
         raise lacking("gradio")
+    for model in (arguments.model, arguments.baseline, arguments.hybrid):
+        model_folder(model)
+    read_prior_config(prior_folder(arguments.prior))
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from hybridvq.app.door import hosts_of
     from hybridvq.app.models import load_models

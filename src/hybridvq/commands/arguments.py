@@ -1,18 +1,19 @@
 """Arguments that several commands share, and how their values are read."""
 
-import argparse
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from hybridvq.documents import to_json
+from hybridvq.commands.parser import given_values
+from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError
 from hybridvq.printing import say
 from hybridvq.ranges import COUNT
+from hybridvq.saved import CONFIG, model_folder
 from hybridvq.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -28,33 +29,21 @@ FLAGS = {
 }
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Types and defaults beside each option; the examples as they are written."""
+CODEC_MODEL = "a folder that `hybridvq train` wrote and `hybridvq fit-codec` completed, a bundled model, or a hub id"
+MODEL = "a folder that `hybridvq train` wrote, a bundled model, or a hub id"
 
 
-def new_parser(**options: Any) -> ArgumentParser:
-    return ArgumentParser(exit_on_error=False, allow_abbrev=False, formatter_class=HelpFormatter, **options)
-
-
-def underscore(word: str) -> str:
-    """--skip-unreadable and --skip_unreadable are the same option; values keep their dashes."""
-    if not word.startswith("--"):
-        return word
-    name, equals, value = word.partition("=")
-    return "--" + name[2:].replace("-", "_") + equals + value
-
-
-def add_model_argument(parser: ArgumentParser) -> None:
-    parser.add_argument("model", type=str, help="a folder that `hybridvq train` wrote, or a hub id")
-
-
-def add_codec_argument(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        type=str,
-        required=True,
-        help="a folder that `hybridvq train` wrote and `hybridvq fit-codec` completed, or a hub id",
-    )
+def add_model_argument(
+    parser: ArgumentParser, words: Sequence[str], help: str = MODEL, default: str | None = None
+) -> None:
+    """The model of a command, its first argument; --model MODEL among the words is the same."""
+    help += "; --model MODEL is the same"
+    if "--model" in dict(given_values(words)):
+        parser.add_argument("--model", type=str, required=True, help=help)
+    elif default:
+        parser.add_argument("model", type=str, nargs="?", default=default, help=help)
+    else:
+        parser.add_argument("model", type=str, help=help)
 
 
 def add_device_argument(parser: ArgumentParser) -> None:
@@ -119,7 +108,7 @@ def add_flags(parser: ArgumentParser, names: Iterable[str]) -> None:
 
 def add_run_arguments(parser: ArgumentParser, out: str, seed_of: str) -> None:
     """The folder that a training run writes to, and the devices it runs on."""
-    parser.add_argument("--out", type=str, default=out, help="folder to write")
+    parser.add_argument("-o", "--out", type=str, default=out, help="folder to write")
     parser.add_argument("--seed", type=int, default=0, help=f"of {seed_of}")
     parser.add_argument(
         "--resume", action="store_true", help="continue from the last checkpoint in --out, if there is one"
@@ -153,12 +142,17 @@ def settings_of(kind: type[T], arguments: Namespace) -> T:
 
 def data_settings(arguments: Namespace) -> DataSettings:
     """What a command was told about its images; `workers` of a command without streams are its own."""
+    from hybridvq.data.sources import check_source
+
     keys = set(DataSettings.__dataclass_fields__) - (set() if "stream" in arguments else {"workers"})
-    return DataSettings(**{key: arguments[key] for key in keys if key in arguments})
+    data = DataSettings(**{key: arguments[key] for key in keys if key in arguments})
+    check_source(data.data)
+    return data
 
 
 def data_of_the_model(arguments: Namespace) -> DataSettings:
     """As `data_settings`, at the size that `model` was trained on if none is given."""
+    model_folder(arguments.model)  # a wrong name shows before the images are read
     if arguments.size is None:
         arguments.size = trained_size(arguments.model)
     return data_settings(arguments)
@@ -217,9 +211,6 @@ def list_skipped(skipped: Sequence[str]) -> None:
 
 def trained_size(model: str) -> int:
     """The size of the images a model was trained on, as its folder or its run's says; the default size without that."""
-    from hybridvq.documents import read_json
-    from hybridvq.tokenizer import CONFIG, model_folder
-
     folder = model_folder(model)
     try:
         size = read_json(folder / CONFIG).get("size")

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from itertools import pairwise
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -14,10 +13,11 @@ from hybridvq.commands.arguments import (
     list_skipped,
     settings_of,
 )
+from hybridvq.commands.parser import given_values
 from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
 from hybridvq.printing import say
-from hybridvq.recipe import YamlFile, recipe_names
+from hybridvq.recipe import YamlFile, recipe_names, recipe_path
 from hybridvq.settings import Plan
 
 SUMMARY = "Train recipes on the same images and report the difference."
@@ -36,7 +36,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     )
     parser.add_class_arguments(Plan, skip={"recipes", "seeds", "first_seed_only"})
     parser.add_argument(
-        "--out", type=str, default="runs/compare", help="folder to write; a second call continues there"
+        "-o", "--out", type=str, default="runs/compare", help="folder to write; a second call continues there"
     )
     add_device_argument(parser)
 
@@ -46,11 +46,13 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     plan = settings_of(Plan, arguments)
     if find_processes().world_size > 1:
         raise ConfigError("compare trains on one device; start it without torchrun or srun, and --jobs runs at a time")
-    out = checked_out(arguments.out)
+    for recipe, _ in plan.runs():
+        recipe_path(recipe)
+    data, out = data_settings(arguments), checked_out(arguments.out)
     from hybridvq.comparison import compare
     from hybridvq.report import print_table, write_report
 
-    result = compare(plan, data_settings(arguments), out, shlex.join(["hybridvq", *words]), device=arguments.device)
+    result = compare(plan, data, out, shlex.join(["hybridvq", *words]), device=arguments.device)
     list_skipped(result["skipped"])
     page = write_report(out)
     print_table(result)
@@ -59,9 +61,5 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
 
 def single_overrides(words: Sequence[str]) -> dict[str, str]:
     """The recipe keys of `--overrides.KEY VALUE`, of which jsonargparse keeps one in each nested mapping."""
-    found = {}
-    for word, following in pairwise([*words, ""]):
-        if word.startswith("--overrides."):
-            key, equals, value = word.removeprefix("--overrides.").partition("=")
-            found[key] = value if equals else following
-    return found
+    prefix = "--overrides."
+    return {name.removeprefix(prefix): value for name, value in given_values(words) if name.startswith(prefix)}

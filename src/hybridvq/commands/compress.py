@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.commands.arguments import (
-    add_codec_argument,
+    CODEC_MODEL,
     add_device_argument,
     add_flags,
+    add_model_argument,
     checked_out,
     list_skipped,
     progress,
@@ -15,14 +16,15 @@ from hybridvq.commands.arguments import (
 )
 from hybridvq.errors import DataError
 from hybridvq.printing import say
+from hybridvq.saved import model_folder
 from hybridvq.settings import CodecSettings
 
 SUMMARY = "Compress images to .hvq files."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
+    add_model_argument(parser, words, CODEC_MODEL)
     parser.add_argument("images", type=str, nargs="+", help="image files, folders of them, or photos")
-    add_codec_argument(parser)
     parser.add_argument("-o", "--out", type=str, default="compressed", help="folder to write to, or one .hvq file")
     parser.add_class_arguments(CodecSettings)
     add_flags(parser, ["skip_unreadable"])
@@ -30,12 +32,14 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
-    settings, out = settings_of(CodecSettings, arguments), checked_out(arguments.out, ".hvq")
-    from hybridvq.codec import Codec
-    from hybridvq.codec.files import compress_file, to_compress
+    from hybridvq.paths import image_files, places
 
-    files = to_compress(arguments.images, out)
-    codec = Codec.load(arguments.model, arguments.device)
+    settings, out = settings_of(CodecSettings, arguments), checked_out(arguments.out, ".hvq")
+    model, files = model_folder(arguments.model), places(image_files(arguments.images), out, ".hvq")
+    from hybridvq.codec import Codec
+    from hybridvq.codec.files import compress_file
+
+    codec = Codec.load(model, arguments.device)
     skipped: list[str] = []
     for source, written in progress(files.items(), "compressing"):
         try:

@@ -24,7 +24,7 @@ SUMMARY = "Measure a trained tokenizer on held-out images."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    add_model_argument(parser)
+    add_model_argument(parser, words)
     add_data_and_size_arguments(parser, ["skip_unreadable", "stream"])
     parser.add_argument(
         "--limit",
@@ -33,10 +33,10 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         help="measure only so many images, evenly spread, or the first so many of a stream",
     )
     parser.add_argument(
-        "--steps",
+        "--quantization_steps",
         type=list[float] | None,
         default=None,
-        help="of a hybrid model, also the rate and the error at each of these steps, such as --steps [0.5,1,2]",
+        help="of a hybrid model, also measure the rate and the error at each of these steps, such as [0.5,1,2]",
     )
     parser.add_argument("--json", type=str | None, default=None, help="file for the numbers and each code's usage")
     add_device_argument(parser)
@@ -45,16 +45,16 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     if arguments.json and Path(arguments.json).is_dir():
         raise ConfigError(f"--json is {arguments.json}, which is a folder; give a file")
+    if arguments.limit is not None:
+        COUNT.check("--limit", arguments.limit)
+    data = data_of_the_model(arguments)
     from rich import print_json
 
     from hybridvq.data import EvalBatches
     from hybridvq.evaluation import evaluate
     from hybridvq.tokenizer import load_tokenizer
 
-    if arguments.limit is not None:
-        COUNT.check("--limit", arguments.limit)
     tokenizer = load_tokenizer(arguments.model, device=arguments.device)
-    data = data_of_the_model(arguments)
     tokenizer.check_size(data.size)
     if data.stream and arguments.limit is None:
         raise ConfigError("a stream is measured on the first of its held-out images; say how many: --limit 2048")
@@ -62,8 +62,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     list_skipped(images.skipped)
     batches = EvalBatches(images, EVAL_BATCH)
     result = evaluate(tokenizer, batches)
-    if arguments.steps:
-        curve = [(step, evaluate(tokenizer, batches, step=step)) for step in arguments.steps]
+    if arguments.quantization_steps:
+        curve = [(step, evaluate(tokenizer, batches, step=step)) for step in arguments.quantization_steps]
         result["steps"] = [{"step": step} | {key: found[key] for key in CURVE} for step, found in curve]
     result |= {"model": arguments.model, "data": images.name, "fingerprint": images.fingerprint, "images": len(images)}
     result["size"] = data.size

@@ -1,5 +1,6 @@
 """`hybridvq fit-codec`."""
 
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +19,8 @@ from hybridvq.commands.arguments import (
 from hybridvq.errors import ConfigError
 from hybridvq.printing import say
 from hybridvq.ranges import COUNT
+from hybridvq.saved import CONFIG, WEIGHTS, model_folder
+from hybridvq.writing import check_new, sole_writer, whole_folder, writable
 
 if TYPE_CHECKING:
     from hybridvq.codec import Tables, TokenCoder
@@ -31,12 +34,14 @@ TEST_IMAGES = 16
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    add_model_argument(parser)
+    add_model_argument(parser, words)
     add_data_and_size_arguments(parser, ["skip_unreadable"])
     parser.add_argument("--images", type=int, default=2048, help="how many training images are read, at most")
     parser.add_argument("--steps", type=int, default=2000, help="of gradient descent on the contextual tables")
     parser.add_argument("--seed", type=int, default=0, help="of their first weights")
     parser.add_argument(
+        "-o",
+        "-o",
         "--out",
         type=str | None,
         default=None,
@@ -51,24 +56,22 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     for name in ("images", "steps"):
         COUNT.check(name, arguments[name])
-    from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder, fit_tables
-    from hybridvq.codec.fit import check_codable
     from hybridvq.codec.tables import FILE
-    from hybridvq.data import open_side
-    from hybridvq.export import check_new
-    from hybridvq.tokenizer import load_tokenizer, model_folder, weight_hash
-    from hybridvq.writing import sole_writer
 
-    folder = model_folder(arguments.model)
+    folder, data = model_folder(arguments.model), data_of_the_model(arguments)
     out = folder if arguments.out is None else Path(arguments.out)
     if out is folder:
         check_own(folder, arguments.model)
         check_replaceable(folder / FILE, arguments.overwrite)
     else:
         check_new(out)
+    from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder, fit_tables
+    from hybridvq.codec.fit import check_codable
+    from hybridvq.data import open_side
+    from hybridvq.tokenizer import load_tokenizer, weight_hash
+
     tokenizer = load_tokenizer(folder, device=arguments.device)
     check_codable(tokenizer.quantizer)
-    data = data_of_the_model(arguments)
     tokenizer.check_size(data.size)
     train, test = open_side(data, "train", arguments.images), open_side(data, "test", TEST_IMAGES)
     list_skipped([*train.skipped, *test.skipped])
@@ -123,11 +126,6 @@ def save_copy(tables: "Tables", folder: Path, out: Path) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    import shutil
-
-    from hybridvq.tokenizer import CONFIG, WEIGHTS
-    from hybridvq.writing import whole_folder, writable
-
     with writable(out), whole_folder(out) as whole:
         tables.save(whole)
         for name in (CONFIG, WEIGHTS):

@@ -6,15 +6,16 @@ from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.commands.arguments import add_device_argument, add_flags, add_model_argument, checked_out, list_skipped
 from hybridvq.printing import say
+from hybridvq.saved import model_folder
 
 SUMMARY = "Send images through tokens and back."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    add_model_argument(parser)
+    add_model_argument(parser, words)
     parser.add_argument("images", type=str, nargs="+", help="image files, folders of them, or photos")
     parser.add_argument(
-        "--out", type=str, default="reconstructions", help="folder to write PNG files to, or one .png file"
+        "-o", "--out", type=str, default="reconstructions", help="folder to write PNG files to, or one .png file"
     )
     parser.add_argument(
         "--quality",
@@ -27,13 +28,16 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
+    from hybridvq.paths import image_files, places
+
     out = checked_out(arguments.out, ".png")
+    model, _ = model_folder(arguments.model), places(image_files(arguments.images), out, ".png")
     from hybridvq.files import reconstruct_files
     from hybridvq.quantizers import step_of_quality
     from hybridvq.tokenizer import load_tokenizer
 
     step = None if arguments.quality is None else step_of_quality(arguments.quality)
-    tokenizer = load_tokenizer(arguments.model, device=arguments.device)
+    tokenizer = load_tokenizer(model, device=arguments.device)
     skipped: list[str] = []
     done = reconstruct_files(tokenizer, arguments.images, out, skipped if arguments.skip_unreadable else None, step)
     for file in done:

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from hybridvq.commands.arguments import add_device_argument, checked_out, settings_of
 from hybridvq.printing import say
+from hybridvq.saved import label_numbers, model_folder, prior_folder, read_prior_config
 from hybridvq.settings import SamplingSettings
 
 SUMMARY = "Make new images with a prior, or continue a given one."
@@ -14,7 +15,7 @@ SUMMARY = "Make new images with a prior, or continue a given one."
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument("prior", type=str, help="a folder that `hybridvq train-prior` wrote, or photos-vq-prior")
-    parser.add_argument("--out", type=str, default="samples", help="folder to write grid.png and single files to")
+    parser.add_argument("-o", "--out", type=str, default="samples", help="folder to write grid.png and single files to")
     parser.add_argument("--count", type=int, default=16, help="images, of each label if there are some")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same images")
     parser.add_argument("--labels", nargs="+", type=str, default=[], help="classes, by name or number, or all")
@@ -36,7 +37,14 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 
 
 def run(arguments: Namespace, words: Sequence[str]) -> None:
-    out = checked_out(arguments.out)
+    from hybridvq.paths import files_in
+
+    out, folder = checked_out(arguments.out), prior_folder(arguments.prior)
+    label_numbers(arguments.labels, read_prior_config(folder), arguments.prior)
+    if arguments.model:
+        model_folder(arguments.model)
+    if arguments.complete:
+        files_in([arguments.complete], (), "image")
     from hybridvq.generation import sample
 
     named = {key: arguments[key] for key in ("labels", "complete", "keep", "model", "seed", "device")}

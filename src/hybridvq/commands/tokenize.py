@@ -23,7 +23,7 @@ SUMMARY = "Write the tokens of a data set to parquet files."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    add_model_argument(parser)
+    add_model_argument(parser, words)
     add_data_and_size_arguments(parser, ["skip_unreadable"])
     parser.add_argument("--split", type=Literal["train", "test"], default="train", help="which images of the data")
     parser.add_argument("--mirror", action="store_true", help="mirror each image left to right before")
@@ -31,7 +31,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         "--codes_alone", action="store_true", help="of a hybrid model, keep the codes without coefficients"
     )
     parser.add_argument(
-        "--out", type=str, default="tokens", help="folder to write; a second call makes what is missing"
+        "-o", "--out", type=str, default="tokens", help="folder to write; a second call makes what is missing"
     )
     parser.add_argument(
         "--workers",
@@ -60,12 +60,10 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     if arguments.address and arguments.engine != "ray":
         raise ConfigError("--address is of a Ray cluster; add --engine ray")
     out = checked_out(arguments.out)
+    data = data_of_the_model(arguments)
     from hybridvq.bulk import tokenize
     from hybridvq.data import open_side
-    from hybridvq.tokenizer import model_folder
 
-    model_folder(arguments.model)  # a wrong name shows before the images are read
-    data = data_of_the_model(arguments)
     # Workers of a cluster start in folders of their own.
     source = str(Path(data.data).absolute()) if Path(data.data).exists() else data.data
     images = open_side(replace(data, data=source), arguments.split)

@@ -20,6 +20,7 @@ from hybridvq.commands.arguments import (
     open_test_side,
     open_train_side,
 )
+from hybridvq.commands.parser import add_short_names
 from hybridvq.launch import find_processes
 from hybridvq.printing import say
 from hybridvq.recipe import add_recipe_arguments, load_recipe, recipe_names
@@ -48,6 +49,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         help="print the recipe with all overrides, for a file of your own, and stop",
     )
     add_recipe_arguments(parser)
+    add_short_names(parser, words)
     parser.set_defaults(recipe_keys(defaults))
 
 

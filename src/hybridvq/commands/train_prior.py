@@ -16,10 +16,12 @@ from hybridvq.commands.arguments import (
     list_skipped,
     settings_of,
 )
-from hybridvq.errors import ConfigError
+from hybridvq.commands.parser import add_short_names
+from hybridvq.errors import ConfigError, DataError
 from hybridvq.launch import find_processes
 from hybridvq.printing import say
-from hybridvq.settings import PriorSettings
+from hybridvq.saved import model_folder
+from hybridvq.settings import DataSettings, PriorSettings
 
 if TYPE_CHECKING:
     from hybridvq.bulk import TokenSet
@@ -28,7 +30,7 @@ SUMMARY = "Train a prior over a tokenizer's tokens, to make new images."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    add_model_argument(parser)
+    add_model_argument(parser, words)
     add_data_and_size_arguments(parser, ["skip_unreadable"])
     parser.add_argument(
         "--tokens",
@@ -43,6 +45,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         help="learn the mirror image of each image too; with --tokens, from the folder mirrored there",
     )
     parser.add_class_arguments(PriorSettings, skip={"conditional"})
+    add_short_names(parser, words)
     parser.add_argument(
         "--conditional", action="store_true", help="learn each class of images, so that one can be named"
     )
@@ -58,9 +61,13 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
             "several processes cannot make the tokens at once; make them with `hybridvq tokenize`, one folder for each "
             "split, and give --tokens"
         )
+    data = None if arguments.tokens else data_of_the_model(arguments)
+    model_folder(arguments.model)
+    if arguments.tokens and not Path(arguments.tokens).is_dir():
+        raise DataError(f"there is no folder {arguments.tokens}; --tokens is one that holds train and test")
     from hybridvq.training.prior import fit_prior, open_tokens
 
-    tokens = open_tokens(Path(arguments.tokens), arguments.mirror) if arguments.tokens else make_from_images(arguments)
+    tokens = make_from_images(arguments, data) if data else open_tokens(Path(arguments.tokens), arguments.mirror)
     train_tokens, test_tokens, *mirrored = tokens
     _, history = fit_prior(
         settings,
@@ -86,14 +93,10 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         say(f"prior: {out / 'model'}")
 
 
-def make_from_images(arguments: Namespace) -> list["TokenSet"]:
+def make_from_images(arguments: Namespace, data: DataSettings) -> list["TokenSet"]:
     """Make the tokens of --data, or what is missing of them."""
     from hybridvq.data import Images, Split, open_side
-    from hybridvq.tokenizer import model_folder
     from hybridvq.training.prior import make_tokens
-
-    model_folder(arguments.model)  # a wrong name shows before the images are read
-    data = data_of_the_model(arguments)
 
     def open_listed(split: Split) -> Images:
         images = open_side(data, split)

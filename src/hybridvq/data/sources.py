@@ -92,6 +92,15 @@ def check_choice(split: str, size: int) -> None:
         raise ConfigError(f"the image size {size} must be at least 1")
 
 
+def check_source(data: str) -> None:
+    """Raise DataError unless `data` is what `open_images` or `open_stream` could read."""
+    if not (data == PHOTOS or (data and Path(os.path.expanduser(data)).exists()) or looks_like_hub_id(data)):
+        raise DataError(
+            f"'{data}' is not a data set: it is neither an existing path, nor 'photos', nor a hub id such as "
+            "'uoft-cs/cifar10'; give a folder of images, a .parquet file or folder, or one of those"
+        )
+
+
 def _open_records(data: str, split: Split) -> tuple[Records, np.ndarray]:
     path = Path(os.path.expanduser(data))
     try:
@@ -101,12 +110,8 @@ def _open_records(data: str, split: Split) -> tuple[Records, np.ndarray]:
             return _open_file(path, split)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check its name and permissions") from None
-    if looks_like_hub_id(data):
-        return open_hub(data, split)
-    raise DataError(
-        f"'{data}' is not a data set: it is neither an existing path, nor 'photos', nor a hub id such as "
-        "'uoft-cs/cifar10'; give a folder of images, a .parquet file or folder, or one of those"
-    )
+    check_source(data)
+    return open_hub(data, split)
 
 
 def _open_folder(folder: Path, split: Split) -> tuple[Records, np.ndarray]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import nn
 
-from hybridvq.errors import ConfigError
+from hybridvq.errors import ConfigError, did_you_mean
 from hybridvq.losses.discriminator import PatchDiscriminator
 from hybridvq.losses.pixels import L1, MSE, PSNR, Charbonnier
 from hybridvq.losses.rate_distortion import BITS, RateDistortion
@@ -80,6 +80,7 @@ def build_term(name: str, options: dict[str, Any]) -> nn.Module:
         ConfigError: there is none, or it does not take an option or its value.
     """
     if name not in LOSSES:
-        raise ConfigError(f"training.loss is {name!r}; use {', '.join(LOSSES)}, or several of them with weights")
+        near, names = did_you_mean(name, LOSSES), ", ".join(LOSSES)
+        raise ConfigError(f"training.loss is {name!r}{near}; use {names}, or several of them with weights")
     check_options(f"training.loss.{name}", options, ["weight", *inspect.signature(LOSSES[name]).parameters])
     return LOSSES[name](**options)

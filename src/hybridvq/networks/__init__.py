@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from hybridvq.errors import ConfigError
+from hybridvq.errors import ConfigError, did_you_mean
 from hybridvq.networks import photo, published
 from hybridvq.networks.published import BatchNorm2d, Decoder, Encoder, ResidualBlock, TransposedConv2d
 from hybridvq.ranges import check_options
@@ -56,7 +56,8 @@ def network_parts(
         ConfigError: no such network, or an option that neither takes.
     """
     if name not in NETWORKS:
-        raise ConfigError(f"there is no network named {name!r}; choose one of {', '.join(NETWORKS)}")
+        near = did_you_mean(name, NETWORKS)
+        raise ConfigError(f"there is no network named {name!r}{near}; choose one of {', '.join(NETWORKS)}")
     options = options or {}
     taken = [list(inspect.signature(kind).parameters)[2:] for kind in NETWORKS[name]]
     check_options(f"the {name} network", options, list(dict.fromkeys(taken[0] + taken[1])))

@@ -9,10 +9,7 @@ from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.saving import (
     TOKENIZER,
-    PriorConfig,
     load_prior,
-    prior_folder,
-    read_prior_config,
     save_prior,
     save_with_tokenizer,
     tokenizer_of_prior,
@@ -29,7 +26,6 @@ __all__ = [
     "MaskedPrior",
     "PixelCNNPrior",
     "Prior",
-    "PriorConfig",
     "Score",
     "StaticPrior",
     "TransformerPrior",
@@ -37,8 +33,6 @@ __all__ = [
     "build_prior",
     "decay_groups",
     "load_prior",
-    "prior_folder",
-    "read_prior_config",
     "save_prior",
     "save_with_tokenizer",
     "steps",

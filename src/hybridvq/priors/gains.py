@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hybridvq.errors import ConfigError
+from hybridvq.errors import ConfigError, did_you_mean
 from hybridvq.priors.choice import Choice
 from hybridvq.priors.normal import log_normal_density, log_normal_mass
 from hybridvq.quantizers import TokenSpace
@@ -202,7 +202,8 @@ def build_gain_head(space: TokenSpace, name: str | None = None, components: int 
         ConfigError: there is no such head, or it cannot model these gains.
     """
     if name is not None and name not in HEADS:
-        raise ConfigError(f"there is no gain head named {name!r}; choose one of {', '.join(HEADS)}")
+        near = did_you_mean(name, HEADS)
+        raise ConfigError(f"there is no gain head named {name!r}{near}; choose one of {', '.join(HEADS)}")
     if space.gain == "none":
         return None
     if (name or ("categorical" if space.levels else "mixture")) == "categorical":

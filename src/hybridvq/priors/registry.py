@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from hybridvq.errors import ConfigError
+from hybridvq.errors import ConfigError, did_you_mean
 from hybridvq.priors.base import Prior
 from hybridvq.priors.masked import MaskedPrior
 from hybridvq.priors.pixelcnn import PixelCNNPrior
@@ -37,7 +37,8 @@ def build_prior(
         ConfigError: no such prior, an option it does not take, or one that has no such value.
     """
     if name not in PRIORS:
-        raise ConfigError(f"there is no prior named {name!r}; choose one of {', '.join(PRIORS)}")
+        near = did_you_mean(name, PRIORS)
+        raise ConfigError(f"there is no prior named {name!r}{near}; choose one of {', '.join(PRIORS)}")
     options = options or {}
     check_options(f"the {name} prior", options, list(inspect.signature(PRIORS[name]).parameters)[3:])
     try:

@@ -1,64 +1,38 @@
 """Priors on disk: config.json and model.safetensors in one folder, like a tokenizer's."""
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors.torch import save
 
 from hybridvq.devices import Device, find_device
-from hybridvq.documents import read_json, to_json
+from hybridvq.documents import to_json
 from hybridvq.errors import ConfigError, ModelError
-from hybridvq.pretrained import pretrained_folder, pretrained_names
+from hybridvq.pretrained import pretrained_names
 from hybridvq.priors.base import Prior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.quantizers import TokenSpace
-from hybridvq.ranges import Range
-from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder, weight_hash
+from hybridvq.saved import CONFIG, WEIGHTS, PriorConfig, model_folder, prior_folder, read_prior_config, unusable
+from hybridvq.tokenizer import weight_hash
 from hybridvq.weights import build_with_weights
 from hybridvq.writing import whole_folder
 
-FORMAT = 1
-SIDE = Range(1, 2**12)  # positions of a grid
 TOKENIZER = "tokenizer"  # the folder, within a prior's, of a copy of the tokenizer whose tokens it models
 
 
-@dataclass(frozen=True)
-class PriorConfig:
-    """What config.json says, beside the weights.
-
-    Attributes:
-        prior: a name of `PRIORS`.
-        options: that prior's arguments.
-        shape: (h, w), the grid it was built for.
-        classes: number of class labels, or None.
-        space: `codebook_size`, `stages`, `gain`, `levels` and `dim` of the tokens, and `has_own_vectors`.
-        tokenizer: SHA-256 of the weights of the tokenizer whose tokens they are.
-        class_names: what the labels mean, or None.
-        format: version of this layout.
-    """
-
-    prior: str
-    options: dict[str, Any]
-    shape: tuple[int, int]
-    classes: int | None
-    space: dict[str, Any]
-    tokenizer: str
-    class_names: tuple[str, ...] | None = None
-    format: int = FORMAT
-
-    def build(self) -> Prior:
-        """The prior with weights, and a token space, that are yet to be loaded."""
-        space = self.space
-        kind: Literal["none", "levels", "float"] = space["gain"]
-        levels = torch.zeros(space["stages"], space["levels"]) if kind == "levels" else None
-        vectors = torch.zeros(space["codebook_size"], space["dim"])
-        if space.get("has_own_vectors"):  # priors saved by 0.9 do not say
-            vectors = vectors.repeat(space["stages"], 1, 1)
-        blank = TokenSpace(space["codebook_size"], space["stages"], kind, levels, vectors)
-        return build_prior(self.prior, blank, self.shape, self.classes, self.options)
+def build(config: PriorConfig) -> Prior:
+    """The prior with weights, and a token space, that are yet to be loaded."""
+    space = config.space
+    kind: Literal["none", "levels", "float"] = space["gain"]
+    levels = torch.zeros(space["stages"], space["levels"]) if kind == "levels" else None
+    vectors = torch.zeros(space["codebook_size"], space["dim"])
+    if space.get("has_own_vectors"):  # priors saved by 0.9 do not say
+        vectors = vectors.repeat(space["stages"], 1, 1)
+    blank = TokenSpace(space["codebook_size"], space["stages"], kind, levels, vectors)
+    return build_prior(config.prior, blank, config.shape, config.classes, config.options)
 
 
 def save_prior(
@@ -118,18 +92,10 @@ def load_prior(folder: str | Path, tokenizer: str | Path | None = None, *, devic
             f"{tokenizer}; give that tokenizer, or train a prior on the tokens of this one"
         )
     try:
-        prior = build_with_weights(config.build, asdict(config), folder / WEIGHTS)
+        prior = build_with_weights(lambda: build(config), asdict(config), folder / WEIGHTS)
     except Exception as error:  # the safetensors reader, the constructor and torch each raise their own
         raise unusable(folder, error) from error
     return prior.to(place).eval()
-
-
-def prior_folder(prior: str | Path) -> Path:
-    """The folder itself, the `model` folder of a training run, or that of a bundled prior."""
-    folder = Path(prior)
-    if not folder.is_dir():
-        return pretrained_folder(prior) or folder
-    return folder / "model" if (folder / "model" / CONFIG).is_file() else folder
 
 
 def tokenizer_of_prior(prior: str | Path) -> Path:
@@ -147,36 +113,3 @@ def tokenizer_of_prior(prior: str | Path) -> Path:
         if weight_hash(found) == wanted:
             return found
     raise ModelError(f"{prior} holds no copy of its tokenizer; name that with --model")
-
-
-def read_prior_config(folder: Path) -> PriorConfig:
-    """What the prior in `folder` is.
-
-    Raises:
-        ModelError: there is none, or its config.json cannot be used.
-    """
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder} holds no {name}; give a folder that `hybridvq train-prior` wrote")
-    try:
-        content = read_json(folder / CONFIG)
-        if "prior" not in content:
-            raise ValueError("its config.json names no prior")
-        if content["format"] != FORMAT:
-            raise ValueError(f"format {content['format']}; this version reads {FORMAT}")
-        height, width = content["shape"]
-        for side in (height, width):
-            SIDE.check("shape", side)
-        names = content["class_names"]
-        return PriorConfig(**content | {"shape": (height, width), "class_names": names and tuple(names)})
-    except Exception as error:  # what JSON and Python say of a file that could hold anything
-        raise unusable(folder, error) from error
-
-
-def unusable(folder: Path, error: Exception) -> ModelError:
-    """The error that says what is wrong with a folder."""
-    reason = " ".join(str(error).split())[:300]
-    return ModelError(
-        f"{folder} does not hold a prior that this version can load ({reason}); give a folder that "
-        "`hybridvq train-prior` wrote"
-    )

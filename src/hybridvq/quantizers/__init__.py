@@ -3,7 +3,7 @@
 import inspect
 from typing import Any
 
-from hybridvq.errors import ConfigError
+from hybridvq.errors import ConfigError, did_you_mean
 from hybridvq.quantizers.base import Quantizer, nearest_code, straight_through
 from hybridvq.quantizers.codebook import Codebook, CodeVectors
 from hybridvq.quantizers.finite_scalar import FiniteScalarQuantizer
@@ -61,7 +61,8 @@ def build_quantizer(dim: int, name: str, options: dict[str, Any] | None = None) 
             such value.
     """
     if name not in QUANTIZERS:
-        raise ConfigError(f"there is no quantizer named {name!r}; choose one of {', '.join(QUANTIZERS)}")
+        near = did_you_mean(name, QUANTIZERS)
+        raise ConfigError(f"there is no quantizer named {name!r}{near}; choose one of {', '.join(QUANTIZERS)}")
     options = options or {}
     parameters = dict(inspect.signature(QUANTIZERS[name]).parameters)
     parameters.pop("dim")

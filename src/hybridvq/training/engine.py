@@ -18,8 +18,9 @@ from lightning.pytorch.callbacks import Callback
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, TrainingError
 from hybridvq.launch import Processes
+from hybridvq.saved import CHECKPOINT
 from hybridvq.training.callbacks import ProgressBar, ProgressLines, Recorder, WholeCheckpoints
-from hybridvq.training.folder import CHECKPOINT, open_run, write_model
+from hybridvq.training.folder import open_run, write_model
 from hybridvq.training.loggers import check_loggers, start_loggers
 from hybridvq.training.module import Training
 from hybridvq.training.processes import OneOfSeveral, environment, join

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 
 from hybridvq.documents import parse_json, to_json
 from hybridvq.errors import ConfigError, ModelError, TrainingError
+from hybridvq.saved import CHECKPOINT
 from hybridvq.writing import remove_partial, sole_writer, whole_folder, write_whole
 
-CHECKPOINT = Path("checkpoints") / "last.ckpt"
 RECIPE = "recipe.json"
 RUN = "hybridvq_run"  # in a checkpoint, what its run was begun with
 

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from hybridvq.errors import ConfigError
+from hybridvq.errors import ConfigError, did_you_mean
 from hybridvq.extras import EXTRA_OF, lacking
 
 PROJECT = "hybridvq"  # of Weights & Biases, and the experiment of MLflow
@@ -67,7 +67,8 @@ def check_loggers(names: str | Sequence[str]) -> list[str]:
     chosen = [names] if isinstance(names, str) else list(names)
     for name in chosen:
         if name not in LOGGERS:
-            raise ConfigError(f"training.logger is {name!r}; use {', '.join(LOGGERS)}, or a list of them")
+            near = did_you_mean(name, LOGGERS)
+            raise ConfigError(f"training.logger is {name!r}{near}; use {', '.join(LOGGERS)}, or a list of them")
         if name in EXTRA_OF and find_spec(name) is None:
             raise lacking(name)
     return chosen

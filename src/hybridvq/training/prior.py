@@ -19,11 +19,12 @@ from hybridvq.distributed import average
 from hybridvq.errors import TrainingError
 from hybridvq.launch import find_processes
 from hybridvq.priors import Prior, StaticPrior, bits_per_position, build_prior, decay_groups, save_with_tokenizer
+from hybridvq.saved import CHECKPOINT, model_folder
 from hybridvq.settings import PriorSettings, PriorTrainingSettings, changed
-from hybridvq.tokenizer import load_tokenizer, model_folder
+from hybridvq.tokenizer import load_tokenizer
 from hybridvq.training.callbacks import Recorder
 from hybridvq.training.engine import run, seed_everything
-from hybridvq.training.folder import CHECKPOINT, open_run, own, write_model
+from hybridvq.training.folder import open_run, own, write_model
 from hybridvq.training.history import PriorHistory
 from hybridvq.training.loggers import log_numbers
 from hybridvq.training.module import Training, advice, average_of

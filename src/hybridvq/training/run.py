@@ -13,12 +13,13 @@ from hybridvq.errors import ConfigError
 from hybridvq.launch import find_processes
 from hybridvq.losses import RECONSTRUCTION, TotalLoss, build_loss
 from hybridvq.recipe import load_recipe
+from hybridvq.saved import CHECKPOINT
 from hybridvq.settings import DataSettings, Recipe, changed
 from hybridvq.tokenizer import GIVEN, Tokenizer
 from hybridvq.training.callbacks import TokenizerRecorder
 from hybridvq.training.card import model_card
 from hybridvq.training.engine import run, seed_everything
-from hybridvq.training.folder import CHECKPOINT, own
+from hybridvq.training.folder import own
 from hybridvq.training.history import History
 from hybridvq.training.module import TokenizerTraining
 from hybridvq.training.watch import Watch
