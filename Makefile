@@ -37,7 +37,7 @@ demo: $(VENV)/ready
 samples: $(VENV)/ready
 	$(VENV)/bin/hybridvq train-prior demo/runs/gain-shape-seed0 --data photos --size 64 --out demo/prior --resume \
 		--options.width 96 --options.layers 4 --options.heads 4 --options.dropout 0.1 \
-		--training.steps 500 --training.batch_size 16 --training.eval_every 25
+		--steps 500 --batch-size 16 --training.eval-every 25
 	$(VENV)/bin/hybridvq sample demo/prior --out demo/samples
 
 app: install

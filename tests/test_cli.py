@@ -130,12 +130,19 @@ def test_train_evaluate_reconstruct(trained, tmp_path, capsys):
     assert (written["model"]["dim"], written["model"]["options"]) == (8, {"codebook_size": 16})
     assert main(["evaluate", str(trained), "--limit", "9", "--json", str(tmp_path / "x" / "r.json")]) == 0
     out, err = capsys.readouterr()
-    assert err == ""
-    shown, saved = json.loads(out), json.loads((tmp_path / "x" / "r.json").read_text())
-    assert saved == shown | {"usage": saved["usage"]}
-    assert (shown["images"], shown["bits_per_position"], sum(saved["usage"])) == (9, 4, 9 * 16)
-    assert shown["size"] == 16, "the size it was trained at"
-    assert main(["evaluate", str(trained / "model"), "--size=24", "--limit", "2"]) == 0
+    assert err == "9 images are few; others may give quite different numbers\n"
+    saved = json.loads((tmp_path / "x" / "r.json").read_text())
+    assert (saved["images"], saved["bits_per_position"], sum(saved["usage"])) == (9, 4, 9 * 16)
+    assert saved["size"] == 16, "the size it was trained at"
+    lines = out.splitlines()
+    assert lines[0] == f"{trained} on 9 held-out images of photos, 16x16 pixels"
+    table = dict(re.split(r" {2,}", line.strip()) for line in lines[1:])
+    assert table["PSNR"] == f"{saved['test_psnr_db']:.2f} dB"
+    assert table["bits per pixel"].startswith("0.25 raw, ")
+    assert table["codes used"].startswith(f"{saved['codes_used']} of 16, ")
+    assert main(["evaluate", str(trained), "--limit", "9", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == saved
+    assert main(["evaluate", str(trained / "model"), "--size=24", "--limit", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["size"] == 24
     image = noise(tmp_path / "a.png", 13)
     assert main(["reconstruct", str(trained), str(image), "--out", str(tmp_path / "out")]) == 0
@@ -144,6 +151,22 @@ def test_train_evaluate_reconstruct(trained, tmp_path, capsys):
     assert re.fullmatch(r"\S+a\.png: \d+\.\d\d dB at 0\.379 bits per pixel -> \S+out/a\.png\n", out)
     with Image.open(tmp_path / "out" / "a.png") as written:
         assert written.size == (13, 13)
+
+
+def test_an_interrupted_run_is_measured_at_its_checkpoint(trained, tmp_path, capsys, complaint):
+    run, words = tmp_path / "run", ["--limit", "9", "--json"]
+    shutil.copytree(trained, run, ignore=shutil.ignore_patterns("model"))
+    measured = []
+    for folder in (trained, run):
+        assert main(["evaluate", str(folder), *words]) == 0
+        out, err = capsys.readouterr()
+        measured.append(json.loads(out) | {"model": ""})
+    assert f"{run} is not finished: this is its checkpoint after 20 steps; --resume continues it\n" in err
+    assert measured[0] == measured[1]
+    assert "`hybridvq evaluate` measures its last checkpoint" in complaint("export", run)
+    (run / "recipe.json").write_text("{}", encoding="utf-8")
+    assert main(["evaluate", str(run), *words]) == 2
+    assert "cannot be measured ('model'); resume the run" in capsys.readouterr().err
 
 
 def test_the_size_of_older_models(trained, tmp_path, capsys):
@@ -222,7 +245,7 @@ def test_unreadable_images_are_counted_and_listed(trained, folder, tmp_path, cap
     assert main([*TRAIN, *data, "--out", str(tmp_path / "run"), skip]) == 0
     assert capsys.readouterr().err == both
     assert main(["evaluate", str(trained), *data, "--size", "16", skip]) == 0
-    assert capsys.readouterr().err == "left out 1 unreadable images:\n  test/bad.png: not an image\n"
+    assert capsys.readouterr().err.startswith("left out 1 unreadable images:\n  test/bad.png: not an image\n")
     assert main(["reconstruct", str(trained), str(folder / "test"), "--out", str(tmp_path / "out"), skip]) == 0
     assert "left out 1 unreadable images:\n  " in capsys.readouterr().err
     assert len(list((tmp_path / "out").iterdir())) == 3
@@ -241,7 +264,12 @@ def test_a_process_of_its_own_prints_only_the_result(tmp_path):
     )
     assert done.returncode == 0
     assert done.stderr == ""
-    assert re.fullmatch(r"test MSE 0\.\d{4} after 20 steps, \d+ images per second\nmodel: \S+/run/model\n", done.stdout)
+    first, second, *last = done.stdout.splitlines()
+    assert re.fullmatch(r"data: photos, [\d,]+ images of 16x16 pixels, 16 to test on", first)
+    model = r"0\.0\d million parameters, 20 steps of 8 images, on \w+ at (32-true|bf16-mixed)"
+    assert re.fullmatch(rf"VQ-VAE.*: {model}", second)
+    said = r"test MSE 0\.\d{4} after 20 steps, \d+ images per second\nmodel: \S+/run/model"
+    assert re.fullmatch(said, "\n".join(last))
 
 
 def test_the_progress_bar_tells_the_time_left(tmp_path):
@@ -264,7 +292,7 @@ def test_the_progress_bar_tells_the_time_left(tmp_path):
     assert done.returncode == 0
     assert b"after 60 steps" in out
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
-    assert re.search(r"\d+/60 .* \d:\d\d:\d\d left, training MSE \d\.\d{4}", text)
+    assert re.search(r"training +\d+/60 .* \d:\d\d:\d\d left, training MSE \d\.\d{4}", text)
 
 
 def test_ctrl_c(monkeypatch, capsys):

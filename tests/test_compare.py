@@ -220,6 +220,19 @@ def test_a_second_comparison_in_one_folder_is_refused(tmp_path, single):
     assert not (tmp_path / "out").exists()
 
 
+def test_another_comparison_stays(tmp_path, single):
+    """One of other recipes or seeds replaces nothing; one of more of them continues it."""
+    out = tmp_path / "out"
+    quiet(single, out)
+    before = {path: path.read_bytes() for path in out.rglob("*.json")}
+    for other in (replace(single, recipes=["identity"]), replace(single, seeds=[3])):
+        with pytest.raises(ConfigError, match="another comparison, which also has small-vector with seed 0; choose an"):
+            quiet(other, out)
+    assert before == {path: path.read_bytes() for path in out.rglob("*.json")}
+    more = quiet(replace(single, first_seed_only=["identity"]), out)
+    assert [run["recipe"] for run in more["runs"]] == ["small-vector", "identity"]
+
+
 @pytest.mark.parametrize("name", ["originals.npy", "run.json"])
 def test_a_disk_that_is_full_is_named(tmp_path, single, monkeypatch, name):
     write = run_module.write_whole

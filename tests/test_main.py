@@ -51,8 +51,8 @@ def call(words, code=None, **options):
     [
         ("jsonargparse", "", ["--version"]),
         ("hybridvq.commands.train", "", ["--version"]),
-        ("torch", "", ["evaluate", "/no/where"]),
-        ("torch", "hide", ["evaluate", "/no/where"]),
+        ("torch", "", ["evaluate", "photos"]),
+        ("torch", "hide", ["evaluate", "photos"]),
         ("exit", "", ["--version"]),
     ],
 )

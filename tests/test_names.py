@@ -100,7 +100,7 @@ def test_folders_of_any_name_are_evaluated(model, tmp_path, capsys):
     assert plain(out)
     assert plain(err)
     assert f"{SHOWN}: not an image" in err
-    assert json.loads(out)["data"] == json.loads((tmp_path / "r.json").read_text())["data"] == f"{BAD} (folder)"
+    assert json.loads((tmp_path / "r.json").read_text())["data"] == f"{BAD} (folder)"
     images = open_images(str(tmp_path / BAD), "test", size=16, skip_unreadable=True)
     assert load_tokenizer(model).encode(EvalBatches(images, 1)[0]).codes is not None
 

@@ -32,6 +32,7 @@ from hybridvq.losses import RateDistortion
 from hybridvq.quantizers import HybridQuantizer, Rate, step_of_quality
 from hybridvq.settings import DataSettings, TrainingSettings
 from hybridvq.training.module import TokenizerTraining, average_of
+from hybridvq.training.run import load_checkpoint
 from runs import read_checkpoint, run
 
 STEPS = [0.3, 1.0, 3.0]
@@ -144,14 +145,24 @@ def test_a_tokenizer_of_modules_is_trained_and_resumed(tmp_path):
 
 def test_evaluate_gives_a_curve(trained, tmp_path, capsys):
     folder = trained[0]
-    steps = f"--steps=[{','.join(map(str, STEPS))}]"
+    steps = f"--quantization-steps=[{','.join(map(str, STEPS))}]"
     assert main(["evaluate", str(folder), "--limit", "4", steps, "--json", str(tmp_path / "r.json")]) == 0
     curve = json.loads((tmp_path / "r.json").read_text())["steps"]
+    shown = [line.split()[1:3] for line in capsys.readouterr().out.splitlines() if line.startswith("  step")]
+    assert shown == [[f"{row['step']:g}", f"{row['rate_bpp']:.3f}"] for row in curve]
     assert [row["step"] for row in curve] == STEPS
     rates = [row["rate_bpp"] for row in curve]
     assert rates == sorted(rates, reverse=True)
     assert rates[0] > rates[-1]
     assert all(row["test_psnr_db"] == pytest.approx(10 * math.log10(4 / row["test_mse"])) for row in curve)
+
+
+def test_the_average_is_what_a_checkpoint_is_measured_by(trained):
+    """It is that of the last step, whose average became the model."""
+    folder, tokenizer, _ = trained
+    found, step = load_checkpoint(folder)
+    assert step == tiny.STEPS
+    assert all(torch.equal(value, found.state_dict()[name]) for name, value in tokenizer.state_dict().items())
 
 
 def test_reconstruct_takes_a_quality(trained, tmp_path, capsys):

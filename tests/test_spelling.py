@@ -89,7 +89,7 @@ def test_out_has_a_letter(command):
         ("evaluate phtos", "there is no model folder phtos (did you mean photos?)"),
         ("sample photos-vq-priro", "there is no prior folder photos-vq-priro (did you mean photos-vq-prior?)"),
         ("evaluate a b", "there is no place for b"),
-        ("compress", "the following arguments are required: model, images;"),
+        ("compress", "the following arguments are required: model, images; give `hybridvq compress MODEL IMAGES`; see"),
         ("train --training.step", "see `hybridvq train --help`"),
     ],
 )
@@ -141,7 +141,7 @@ MISSING = {
     "compare --recipes vector nope": "there is no recipe 'nope'",
     "compare --recipes vector --data /no/where": "'/no/where' is not a data set",
     "compare --config /no/plan.yaml": "/no/plan.yaml: it cannot be read",
-    "evaluate run": "run holds a run that was interrupted, and no model yet; the command that began it finishes it",
+    "reconstruct run file": "run holds a run that was interrupted, and no model yet; the command that began it",
     "evaluate photos --data /no/where": "'/no/where' is not a data set",
     "reconstruct phtos file": "there is no model folder phtos",
     "reconstruct photos /no/a.png": "there is no file or folder /no/a.png",

@@ -127,7 +127,11 @@ def check_command(words: Sequence[str]) -> None:
 def explain(error: ArgumentError, words: Sequence[str]) -> str:
     """What is wrong with the words, in a sentence."""
     command = words[0] if words[0] in COMMANDS else ""
-    text = plain(error, build_command(command, words) if command else new_parser()).replace(f"{command}.", "")
+    parser = build_command(command, [command]) if command else new_parser()
+    text = plain(error, parser).replace(f"{command}.", "")
+    if "arguments are required" in text:
+        order = [action.dest.upper() for action in parser._actions if not action.option_strings]
+        text += f"; give `{' '.join(['hybridvq', command, *order])}`"
     return dashed(f"{text}; see `{f'hybridvq {command}'.strip()} --help`")
 
 

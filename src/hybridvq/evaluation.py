@@ -86,7 +86,7 @@ class Measurement:
         """
         if min(x.shape[2:]) < SMALLEST_SIDE:
             raise ShapeError(
-                f"images of {x.shape[2]}x{x.shape[3]} pixels are too small to measure; choose a size of at least "
+                f"images of {x.shape[3]}x{x.shape[2]} pixels are too small to measure; choose a size of at least "
                 f"{SMALLEST_SIDE}"
             )
         z = self.tokenizer.encoder(x)

@@ -30,6 +30,25 @@ def missing(error: ModuleNotFoundError) -> MissingExtraError | None:
 
 def lacking(package: str) -> MissingExtraError:
     """The error that says which extra brings `package`."""
-    return MissingExtraError(
-        f"this needs {package}, which is not installed; pip install 'hybridvq[{EXTRA_OF[package]}]'"
-    )
+    return MissingExtraError(f"this needs {package}, which is not installed; {install(EXTRA_OF[package])}")
+
+
+def install(extra: str) -> str:
+    """The command that adds an extra to this installation: from the folder it was installed from, if it was one."""
+    import json
+    import shlex
+    from importlib.metadata import PackageNotFoundError, distribution
+    from pathlib import Path
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    try:
+        origin = json.loads(distribution("hybridvq").read_text("direct_url.json") or "{}").get("url", "")
+    except (PackageNotFoundError, ValueError):
+        origin = ""
+    if origin.startswith("file:"):
+        folder = Path(url2pathname(urlsplit(origin).path))
+        name = "." if folder == Path.cwd() else str(folder)
+    else:
+        name = "hybridvq"
+    return f"pip install {shlex.quote(f'{name}[{extra}]')}"

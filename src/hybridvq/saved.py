@@ -17,6 +17,11 @@ SIDE = Range(1, 2**12)  # positions of a grid
 EVERY = "all"  # in place of the names of all classes
 
 
+def is_unfinished(folder: Path) -> bool:
+    """Whether a folder holds a run that has a checkpoint, and no model yet."""
+    return (folder / CHECKPOINT).is_file() and not any((folder / place / CONFIG).is_file() for place in ("", "model"))
+
+
 def model_folder(model: str | Path, download: Mapping[str, Any] | None = None) -> Path:
     """Where a model's two files are, downloaded if `model` is a hub id; see `load_tokenizer`.
 
@@ -51,10 +56,10 @@ def model_folder(model: str | Path, download: Mapping[str, Any] | None = None) -
     runs = sorted(path.glob("runs/*/model"))
     if runs and not (path / CONFIG).is_file():
         raise ModelError(f"{model} holds several runs; give one of them, such as {runs[0].parent}")
-    if (path / CHECKPOINT).is_file() and not (path / CONFIG).is_file():
+    if is_unfinished(path):
         raise ModelError(
             f"{model} holds a run that was interrupted, and no model yet; the command that began it finishes it with "
-            "--resume"
+            "--resume, and `hybridvq evaluate` measures its last checkpoint"
         )
     for name in (CONFIG, WEIGHTS):
         if not (path / name).is_file():

@@ -120,7 +120,7 @@ def test_compress_and_open_again(page, tmp_path):
     assert sum(part.size for part in describe(data)) == len(data)
     shown = [pixels(page, "compress", number) for number in (1, 2, 3)]
     upload(page, "compress-open", tmp_path / "chelsea.hvq")
-    says(page, "compress", "300x451 pixels, 38x57 positions")
+    says(page, "compress", "451x300 pixels, 57x38 positions")
     np.testing.assert_array_equal([pixels(page, "compress", number) for number in range(3)], shown)
     (tmp_path / "cut.hvq").write_bytes(data[:50])
     upload(page, "compress-open", tmp_path / "cut.hvq")

@@ -22,14 +22,13 @@ from hybridvq.app.uploads import Uploads
 from hybridvq.cli import main
 from hybridvq.commands.app import ended_as_by_ctrl_c
 from hybridvq.errors import ConfigError, DataError
+from hybridvq.extras import install
 
 
 def test_without_gradio(monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["app"]) == 2
-    assert capsys.readouterr().err == (
-        "hybridvq: this needs gradio, which is not installed; pip install 'hybridvq[app]'\n"
-    )
+    assert capsys.readouterr().err == f"hybridvq: this needs gradio, which is not installed; {install('app')}\n"
 
 
 @pytest.mark.parametrize(

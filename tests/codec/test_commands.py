@@ -41,7 +41,7 @@ def test_there_and_back(images, folder, codec, capsys):
     )
     assert (images / "files" / "color.hvq").read_bytes() == codec.compress(models.photo(30, 41))
     assert main(["decompress", "files", "--model", str(folder), "-o", "back"]) == 0
-    assert "files/deep/gray.hvq: 17x64 pixels -> back/deep/gray.png\n" in capsys.readouterr().out
+    assert "files/deep/gray.hvq: 64x17 pixels -> back/deep/gray.png\n" in capsys.readouterr().out
     assert sorted(path.name for path in (images / "back").rglob("*.png")) == ["alone.png", "color.png", "gray.png"]
     with Image.open("back/deep/gray.png") as gray, Image.open("back/color.png") as color:
         assert (gray.mode, gray.size) == ("L", (64, 17))
@@ -65,7 +65,7 @@ def test_info_accounts_for_every_byte(images, folder, codec, capsys):
     out = capsys.readouterr().out
     sizes = [int(size.replace(",", "")) for size in re.findall(r"([\d,]+) bytes", out)]
     assert sum(sizes[:-1]) == sizes[-1] == len(data)
-    for said in ("30x41 pixels, 8x11 positions", "K = 120, L = 4, 1 of 1 stages", codec.tables.model[:16]):
+    for said in ("41x30 pixels, 11x8 positions", "K = 120, L = 4, 1 of 1 stages", codec.tables.model[:16]):
         assert said in out
 
 
@@ -77,7 +77,7 @@ def thin(codec) -> bytes:
 def test_info_tells_of_what_is_not_decoded(images, codec, capsys):
     (images / "thin.hvq").write_bytes(thin(codec))
     assert main(["info", "thin.hvq"]) == 0
-    assert "1x1048576 pixels, 1x262144 positions" in capsys.readouterr().out
+    assert "1048576x1 pixels, 262144x1 positions" in capsys.readouterr().out
 
 
 def test_unreadable_images(images, folder, capsys, complaint):
@@ -93,7 +93,7 @@ def test_unreadable_images(images, folder, capsys, complaint):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("compress alone.bmp", "arguments are required: compress.model"),
+        ("compress alone.bmp", "arguments are required: images; give `hybridvq compress MODEL IMAGES`"),
         ("compress nowhere.png --model MODEL", "there is no file or folder nowhere.png; give image files"),
         ("compress empty --model MODEL", "empty holds no image files"),
         ("compress alone.bmp --model nowhere", "there is no model folder nowhere"),

@@ -48,7 +48,7 @@ def test_parts_sum_to_the_file(file, streams):
     parts = describe(file)
     assert sum(part.size for part in parts) == len(file)
     assert [part.size for part in parts if part.name.startswith("stage ")] == [len(stream) for stream in streams]
-    assert "30x23 pixels, 8x6 positions" in {part.value for part in parts}
+    assert "23x30 pixels, 6x8 positions" in {part.value for part in parts}
 
 
 def test_cut_to_stages(file, streams):
@@ -136,7 +136,7 @@ def test_fields_that_cannot_be(streams, fields, message):
 def test_a_size_that_is_not_believed(streams):
     large = write(replace(HEADER, height=2**10, width=2**9), streams)
     with pytest.raises(
-        CodecError, match=r"claims 1024x512 pixels, more than the 524287 that are allowed; .* max_pixels"
+        CodecError, match=r"claims 512x1024 pixels, more than the 524287 that are allowed; .* max_pixels"
     ):
         read(large, max_pixels=2**19 - 1)
     assert read(large, max_pixels=2**19)[0].grid == (256, 128)

@@ -165,7 +165,7 @@ def test_long_and_thin_images(codec, monkeypatch):
     monkeypatch.setattr("hybridvq.codec.format.FREE_WAVES", 20)
     monkeypatch.setattr("hybridvq.codec.format.MAX_PIXELS", 4000)
     with pytest.raises(
-        ConfigError, match="an image of 1x100 pixels is too long and thin for contextual; use mode static"
+        ConfigError, match="an image of 100x1 pixels is too long and thin for contextual; use mode static"
     ):
         codec.compress(models.photo(1, 100))
     data = codec.compress(models.photo(1, 100), CodecSettings(mode="static"))

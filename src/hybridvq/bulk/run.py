@@ -164,6 +164,7 @@ def follow(counts: Iterator[int], manifest: Manifest, todo: list[int]) -> None:
     """Wait until all shards are made, with a bar where somebody watches."""
     before = manifest.images - sum(len(manifest.rows(shard)) for shard in todo)
     bar = Progress(
+        TextColumn("{task.description}"),
         MofNCompleteColumn(),
         BarColumn(),
         TimeRemainingColumn(),
@@ -174,7 +175,7 @@ def follow(counts: Iterator[int], manifest: Manifest, todo: list[int]) -> None:
     )
     try:
         with bar, closing(counts):  # type: ignore[type-var]
-            task = bar.add_task("", total=manifest.images, completed=before)
+            task = bar.add_task(f"tokens, {manifest.data['split']}", total=manifest.images, completed=before)
             for count in counts:
                 bar.advance(task, count)
     except KeyboardInterrupt:

@@ -4,7 +4,7 @@ The contextual tables are a small network, trained by gradient descent on the bi
 Floats end here: what is coded with is what the rounding left.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import log
 
@@ -27,8 +27,16 @@ LEARNING_RATE = 2e-3
 WARMUP = 50
 UNIT = 1 << UNIT_LOG2
 
+Track = Callable[[Sequence[int], str], Iterable[int]]
+"""What goes through steps and shows which are done, and of what."""
+
 Batch = tuple[np.ndarray, np.ndarray | None]
 """codes (B, S, h, w) and gain levels of the same shape, or None."""
+
+
+def untracked(steps: Sequence[int], doing: str) -> Iterable[int]:
+    """The steps as they are, shown to nobody."""
+    return steps
 
 
 def fit_tables(
@@ -39,6 +47,7 @@ def fit_tables(
     width: int = WIDTH,
     steps: int = STEPS,
     seed: int = 0,
+    track: Track = untracked,
 ) -> Tables:
     """The tables that spend few bits on tokens such as these.
 
@@ -49,6 +58,7 @@ def fit_tables(
         width: H, of the network's hidden layers.
         steps: of gradient descent, each on 2,048 positions.
         seed: of the first weights and of the positions drawn.
+        track: goes through the steps of each stage, and may show them.
 
     Raises:
         CodecError: the model's tokens hold floats, or there are no tokens, or they are of another model.
@@ -56,8 +66,11 @@ def fit_tables(
     check_codable(tokenizer.quantizer)
     space = tokenizer.quantizer.space()
     pool = make_pool(batches, space.codebook_size, space.levels or 1)
-    stages = tuple(fit_stage(pool, s, space, width, steps, seed) for s in range(space.stages))
-    return Tables(model, space.codebook_size, space.levels, stages)
+    stages = []
+    for stage in range(space.stages):
+        shown = track(range(steps), f"tables of stage {stage + 1} of {space.stages}")
+        stages.append(fit_stage(pool, stage, space, width, steps, seed, shown))
+    return Tables(model, space.codebook_size, space.levels, tuple(stages))
 
 
 def check_codable(quantizer: Quantizer) -> None:
@@ -148,7 +161,9 @@ def rectify(x: Tensor) -> Tensor:
     return x.clamp(0, LIMIT / UNIT)
 
 
-def fit_stage(pool: Pool, stage: int, space: TokenSpace, width: int, steps: int, seed: int) -> StageTables:
+def fit_stage(
+    pool: Pool, stage: int, space: TokenSpace, width: int, steps: int, seed: int, shown: Iterable[int]
+) -> StageTables:
     """Count the pairs of a stage, train its network, and round it."""
     k, rows = space.codebook_size, space.levels or 1
     own = pool.pairs[stage, pool.at]
@@ -164,16 +179,18 @@ def fit_stage(pool: Pool, stage: int, space: TokenSpace, width: int, steps: int,
         level_logits, code_logits = network(pool.around(stage, positions), level)
         return F.cross_entropy(level_logits * log(2), level) + F.cross_entropy(code_logits * log(2), code)
 
-    descend(network, loss, steps, LEARNING_RATE)
+    descend(network, loss, steps, LEARNING_RATE, shown)
     shares = torch.bincount(own, minlength=rows * k).view(-1, k) + 1
     return rounded(network, shares, *code_vectors(space, stage))
 
 
-def descend(network: nn.Module, loss: Callable[[], Tensor], steps: int, learning_rate: float) -> None:
+def descend(
+    network: nn.Module, loss: Callable[[], Tensor], steps: int, learning_rate: float, shown: Iterable[int] | None = None
+) -> None:
     """So many steps of Adam on `loss`, which draws what it is measured on; the rate rises at first, and falls to 0."""
     optimizer = torch.optim.Adam(network.parameters(), learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: min((i + 1) / WARMUP, 1) * (1 - i / steps))
-    for _ in range(steps):
+    for _ in range(steps) if shown is None else shown:
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridvq.codec.coefficients import round_to_steps, thresholds
-from hybridvq.codec.fit import STEPS, UNIT, descend, rectify, rms, to_int16
+from hybridvq.codec.fit import STEPS, UNIT, Track, descend, rectify, rms, to_int16, untracked
 from hybridvq.codec.hybrid import structure_of
 from hybridvq.codec.integers import SCALE, WEIGHT_LOG2
 from hybridvq.codec.scales import (
@@ -71,17 +71,23 @@ class ScaleNetwork(nn.Module):
 
 
 @torch.inference_mode()
-def samples_of(tokenizer: Tokenizer, batches: EvalBatches) -> Iterator[Sample]:
+def samples_of(tokenizer: Tokenizer, batches: EvalBatches, track: Track = untracked) -> Iterator[Sample]:
     """What a hybrid model makes of images, half of the precision kept."""
     with evaluating(tokenizer) as device:
-        for number in range(len(batches)):
+        for number in track(range(len(batches)), "encoding images"):
             z = tokenizer.encoder(batches[number].to(device))
             guess = structure_of(tokenizer.quantizer)(z, False)
             yield guess.codes.cpu(), (z - guess.mean).half().cpu()
 
 
 def fit_scales(
-    samples: Sequence[Sample], quantizer: Quantizer, *, steps: int = STEPS, seed: int = 0, width: int = WIDTH
+    samples: Sequence[Sample],
+    quantizer: Quantizer,
+    *,
+    steps: int = STEPS,
+    seed: int = 0,
+    width: int = WIDTH,
+    track: Track = untracked,
 ) -> ScaleTables:
     """Tables under which coefficients such as these take few bits, at any step.
 
@@ -91,6 +97,7 @@ def fit_scales(
         steps: of gradient descent.
         seed: of the first weights and of what is drawn.
         width: H.
+        track: goes through the steps, and may show them.
     """
     structure, rests = structure_of(quantizer), [rest for _, rest in samples]
     vectors = [structure.vectors(group).cpu() for group in range(len(structure.codebooks))]
@@ -99,7 +106,8 @@ def fit_scales(
         torch.manual_seed(seed)
         network = ScaleNetwork(vectors, log2_scales, INNER, width)
     draw = torch.Generator().manual_seed(seed)
-    descend(network, lambda: cost(network, structure, samples, draw), steps, LEARNING_RATE)
+    shown = track(range(steps), "tables of coefficients")
+    descend(network, lambda: cost(network, structure, samples, draw), steps, LEARNING_RATE, shown)
     return calibrate(rounded(network), samples, quantizer.rate_weight)
 
 

@@ -207,7 +207,7 @@ def describe(data: bytes, name: str = "this file", max_pixels: int = MAX_PIXELS)
         Part("tables", fields[2], header.tables.hex()),
         Part("coding", fields[3], f"{MODES[header.mode]} tables, {header.factor}x{header.factor} pixels per position"),
         Part("color", fields[4], f"{header.color}"),
-        Part("size", fields[5], f"{header.height}x{header.width} pixels, {h}x{w} positions"),
+        Part("size", fields[5], f"{header.width}x{header.height} pixels, {w}x{h} positions"),
         Part("tokens", fields[6], f"K = {header.codebook_size}{gains}, {len(streams)} of {header.stages} stages"),
         Part("stream lengths", sizes),
         *(Part(f"stage {s}", len(stream)) for s, stream in enumerate(streams)),
@@ -287,7 +287,7 @@ def check_fields(header: Header, sizes: Sequence[int] | None, max_pixels: int, n
     pixels = header.height * header.width
     if pixels > max_pixels:
         raise CodecError(
-            f"{name} claims {header.height}x{header.width} pixels, more than the {max_pixels} that are allowed; if you "
+            f"{name} claims {header.width}x{header.height} pixels, more than the {max_pixels} that are allowed; if you "
             "trust it, raise max_pixels"
         )
     h, w = header.grid
@@ -300,7 +300,7 @@ def check_fields(header: Header, sizes: Sequence[int] | None, max_pixels: int, n
     least, most = stream_bounds(h * w, symbols)
     for size in sizes or ():
         if not least <= size <= most:
-            raise CodecError(f"{name} has a stream of {size} bytes for {h}x{w} positions, which no image needs")
+            raise CodecError(f"{name} has a stream of {size} bytes for {w}x{h} positions, which no image needs")
 
 
 def stream_bounds(positions: int, symbols: Sequence[int]) -> tuple[float, int]:

@@ -267,7 +267,7 @@ def check_waves(header: format.Header) -> None:
     """Raise ConfigError where `decompress` would not believe the wavefronts."""
     height, width = header.height, header.width
     if header.waves > format.most_waves(max(format.MAX_PIXELS, height * width)):
-        raise ConfigError(f"an image of {height}x{width} pixels is too long and thin for contextual; use mode static")
+        raise ConfigError(f"an image of {width}x{height} pixels is too long and thin for contextual; use mode static")
 
 
 def psnr_db_of(image: Pixels, shown: Callable[[], Pieces]) -> float:

@@ -135,13 +135,13 @@ def describe(data: bytes, name: str = "this file", max_pixels: int = format.MAX_
         ("coding", f"{format.MODES[header.mode]} tables, {header.factor}x{header.factor} pixels per position"),
         ("color", f"{header.color}"),
         ("step", f"{step_of(header.step):.3g}"),
-        ("size", f"{header.height}x{header.width} pixels, {h}x{w} positions"),
+        ("size", f"{header.width}x{header.height} pixels, {w}x{h} positions"),
         ("stream lengths", f"{len(streams)} of {len(header.sizes) - 1} streams of coefficients"),
     )
     parts = [Part(what, len(field), value) for (what, value), field in zip(said, packed, strict=True)]
     for number, stream in enumerate([codes, *streams]):
         what = f"coefficients {number - 1}" if number else "codes"
-        parts.append(Part(what, len(stream), "" if number else f"{coarse_h}x{coarse_w} positions"))
+        parts.append(Part(what, len(stream), "" if number else f"{coarse_w}x{coarse_h} positions"))
         parts.append(Part("checksum", checksum_bytes(number)))
     if rest := len(data) - sum(part.size for part in parts):
         parts.append(Part("cut off", rest, "not read"))
@@ -191,7 +191,7 @@ def check_model(header: LayeredHeader, tables: Tables, name: str = "this file") 
     size = header.sizes[0]
     least, most = format.stream_bounds(h * w * tables.stages, [tables.codebook_size])
     if not least <= size <= most:
-        raise CodecError(f"{name} has codes of {size} bytes for {h}x{w} positions, which no image needs")
+        raise CodecError(f"{name} has codes of {size} bytes for {w}x{h} positions, which no image needs")
 
 
 def checksum(body: bytes, number: int) -> bytes:

@@ -13,7 +13,7 @@ from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError
 from hybridvq.printing import say
 from hybridvq.ranges import COUNT
-from hybridvq.saved import CONFIG, model_folder
+from hybridvq.saved import CONFIG, is_unfinished, model_folder
 from hybridvq.settings import DataSettings
 
 if TYPE_CHECKING:
@@ -150,9 +150,10 @@ def data_settings(arguments: Namespace) -> DataSettings:
     return data
 
 
-def data_of_the_model(arguments: Namespace) -> DataSettings:
-    """As `data_settings`, at the size that `model` was trained on if none is given."""
-    model_folder(arguments.model)  # a wrong name shows before the images are read
+def data_of_the_model(arguments: Namespace, unfinished: bool = False) -> DataSettings:
+    """As `data_settings`, at the size that `model`, or a run that is `unfinished`, is trained on if none is given."""
+    if not unfinished:
+        model_folder(arguments.model)  # a wrong name shows before the images are read
     if arguments.size is None:
         arguments.size = trained_size(arguments.model)
     return data_settings(arguments)
@@ -211,12 +212,15 @@ def list_skipped(skipped: Sequence[str]) -> None:
 
 def trained_size(model: str) -> int:
     """The size of the images a model was trained on, as its folder or its run's says; the default size without that."""
-    folder = model_folder(model)
+    unfinished, default = is_unfinished(Path(model)), DataSettings().size
+    folder = Path(model) / "model" if unfinished else model_folder(model)
     try:
-        size = read_json(folder / CONFIG).get("size")
+        size = None if unfinished else read_json(folder / CONFIG).get("size")
+    except (OSError, ValueError):
+        return default  # whoever loads the model says what is wrong
+    try:
         size = size or read_json(folder.parent / "recipe.json")["data"]["size"]  # of older models
         return DataSettings(size=size).size
     except (OSError, ValueError, KeyError, TypeError):
-        default = DataSettings().size
         say(f"{model} does not say at what size it was trained; {default} is used, or give --size", error=True)
         return default

@@ -19,8 +19,8 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         "--format",
         type=Literal["onnx", "half"],
         default="onnx",
-        help="onnx: two files that run without hybridvq (needs pip install 'hybridvq[export]'); half: a model folder "
-        "with weights in half precision",
+        help="onnx: two files that run without hybridvq (needs the extra export); half: a model folder with weights "
+        "in half precision",
     )
     parser.add_argument("-o", "--out", type=str, default="exported", help="new folder to write")
     add_device_argument(parser)

@@ -15,6 +15,7 @@ from hybridvq.commands.arguments import (
     add_model_argument,
     data_of_the_model,
     list_skipped,
+    progress,
 )
 from hybridvq.errors import ConfigError
 from hybridvq.printing import say
@@ -79,12 +80,12 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     if tokenizer.quantizer.counts_bits:
         from hybridvq.codec.fit_scales import fit_scales, samples_of
 
-        samples = list(samples_of(tokenizer, in_batches(train)))
-        scales = fit_scales(samples, tokenizer.quantizer, steps=steps, seed=seed)
+        samples = list(samples_of(tokenizer, in_batches(train), progress))
+        scales = fit_scales(samples, tokenizer.quantizer, steps=steps, seed=seed, track=progress)
         tokens: Iterator[Batch] = ((codes.numpy(), None) for codes, _ in samples)
     else:
         scales, tokens = None, batches_of_tokens(tokenizer, train)
-    tables = fit_tables(tokens, tokenizer, weight_hash(folder), steps=steps, seed=seed)
+    tables = fit_tables(tokens, tokenizer, weight_hash(folder), steps=steps, seed=seed, track=progress)
     tables = replace(tables, scales=scales)
     if out is folder:
         with sole_writer(folder):
@@ -144,7 +145,7 @@ def batches_of_tokens(tokenizer: "Tokenizer", images: "Images") -> "Iterator[Bat
     import torch
 
     device, batches = next(tokenizer.parameters()).device, in_batches(images)
-    for number in range(len(batches)):
+    for number in progress(range(len(batches)), "encoding images"):
         with torch.inference_mode():
             tokens = tokenizer.encode(batches[number].to(device))
         assert tokens.codes is not None

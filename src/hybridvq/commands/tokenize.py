@@ -45,7 +45,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
         "--engine",
         type=Literal["local", "ray"],
         default="local",
-        help="processes of this machine, or Ray, for a cluster (pip install 'hybridvq[ray]')",
+        help="processes of this machine, or Ray, for a cluster (needs the extra ray)",
     )
     parser.add_argument(
         "--address",

@@ -86,6 +86,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         devices=arguments.devices,
         num_nodes=arguments.num_nodes,
         device=arguments.device,
+        say=say,
     )
     if data.stream:
         list_skipped(images.skipped)

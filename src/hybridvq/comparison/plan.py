@@ -25,6 +25,7 @@ from hybridvq.comparison.run import (
 )
 from hybridvq.data import EvalBatches, Images
 from hybridvq.devices import Device, find_device
+from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.losses import build_loss
 from hybridvq.recipe import load_recipe
@@ -34,6 +35,7 @@ from hybridvq.training import check_loggers
 from hybridvq.writing import remove_partial, sole_writer
 
 SCHEMA = 1
+RESULT = "result.json"
 
 
 def compare(
@@ -70,6 +72,7 @@ def compare(
     described = describe_data(data, train_images, test_images)
     with sole_writer(out):
         remove_partial(out)
+        check_other(out, runs)
         todo = []
         for recipe, seed in runs:
             if is_finished(recipe, seed, described, out):
@@ -94,7 +97,7 @@ def compare(
             "runs": [read_run(run_folder(out, recipe, seed)) | label(recipe) for recipe, seed in runs],
             "originals": "originals.npy",
         }
-        write_json(out / "result.json", result)
+        write_json(out / RESULT, result)
         return result
 
 
@@ -124,6 +127,19 @@ def load_runs(plan: Plan) -> list[tuple[Recipe, int]]:
             raise ConfigError(f"two different recipes are called {recipe.name}, one of them {name}; rename a file")
     together = dict.fromkeys((recipes[name].name, seed) for name, seed in plan.runs())
     return [(named[name], seed) for name, seed in together]
+
+
+def check_other(out: Path, runs: list[tuple[Recipe, int]]) -> None:
+    """Raise ConfigError if `out` holds the result of a comparison with other runs than these, which would be lost."""
+    try:
+        found = {(run["recipe"], run["seed"]) for run in read_json(out / RESULT)["runs"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for recipe, seed in sorted(found - {(recipe.name, seed) for recipe, seed in runs}):
+        raise ConfigError(
+            f"{out} holds another comparison, which also has {recipe} with seed {seed}; choose another --out, or add "
+            "that to this one"
+        )
 
 
 def check_recipe(recipe: Recipe, size: int) -> None:

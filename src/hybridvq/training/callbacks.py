@@ -146,6 +146,7 @@ class ProgressBar(Callback):
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.bar = Progress(
+            TextColumn("{task.description}"),
             MofNCompleteColumn(),
             BarColumn(),
             TimeRemainingColumn(),
@@ -155,7 +156,7 @@ class ProgressBar(Callback):
         )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.task = self.bar.add_task("", total=self.steps, completed=trainer.global_step, loss="")
+        self.task = self.bar.add_task("training", total=self.steps, completed=trainer.global_step, loss="")
         self.bar.start()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:

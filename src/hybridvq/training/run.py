@@ -1,5 +1,6 @@
 """Train a tokenizer."""
 
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,8 @@ from torch import nn
 
 from hybridvq.data import EvalBatches, Images, Stream, open_side
 from hybridvq.devices import Device, find_device
-from hybridvq.errors import ConfigError
+from hybridvq.documents import read_json
+from hybridvq.errors import ConfigError, ModelError
 from hybridvq.launch import find_processes
 from hybridvq.losses import RECONSTRUCTION, TotalLoss, build_loss
 from hybridvq.recipe import load_recipe
@@ -18,8 +20,8 @@ from hybridvq.settings import DataSettings, Recipe, changed
 from hybridvq.tokenizer import GIVEN, Tokenizer
 from hybridvq.training.callbacks import TokenizerRecorder
 from hybridvq.training.card import model_card
-from hybridvq.training.engine import run, seed_everything
-from hybridvq.training.folder import own
+from hybridvq.training.engine import resolve_precision, run, seed_everything
+from hybridvq.training.folder import RECIPE, own, read_checkpoint
 from hybridvq.training.history import History
 from hybridvq.training.module import TokenizerTraining
 from hybridvq.training.watch import Watch
@@ -45,6 +47,7 @@ def train(
     size: int | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
+    say: Callable[[str], object] | None = None,
 ) -> tuple[Tokenizer, History]:
     """Train `recipe` on `train_images`, or a stream of them, measuring `test_batches` on the way and at the end.
 
@@ -69,6 +72,8 @@ def train(
     A `tokenizer`, such as one with modules of your own, is trained in place of the one that the recipe describes, and
     by a `loss` in place of its loss: a module that takes x_hat and x (B, 3, H, W) in [-1, 1] and returns a number, or
     one for each image, see `hybridvq.losses`.
+
+    `say` is given two lines before the first step: the images, and what is trained on them and where.
 
     Raises:
         ConfigError: the recipe does not fit the images or the devices, `out` holds a run and `resume` is not set, or
@@ -102,9 +107,54 @@ def train(
         card = model_card(recipe, seed, train_images, test_batches, tokenizer, history)
         (path / "README.md").write_text(card, encoding="utf-8")
 
+    if say is not None and processes.rank == 0:
+        for line in introduce(recipe, tokenizer, train_images, test_batches, processes.world_size, device):
+            say(line)
     with own(folder, processes.rank == 0):
         run(module, recorder, described, folder, processes, save, resume, progress, device)
     return tokenizer, history
+
+
+def introduce(
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    images: Images | Stream,
+    test_batches: EvalBatches,
+    processes: int,
+    device: Device,
+) -> tuple[str, str]:
+    """What is about to be trained: on which images, how large, where and how precisely."""
+    count = "a stream of" if isinstance(images, Stream) else f"{len(images):,}"
+    place, schedule = find_device(device), recipe.training
+    where = f"{place}" if processes == 1 else f"{processes} processes of {place.type}"
+    parameters = sum(p.numel() for p in tokenizer.parameters())
+    return (
+        f"data: {images.name}, {count} images of {images.size}x{images.size} pixels, {test_batches.total:,} to test on",
+        f"{recipe.title}: {parameters / 1e6:.2f} million parameters, {schedule.steps:,} steps of {schedule.batch_size} "
+        f"images, on {where} at {resolve_precision(schedule.precision, place)}",
+    )
+
+
+def load_checkpoint(folder: Path) -> tuple[Tokenizer, int]:
+    """The tokenizer of a run's last checkpoint, in eval mode, and the steps that it was trained for.
+
+    Raises:
+        ModelError: a file of the run cannot be read, or its tokenizer was made with modules of one's own.
+    """
+    checkpoint = read_checkpoint(folder / CHECKPOINT)
+    state, prefix = checkpoint["state_dict"], "averaged.module."
+    if not any(key.startswith(prefix) for key in state):
+        prefix = "tokenizer."
+    try:
+        described = read_json(folder / RECIPE)
+        tokenizer = Tokenizer(**described["model"] | {"size": described["data"]["size"]})
+        tokenizer.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    except Exception as error:  # files that could hold anything
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"the checkpoint of {folder} cannot be measured ({reason}); finish it with --resume"
+        ) from error
+    return tokenizer.eval(), checkpoint["global_step"]
 
 
 def chosen_recipe(recipe: Recipe | str | Path, steps: int | None, batch_size: int | None) -> Recipe:
