@@ -166,7 +166,7 @@ def test_an_interrupted_run_is_measured_at_its_checkpoint(trained, tmp_path, cap
     assert "`hybridvq evaluate` measures its last checkpoint" in complaint("export", run)
     (run / "recipe.json").write_text("{}", encoding="utf-8")
     assert main(["evaluate", str(run), *words]) == 2
-    assert "cannot be measured ('model'); resume the run" in capsys.readouterr().err
+    assert "cannot be measured ('model'); finish it with --resume" in capsys.readouterr().err
 
 
 def test_the_size_of_older_models(trained, tmp_path, capsys):

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from rich.progress import Progress
 
 import tiny
 from data.conftest import noise
@@ -49,6 +50,14 @@ def test_it_says_what_it_made(model, folder, tmp_path, capsys, complaint, monkey
     assert len(load_tokens("tokens")) == 9
     assert main(["tokenize", *words, "--skip-unreadable", "--split", "test", "--out", "held-out"]) == 0
     assert len(load_tokens("held-out")) == 3
+
+
+def test_the_bar_says_which_tokens(model, tmp_path, monkeypatch):
+    shown, add_task = [], Progress.add_task
+    monkeypatch.setattr(Progress, "add_task", lambda *words, **more: shown.append(words[1]) or add_task(*words, **more))
+    words = ["tokenize", str(model), "--size", "16", "--workers", "1", "--split", "test"]
+    assert main([*words, "--out", str(tmp_path / "tokens")]) == 0
+    assert shown == ["tokens, test"]
 
 
 def test_a_run_tells_the_size(model, tmp_path, capsys):

@@ -175,6 +175,19 @@ def test_a_terminal_is_asked(fitted, monkeypatch, capsys, answer, code):
     assert ((fitted / FILE).read_bytes() == before) == (code == 2)
 
 
+def test_bars_name_what_is_done(fitted, monkeypatch):
+    shown = []
+
+    def track(steps, doing):
+        shown.append((doing, len(steps)))
+        return steps
+
+    monkeypatch.setattr("hybridvq.commands.fit_codec.progress", track)
+    assert main(["fit-codec", str(fitted), *WORDS, "--overwrite"]) == 0
+    steps = int(WORDS[WORDS.index("--steps") + 1])
+    assert shown == [("encoding images", 1), ("tables of stage 1 of 1", steps), ("encoding images", 1)]
+
+
 def test_tables_that_others_read(fitted, tmp_path, monkeypatch, capsys):
     """A bundled model by its name and by its path, one of the hub, and a folder of the hub's cache."""
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(fitted))
