@@ -6,8 +6,9 @@
 README.md, the figures, and the short tables that other pages hold between markers of the folder's name.
 """
 
+import argparse
 import re
-import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,13 @@ def filled(text: str, name: str, table: str) -> str:
     return pattern.sub(lambda m: f"{m[1]}\n{table}\n\n{m[2]}", text)
 
 
-if __name__ == "__main__":
-    for name in sys.argv[1:] or [path.parent.name for path in sorted(RESULTS.glob("*/result.json"))]:
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", help="folders in docs/results; all if not given")
+    there = [path.parent.name for path in sorted(RESULTS.glob("*/result.json"))]
+    for name in parser.parse_args(words).names or there:
         write_page(RESULTS / name, name)
+
+
+if __name__ == "__main__":
+    main()

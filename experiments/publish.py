@@ -8,7 +8,8 @@ After a colon, the recipes to take of a comparison; without one, all. Writes res
 steps and batch size. What `experiments.contextual` measured is taken along.
 """
 
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,12 @@ from hybridvq.writing import write_whole
 MEASURED = ("contextual_bits_per_position", "static_bits_per_position", "table_bytes")
 
 
-def main(words: list[str]) -> None:
-    *sources, target = words
-    folder = Path(target)
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sources", nargs="+", help="folders of comparisons, each as FOLDER or FOLDER:RECIPE,RECIPE")
+    parser.add_argument("folder", type=Path, help="folder of the page, such as docs/results/cifar10")
+    given = parser.parse_args(words)
+    sources, folder = given.sources, given.folder
     result = shortened(together([read_source(source) for source in sources]))
     result |= {
         "name": folder.name,
@@ -108,4 +112,4 @@ def command_of(name: str) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

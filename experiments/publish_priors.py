@@ -6,7 +6,8 @@ Copies result.json and lets `experiments.pages` make the page of it; the picture
 `experiments.prior_pictures`.
 """
 
-import sys
+import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.pages import write_page
@@ -14,11 +15,16 @@ from hybridvq.documents import read_json, to_json
 from hybridvq.writing import write_whole
 
 
-def main(source: Path, target: Path) -> None:
-    result = read_json(source / "result.json") | {"pictures": sorted(path.stem for path in target.glob("*.png"))}
-    write_whole(target / "result.json", to_json(result, indent=None))
-    write_page(target, "priors")
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="folder that `experiments.priors` wrote")
+    parser.add_argument("folder", type=Path, help="folder of the page, such as docs/results/priors")
+    given = parser.parse_args(words)
+    pictures = sorted(path.stem for path in given.folder.glob("*.png"))
+    result = read_json(given.source / "result.json") | {"pictures": pictures}
+    write_whole(given.folder / "result.json", to_json(result, indent=None))
+    write_page(given.folder, "priors")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main()

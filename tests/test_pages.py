@@ -1,6 +1,8 @@
 """Every page of published results is what its result.json says."""
 
 import re
+import runpy
+import sys
 
 import pytest
 from experiments import pages
@@ -38,3 +40,25 @@ def test_a_page_follows_from_its_result(name):
 def test_every_result_has_a_page():
     assert set(NAMES) <= set(pages.PAGES)
     assert len(NAMES) > 10
+
+
+def commands():
+    """(module, words) of every command of an experiment that a page prints."""
+    pattern = re.compile(r"^    python -m (experiments[\w.]*) ?(.*)$", re.MULTILINE)
+    shown = [*(pages.ROOT / "docs").rglob("*.md"), *(pages.ROOT / "experiments").glob("*.md")]
+    texts = [path.read_text(encoding="utf-8").replace("\\\n", " ") for path in shown]
+    return sorted({match for text in texts for match in pattern.findall(text)})
+
+
+@pytest.mark.filterwarnings("ignore:'experiments:RuntimeWarning")  # such a module is imported already
+@pytest.mark.parametrize(("module", "words"), commands(), ids=lambda value: value.removeprefix("experiments."))
+def test_a_printed_command_has_these_options(module, words, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [module, "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module(module, run_name="__main__")
+    assert not stop.value.code
+    known = capsys.readouterr().out.replace("-", "_")
+    for option in re.findall(r"(--[\w-]+)", words):
+        assert option.replace("-", "_") in known, option
+    for file in re.findall(r"[\w/.-]+\.yaml", words):
+        assert (pages.ROOT / file).is_file()
