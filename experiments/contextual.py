@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hybridvq.codec.coder import CONTEXTUAL, STATIC, TokenCoder
-from hybridvq.codec.fit import check_codable, fit_tables
+from hybridvq.codec.fit import STEPS, check_codable, fit_tables
 from hybridvq.codec.tables import Tables
 from hybridvq.commands.fit_codec import batches_of_tokens, bits_per_position
 from hybridvq.data import Images, open_images
@@ -36,6 +36,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", required=True, help="that of the comparison")
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0, help="of the runs to measure")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of gradient descent on the tables")
     given = parser.parse_args(words)
     train, test = (
         open_images(given.data, split, size=given.size, limit=limit)
@@ -43,12 +44,12 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     for run in sorted(given.comparison.glob(f"runs/*-seed{given.seed}")):
         if (run / "run.json").is_file() and not (run / FILE).is_file():
-            found = measure(load_tokenizer(run), train, test)
+            found = measure(load_tokenizer(run), train, test, given.steps)
             write_whole(run / FILE, to_json(found))
             print(run.name, found, flush=True)
 
 
-def measure(tokenizer: Tokenizer, train: Images, test: Images) -> dict[str, Any]:
+def measure(tokenizer: Tokenizer, train: Images, test: Images, steps: int) -> dict[str, Any]:
     """Bits per position of tokens of `test` with tables fitted to `train`, or why they were not counted."""
     try:
         check_codable(tokenizer.quantizer)
@@ -59,7 +60,7 @@ def measure(tokenizer: Tokenizer, train: Images, test: Images) -> dict[str, Any]
     except HybridVQError as error:
         return {"left_out": str(error)}
     began = time.perf_counter()
-    tables = fit_tables(batches_of_tokens(tokenizer, train), tokenizer, "")
+    tables = fit_tables(batches_of_tokens(tokenizer, train), tokenizer, "", steps=steps)
     seconds = time.perf_counter() - began
     held_out = list(batches_of_tokens(tokenizer, test))
     bits = {
@@ -75,3 +76,7 @@ def size_of(tables: Tables) -> int:
     with TemporaryDirectory() as folder:
         tables.save(Path(folder))
         return sum(path.stat().st_size for path in Path(folder).iterdir())
+
+
+if __name__ == "__main__":
+    main()
