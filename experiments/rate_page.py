@@ -1,7 +1,6 @@
 """The page of `experiments.rate_curves`: tables, a figure, and how it was made. Nothing on it is typed by hand."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -9,21 +8,18 @@ from matplotlib.figure import Figure
 
 from experiments.bjontegaard import Curve, bd_rate
 from experiments.photos import RIVALS, SMALLEST_SIDE, judged
-from experiments.publish import fill
 from hybridvq.report.figures import empty_figure, to_svg
 from hybridvq.report.rate import rate_axes
 from hybridvq.report.result import RecipeRuns
 from hybridvq.report.style import MISSING, Look, looks
-from hybridvq.writing import write_whole
 
 ANCHOR = "jpeg-420"
 RATES_BPP = (0.25, 1.0)
 
 
-def write_page(result: dict[str, Any], out: Path) -> None:
-    """README.md and rate.svg in `out`."""
+def page(result: dict[str, Any]) -> str:
+    """The text of README.md."""
     curves = result["curves"]
-    write_whole(out / "rate.svg", to_svg(rate_figure(curves)))
     photographs, name = result["photographs"], result["photographs"]["name"]
     parts = [
         "# Bits against quality: photographs",
@@ -34,8 +30,11 @@ def write_page(result: dict[str, Any], out: Path) -> None:
         points_table(curves, len(judged(photographs["images"]))),
         how_it_was_made(result),
     ]
-    write_whole(out / "README.md", ("\n\n".join(parts) + "\n").encode())
-    fill(out.name, short_table(curves))
+    return "\n\n".join(parts) + "\n"
+
+
+def figures(result: dict[str, Any]) -> dict[str, bytes]:
+    return {"rate": to_svg(rate_figure(result["curves"]))}
 
 
 def curve_over(curve: dict[str, Any], quality: str) -> Curve:
@@ -77,8 +76,9 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def short_table(curves: list[dict[str, Any]]) -> str:
+def short_table(result: dict[str, Any]) -> str:
     """Table for other pages: delta rates over all qualities that are shared, and the bits per pixel of each curve."""
+    curves = result["curves"]
     anchor = next((curve for curve in curves if curve["codec"] == ANCHOR), None)
     lines = [
         "| codec | bytes against JPEG's, at equal PSNR | at equal MS-SSIM | measured, bits per pixel |",

@@ -15,15 +15,16 @@ from hybridvq._version import __version__
 from hybridvq.comparison.parallel import run_parallel
 from hybridvq.comparison.run import (
     SHOWN_IMAGES,
+    Sets,
     is_finished,
-    open_both,
+    open_sets,
     read_run,
     run_folder,
     run_one,
     save_array,
     write_json,
 )
-from hybridvq.data import EvalBatches, Images
+from hybridvq.data import EvalBatches
 from hybridvq.devices import Device, find_device
 from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError, ShapeError
@@ -68,8 +69,8 @@ def compare(
         raise ConfigError("compare shows every recipe the same images and cannot stream them; leave out --stream")
     find_device(device)
     runs = load_runs(plan)
-    train_images, test_images = open_both(data)
-    described = describe_data(data, train_images, test_images)
+    images = open_sets(data, plan.validation)
+    described = describe_data(data, images)
     with sole_writer(out):
         remove_partial(out)
         check_other(out, runs)
@@ -81,19 +82,19 @@ def compare(
                 todo.append((recipe, seed))
         for recipe in {recipe.name: recipe for recipe, _ in todo}.values():
             check_recipe(recipe, data.size)
-        save_array(out / "originals.npy", EvalBatches(test_images, SHOWN_IMAGES, SHOWN_IMAGES)[0])
+        save_array(out / "originals.npy", EvalBatches(images.test, SHOWN_IMAGES, SHOWN_IMAGES)[0])
         try:
             if plan.jobs == 1:
                 for number, (recipe, seed) in enumerate(todo, start=1):
                     say(f"[{number}/{len(todo)}] {recipe.title}, seed {seed}: {plan.steps} steps")
-                    run_one(recipe, seed, plan, described, train_images, test_images, out, device)
+                    run_one(recipe, seed, plan, described, images, out, device)
             elif todo:
                 run_parallel(todo, plan, data, described, out, say, device)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the same command continues from the checkpoints") from None
         result = describe_comparison(plan, command, device) | {
             "data": described,
-            "skipped": train_images.skipped + test_images.skipped,
+            "skipped": images.train.skipped + images.test.skipped,
             "runs": [read_run(run_folder(out, recipe, seed)) | label(recipe) for recipe, seed in runs],
             "originals": "originals.npy",
         }
@@ -167,13 +168,13 @@ def label(recipe: Recipe) -> dict[str, str]:
     return {"title": recipe.title, "group": recipe.group, "description": recipe.description}
 
 
-def describe_data(data: DataSettings, train_images: Images, test_images: Images) -> dict[str, Any]:
+def describe_data(data: DataSettings, images: Sets) -> dict[str, Any]:
     return {
-        "name": train_images.name,
-        "fingerprint": f"{train_images.fingerprint}-{test_images.fingerprint}",
+        "name": images.test.name,
+        "fingerprint": f"{images.train.fingerprint}-{images.test.fingerprint}",
         "size": data.size,
-        "train_images": len(train_images),
-        "test_images": len(test_images),
+        "train_images": len(images.train),
+        "test_images": len(images.test),
     }
 
 
