@@ -84,13 +84,15 @@ def test_the_command_line_stops_and_goes_on(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", DIES, *words]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.stdout == ""
+    begun = r"data: [^\n]+\n[^\n]+ on 2 processes of cpu at [\w-]+\n"
+    assert re.fullmatch(begun, done.stdout)
     assert re.fullmatch(r"hybridvq: another process of this run stopped, [^\n]*continue with --resume\n", done.stderr)
     assert done.returncode == 2
     assert (tmp_path / "run" / CHECKPOINT).exists()
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment, timeout=300)
     assert done.stderr == ""
-    assert re.fullmatch(r"test MSE 0\.\d{4} after 20 steps, \d+ images per second\nmodel: \S+/run/model\n", done.stdout)
+    said = r"test MSE 0\.\d{4} after 20 steps, \d+ images per second\nmodel: \S+/run/model\n"
+    assert re.fullmatch(begun + said, done.stdout)
     assert done.returncode == 0
 
 

@@ -59,13 +59,14 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         COUNT.check(name, arguments[name])
     from hybridvq.codec.tables import FILE
 
-    folder, data = model_folder(arguments.model), data_of_the_model(arguments)
+    folder = model_folder(arguments.model)
     out = folder if arguments.out is None else Path(arguments.out)
     if out is folder:
         check_own(folder, arguments.model)
         check_replaceable(folder / FILE, arguments.overwrite)
     else:
         check_new(out)
+    data = data_of_the_model(arguments)
     from hybridvq.codec import CONTEXTUAL, STATIC, TokenCoder, fit_tables
     from hybridvq.codec.fit import check_codable
     from hybridvq.data import open_side

@@ -43,10 +43,12 @@ def run(
     resume: bool,
     progress: bool,
     device: Device,
+    begin: Callable[[], None] | None = None,
 ) -> None:
     """Train `module` from its start, or the last checkpoint in `folder`, to the end, and let `save` write its model.
 
-    The folder is to be this run's own, see `hybridvq.training.folder.own`.
+    The folder is to be this run's own, see `hybridvq.training.folder.own`. The first process calls `begin` before its
+    first step.
 
     Raises: as `train`.
     """
@@ -66,6 +68,8 @@ def run(
             module.load_state_dict(checkpoint["state_dict"])
             recorder.load_state_dict(checkpoint["callbacks"][recorder.state_key])
         else:
+            if first and begin:
+                begin()
             fit(module, folder, described, checkpoint, callbacks, processes, device)
         recorder.conclude(module.eval())
         if first:

@@ -107,11 +107,13 @@ def train(
         card = model_card(recipe, seed, train_images, test_batches, tokenizer, history)
         (path / "README.md").write_text(card, encoding="utf-8")
 
-    if say is not None and processes.rank == 0:
+    def begin() -> None:
         for line in introduce(recipe, tokenizer, train_images, test_batches, processes.world_size, device):
-            say(line)
+            if say is not None:
+                say(line)
+
     with own(folder, processes.rank == 0):
-        run(module, recorder, described, folder, processes, save, resume, progress, device)
+        run(module, recorder, described, folder, processes, save, resume, progress, device, begin)
     return tokenizer, history
 
 
