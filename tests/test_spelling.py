@@ -137,6 +137,8 @@ MISSING = {
     "train --recipe nope": "there is no recipe 'nope'",
     "train --data /no/where": "'/no/where' is not a data set",
     "train --out file": "--out is file, which is a file",
+    "train --out run": "run holds a run already; add --resume",
+    "train-prior photos-vq --out run": "run holds a run already; add --resume",
     "train --stream --data /no/where": "'/no/where' is not a data set",
     "compare --recipes vector nope": "there is no recipe 'nope'",
     "compare --recipes vector --data /no/where": "'/no/where' is not a data set",

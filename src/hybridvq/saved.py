@@ -22,6 +22,17 @@ def is_unfinished(folder: Path) -> bool:
     return (folder / CHECKPOINT).is_file() and not any((folder / place / CONFIG).is_file() for place in ("", "model"))
 
 
+def check_begun(folder: Path, resume: bool) -> None:
+    """Raise ConfigError if a folder holds a run that is not to be continued, or a model without its run."""
+    if (folder / CHECKPOINT).is_file():
+        if not resume:
+            raise ConfigError(
+                f"{folder} holds a run already; add --resume to continue it, choose another --out, or delete it"
+            )
+    elif (folder / "model").exists():
+        raise ConfigError(f"{folder} holds a model already; choose another --out, or delete it")
+
+
 def model_folder(model: str | Path, download: Mapping[str, Any] | None = None) -> Path:
     """Where a model's two files are, downloaded if `model` is a hub id; see `load_tokenizer`.
 

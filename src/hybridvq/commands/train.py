@@ -24,6 +24,7 @@ from hybridvq.commands.parser import add_short_names
 from hybridvq.launch import find_processes
 from hybridvq.printing import say
 from hybridvq.recipe import add_recipe_arguments, load_recipe, recipe_names
+from hybridvq.saved import check_begun
 from hybridvq.settings import Recipe
 
 SUMMARY = "Train one recipe on images."
@@ -66,6 +67,7 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
         return
     check_eval_images(arguments)
     data, folder = data_settings(arguments), checked_out(arguments.out)
+    check_begun(folder, arguments.resume)
     from hybridvq.data import EvalBatches
     from hybridvq.training import train
 

@@ -20,7 +20,7 @@ from hybridvq.commands.parser import add_short_names
 from hybridvq.errors import ConfigError, DataError
 from hybridvq.launch import find_processes
 from hybridvq.printing import say
-from hybridvq.saved import model_folder
+from hybridvq.saved import check_begun, model_folder
 from hybridvq.settings import DataSettings, PriorSettings
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
 def run(arguments: Namespace, words: Sequence[str]) -> None:
     check_eval_images(arguments)
     settings, out = settings_of(PriorSettings, arguments), checked_out(arguments.out)
+    check_begun(out, arguments.resume)
     processes = find_processes(arguments.devices, arguments.num_nodes)
     if processes.world_size > 1 and not arguments.tokens:
         raise ConfigError(

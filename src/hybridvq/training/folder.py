@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from hybridvq.documents import parse_json, to_json
 from hybridvq.errors import ConfigError, ModelError, TrainingError
-from hybridvq.saved import CHECKPOINT
+from hybridvq.saved import CHECKPOINT, check_begun
 from hybridvq.writing import remove_partial, sole_writer, whole_folder, write_whole
 
 RECIPE = "recipe.json"
@@ -55,14 +55,8 @@ def open_run(described: dict[str, Any], folder: Path, resume: bool, first: bool)
     try:
         if resume and written.is_file():
             check_same(written, written.read_bytes(), described)
-        has_checkpoint, has_model = path.is_file(), (folder / "model").exists()
-        if has_checkpoint and not resume:
-            raise ConfigError(
-                f"{folder} holds a run already; add --resume to continue it, choose another --out, or delete it"
-            )
-        if has_model and not has_checkpoint:
-            raise ConfigError(f"{folder} holds a model already; choose another --out, or delete it")
-        if has_checkpoint:
+        check_begun(folder, resume)
+        if path.is_file():
             checkpoint = read_checkpoint(path)
             if RUN in checkpoint:  # an earlier version did not say
                 check_same(path, checkpoint[RUN], described)
