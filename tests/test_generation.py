@@ -237,7 +237,7 @@ def test_tokens_made_before_need_no_images(model, classes, tmp_path):
         (["--details", "0.5"], "details is 0.5, but these tokens have no coefficients to draw; leave it out"),
         (["--details", "-1"], "details is -1.0; it must be a number from 0"),
         (["--noise", "0"], "noise is 0.0, but this prior draws one code after another; leave it out"),
-        (["--complete", "missing.png"], "missing.png cannot be read"),
+        (["--complete", "missing.png"], "there is no file or folder missing.png; give image files"),
     ],
 )
 def test_refusals(prior, tmp_path, capsys, words, sentence):

@@ -120,6 +120,7 @@ def test_what_was_meant_by_a_prior():
 
 def test_nothing_is_meant_by_anything():
     assert did_you_mean("--nope", ["--group", "--seed", "--model.dim"]) == ""
+    assert did_you_mean(3, ["--group"]) == "", "a key of a YAML file may be a number"
 
 
 SOON = """

@@ -54,8 +54,8 @@ class LostProcessError(TrainingError):
     """A training run had to stop because another of its processes had stopped, or never came."""
 
 
-def did_you_mean(word: str, names: Iterable[str]) -> str:
+def did_you_mean(word: object, names: Iterable[str]) -> str:
     """A question to follow a word that is none of the names: was the nearest meant? Empty if none is near."""
     bare = {name.lstrip("-"): name for name in names}
-    near = get_close_matches(word.lstrip("-"), bare, n=1)
+    near = get_close_matches(str(word).lstrip("-"), bare, n=1)
     return f" (did you mean {bare[near[0]]}?)" if near else ""

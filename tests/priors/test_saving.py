@@ -138,7 +138,11 @@ def test_a_prior_of_ones_own_cannot_be_saved(tmp_path):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("transfomer", {}, "no prior named 'transfomer'; choose one of static, pixelcnn, transformer"),
+        (
+            "transfomer",
+            {},
+            r"no prior named 'transfomer' \(did you mean transformer\?\); choose one of static, pixelcnn",
+        ),
         (
             "pixelcnn",
             {"heads": 3},
