@@ -39,7 +39,7 @@ EXAMPLES = """examples:
   hybridvq compare --recipes vector projected --steps 500      compare two quantizers on sample photographs
   hybridvq train --recipe vector --data my/photos --size 64    train a tokenizer on your own images
   hybridvq evaluate runs/vector --data my/photos               measure it on held-out images
-  hybridvq reconstruct runs/vector cat.jpg -o out               send an image through tokens and back
+  hybridvq reconstruct runs/vector cat.jpg -o out              send an image through tokens and back
   hybridvq tokenize runs/vector --data my/photos -o tokens     write the tokens of a data set to parquet files
   hybridvq fit-codec runs/vector --data my/photos              fit the tables that its tokens are compressed with
   hybridvq compress runs/vector cat.jpg -o cat.hvq             compress an image with it

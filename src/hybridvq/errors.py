@@ -11,7 +11,7 @@
         └── LostProcessError   because another of its processes had stopped, or never came
 
 Each message is one sentence that names the file, key or value and says what to do. The command line prints
-it without a traceback and exits with code 2.
+it without a traceback and exits with code 2. What follows a misspelled name is written here too: `did_you_mean`.
 """
 
 from collections.abc import Iterable
