@@ -69,7 +69,7 @@ def test_a_resumed_run_keeps_the_rows_of_the_first_and_may_change_its_logger(tmp
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_logger_that_is_not_installed_names_its_extra(name, tmp_path, monkeypatch):
     monkeypatch.setattr(loggers, "find_spec", lambda name: None)
-    message = rf"^this needs {name}, which is not installed; pip install '\S+\[{name}\]'$"
+    message = rf"^this needs {name}, which is not installed; pip install '.+\[{name}\]'$"
     with pytest.raises(MissingExtraError, match=message):
         run(tmp_path / "run", tiny.recipe(logger=[name, "tensorboard"]))
     assert not (tmp_path / "run").exists()
