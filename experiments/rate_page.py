@@ -58,9 +58,9 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
         f"## Bits for the same quality, against {anchor['title']}",
         "",
         "Bjøntegaard's delta rate: the mean difference in file bytes, below 0 fewer. Over all qualities that both "
-        f"reach, where these span {LEAST_OVERLAP:g} dB, and over those that both reach at {low} to {high:g} bits per pixel. MS-SSIM as -10 log10(1 - MS-SSIM)."
-        " Megapixels per second of one core: the mean over the points of a curve, of files in memory. Model: what a "
-        "reader needs once beside the files, weights and tables.",
+        f"reach, where these span {LEAST_OVERLAP:g} dB, and over those that both reach at {low} to {high:g} bits per "
+        "pixel. MS-SSIM as -10 log10(1 - MS-SSIM). Megapixels per second of one core: the mean over the points of a "
+        "curve, of files in memory. Model: what a reader needs once beside the files, weights and tables.",
         "",
         f"| codec | PSNR | PSNR, {low} to {high:g} bpp | MS-SSIM | MS-SSIM, {low} to {high:g} bpp "
         "| encodes, megapixels/s | decodes | model, MB |",
