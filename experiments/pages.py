@@ -25,7 +25,7 @@ COMPARISONS = ("cifar10", "beta-1", "tiny-imagenet", "long", "rate-distortion", 
 # `short_table(result)`.
 PAGES = {
     **dict.fromkeys(COMPARISONS, "comparison_page"),
-    **dict.fromkeys(("kodak", "codec", "codec-training"), "rate_page"),
+    **dict.fromkeys(("kodak", "codec"), "rate_page"),
     "latents": "latents.page",
     "new-images": "new_images_page",
     "other-pictures": "other_pictures_page",

@@ -51,6 +51,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for rival in codecs(arguments):
             points = [{"quality": q, **measure(rival.at(q), photographs)} for q in progress(rival)]
             curve = {"codec": rival.name, "title": rival.title, "points": points}
+            curve |= {"model_bytes": rival.model_bytes} if rival.model_bytes else {}
             others = [c for c in result.get("curves", []) if c["codec"] != rival.name]
             result["curves"] = [*others, curve]
             write_whole(out / RESULT, to_json(result))

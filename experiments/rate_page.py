@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.bjontegaard import Curve, bd_rate
+from experiments.bjontegaard import LEAST_OVERLAP, Curve, bd_rate
 from experiments.photos import RIVALS, SMALLEST_SIDE, judged
 from hybridvq.report.figures import empty_figure, to_svg
 from hybridvq.report.rate import rate_axes
@@ -58,12 +58,13 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
         f"## Bits for the same quality, against {anchor['title']}",
         "",
         "Bjøntegaard's delta rate: the mean difference in file bytes, below 0 fewer. Over all qualities that both "
-        f"reach, and over those that both reach at {low} to {high:g} bits per pixel. MS-SSIM as -10 log10(1 - MS-SSIM)."
-        " Megapixels per second of one core: the mean over the points of a curve, of files in memory.",
+        f"reach, where these span {LEAST_OVERLAP:g} dB, and over those that both reach at {low} to {high:g} bits per "
+        "pixel. MS-SSIM as -10 log10(1 - MS-SSIM). Megapixels per second of one core: the mean over the points of a "
+        "curve, of files in memory. Model: what a reader needs once beside the files, weights and tables.",
         "",
         f"| codec | PSNR | PSNR, {low} to {high:g} bpp | MS-SSIM | MS-SSIM, {low} to {high:g} bpp "
-        "| encodes, megapixels/s | decodes |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| encodes, megapixels/s | decodes | model, MB |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for curve in curves:
         cells = []
@@ -72,6 +73,7 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
             cells += [percent(bd_rate(a, b)), percent(bd_rate(a, b, RATES_BPP))]
         for key in ("encode_megapixels_per_second", "decode_megapixels_per_second"):
             cells.append(f"{harmonic_mean([point[key] for point in curve['points']]):.3g}")
+        cells.append(f"{curve['model_bytes'] / 1e6:.1f}" if "model_bytes" in curve else MISSING)
         lines.append(f"| {curve['title']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -124,10 +124,10 @@ def delta_table(one: dict[str, Any], rows: dict[Row, Runs]) -> str:
     anchor, counted = curve_of(one["jpeg"]), {run["row"]: run["counted"] for run in one["runs"]}
     lines = [
         f"Bits against those of {ANCHOR} files at equal PSNR: Bjøntegaard's delta rate, below 0 fewer, over all "
-        "qualities that the row and JPEG reach; mean and standard deviation over seeds. Rows reach different "
-        f"qualities, so this column does not rank them. Counted as {FILES}: all bytes, with headers. Bits per pixel: "
-        "all bits over all pixels. PSNR: the mean over photographs. Both from the lowest to the highest point, over "
-        "all seeds.",
+        "qualities that the row and JPEG reach, where these span 2 dB; mean and deviation over seeds. Rows reach "
+        f"different qualities, so this column does not rank them. Counted as {FILES}: all bytes, with headers. Bits "
+        "per pixel: all bits over all pixels. PSNR: the mean over photographs. Both from the lowest to the highest "
+        "point, over all seeds.",
         "",
         "| row | counted as | seeds | bits per pixel | PSNR, dB | bits against JPEG's |",
         "|---|---|--:|--:|--:|--:|",

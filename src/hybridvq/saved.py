@@ -12,6 +12,7 @@ from hybridvq.ranges import Range
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"  # of a run
+TOKENIZER = "tokenizer"  # the folder, within a prior's, of a copy of the tokenizer whose tokens it models
 FORMAT = 1  # of a prior's config.json
 SIDE = Range(1, 2**12)  # positions of a grid
 EVERY = "all"  # in place of the names of all classes

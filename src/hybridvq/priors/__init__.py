@@ -8,7 +8,6 @@ from hybridvq.priors.network import decay_groups
 from hybridvq.priors.pixelcnn import PixelCNNPrior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.priors.saving import (
-    TOKENIZER,
     load_prior,
     save_prior,
     save_with_tokenizer,
@@ -19,7 +18,6 @@ from hybridvq.priors.transformer import TransformerPrior
 
 __all__ = [
     "PRIORS",
-    "TOKENIZER",
     "Bits",
     "Choice",
     "GainGrid",

@@ -15,12 +15,19 @@ from hybridvq.pretrained import pretrained_names
 from hybridvq.priors.base import Prior
 from hybridvq.priors.registry import PRIORS, build_prior
 from hybridvq.quantizers import TokenSpace
-from hybridvq.saved import CONFIG, WEIGHTS, PriorConfig, model_folder, prior_folder, read_prior_config, unusable
+from hybridvq.saved import (
+    CONFIG,
+    TOKENIZER,
+    WEIGHTS,
+    PriorConfig,
+    model_folder,
+    prior_folder,
+    read_prior_config,
+    unusable,
+)
 from hybridvq.tokenizer import weight_hash
 from hybridvq.weights import build_with_weights
 from hybridvq.writing import whole_folder
-
-TOKENIZER = "tokenizer"  # the folder, within a prior's, of a copy of the tokenizer whose tokens it models
 
 
 def build(config: PriorConfig) -> Prior:
