@@ -69,7 +69,7 @@ ALLOWED = {
         "networks", "quantizers", "tokenizer", "evaluation", "extras", "printing", "writing",
     },
     "comparison": {
-        "devices", "documents", "pixels",
+        "codec", "devices", "documents", "pixels",
         "_version", "errors", "settings", "recipe", "data", "losses", "metrics", "tokenizer", "evaluation", "training",
         "writing"
     },

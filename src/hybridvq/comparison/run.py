@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from hybridvq.comparison.shown import read_chosen
 from hybridvq.data import EvalBatches, Images, open_side
 from hybridvq.devices import Device, find_device
 from hybridvq.documents import read_json, to_json
@@ -20,7 +21,6 @@ from hybridvq.settings import DataSettings, Plan, Recipe
 from hybridvq.training import History, resolve_precision, train
 from hybridvq.writing import write_whole
 
-SHOWN_IMAGES = 8
 CURVE_POINTS = 400
 EVAL_BATCH = 256
 
@@ -61,8 +61,7 @@ def run_one(
     tokenizer.to(place)
     bounds = gain_range(tokenizer, EvalBatches(train_images, EVAL_BATCH, plan.eval_images))
     measured = evaluate(tokenizer, EvalBatches(test_images, EVAL_BATCH), bounds)
-    shown = EvalBatches(test_images, SHOWN_IMAGES, SHOWN_IMAGES)[0]
-    save_array(folder / "reconstructions.npy", reconstruct(tokenizer, shown)[0])
+    save_array(folder / "reconstructions.npy", reconstruct(tokenizer, read_chosen(out))[0])
     run = {
         "recipe": recipe.name,
         "seed": seed,
