@@ -5,8 +5,8 @@ RUN := $(VENV)/bin/python
 
 .PHONY: help install demo samples app screenshots browser docs test check bench
 help:
-	@echo "make demo     show the bundled models and train three tokenizers on sample photographs (under four minutes on two cores, after the installation)"
-	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about four minutes)"
+	@echo "make demo     show the bundled models, train three tokenizers and compare them (under four minutes on two cores, after the installation)"
+	@echo "make samples  draw sixteen new pictures with the bundled prior (seconds)"
 	@echo "make app      show the bundled models in a web page"
 	@echo "make docs     build the pages as a site in build/docs (seconds; needs no network)"
 	@echo "make test     run the tests"
@@ -32,10 +32,7 @@ demo: $(VENV)/ready
 	$(VENV)/bin/hybridvq compare --config demo.yaml
 
 samples: $(VENV)/ready
-	$(VENV)/bin/hybridvq train-prior demo/runs/gain-shape-seed0 --data photos --size 64 --out demo/prior --resume \
-		--options.width 96 --options.layers 4 --options.heads 4 --options.dropout 0.1 \
-		--training.steps 500 --training.batch_size 16 --training.eval_every 25
-	$(VENV)/bin/hybridvq sample demo/prior --out demo/samples
+	$(VENV)/bin/hybridvq sample photos-vq-prior --count 16 --out samples
 
 app: install
 	$(VENV)/bin/hybridvq app
