@@ -143,21 +143,26 @@ def rival(name: Literal["JPEG", "WebP"], pixels: np.ndarray, size: int) -> Coded
 
 
 def render(model: Model, picture: Picture, coded: list[Coded]) -> str:
-    """The pictures side by side, the table and the file to save."""
-    own = next(c for c in coded if c.title == HVQ)
+    """The file's picture over JPEG's, the table, the file to save, and the other pictures."""
+    own, jpeg = (next(c for c in coded if c.title == title) for title in (HVQ, "JPEG"))
     head = ["Format", "Bytes", "Bits per pixel", "PSNR", "Setting"]
     name = f"{Path(picture.name).stem}.hvq"
-    figures = [markup.figure(picture.pixels, "Original", picture.name)]
+    below = [markup.figure(picture.pixels, "Original", picture.name)]
     for c in coded:
-        _, size, _, quality, _ = c.cells(picture.pixels)
-        figures.append(markup.figure(c.pixels, c.title, f"{size} bytes, {quality}"))
+        if c not in (own, jpeg):
+            _, size, _, quality, _ = c.cells(picture.pixels)
+            below.append(markup.figure(c.pixels, c.title, f"{size} bytes, {quality}"))
+    sizes = f"JPEG in {len(jpeg.data):,} bytes, {own.title} in {len(own.data):,}"
     return markup.block(
         markup.note(picture.note),
-        markup.row(figures, 3 if len(figures) > 4 else None),
-        markup.table(head, [c.cells(picture.pixels) for c in coded]),
-        markup.note(f"JPEG and WebP at the quality whose file is nearest in size; .hvq by {model.title}."),
+        markup.wide(
+            markup.slider(jpeg.pixels, own.pixels, (jpeg.title, own.title), sizes),
+            markup.table(head[:-1], [c.cells(picture.pixels)[:-1] for c in coded])
+            + markup.note(f"{own.title} by {model.title}, {own.setting}; JPEG and WebP at the quality nearest in size.")
+            + markup.download(own.data, name, f"Download {name} ({len(own.data):,} bytes)"),
+        ),
+        markup.row(below, max(3, len(below))),
         markup.note(LAYERS if model.is_hybrid else ""),
-        markup.download(own.data, name, f"Download {name} ({len(own.data):,} bytes)"),
     )
 
 
