@@ -40,6 +40,8 @@ CSS = """
 .hvq .slide b + b { left: auto; right: .6rem; }
 .hvq .wide { display: grid; grid-template-columns: 2fr 1fr; gap: 1.5rem; align-items: start; margin: .6rem 0 1.2rem; }
 .hvq .wide figure { margin: 0; }
+.hvq .wide th, .hvq .wide td:not(:first-child) { white-space: nowrap; }
+.hvq .wide th:last-child, .hvq .wide td:last-child { padding-right: 0; }
 @media (max-width: 700px) { .hvq .wide { grid-template-columns: 1fr; } }
 .hvq .codes { display: grid; grid-template-columns: repeat(auto-fill, var(--side)); gap: 2px; margin: .6rem 0; }
 .hvq .codes i { width: var(--side); height: var(--side); cursor: crosshair; image-rendering: pixelated;
@@ -48,7 +50,8 @@ CSS = """
 .hvq .codes i:hover { outline: 2px solid #2563eb; }
 .hvq .codes i:hover::before { content: attr(data-text); position: fixed; right: 1.5rem; bottom: 1.5rem; z-index: 1001;
   width: calc(var(--count) * 8rem); padding: 8.6rem 0 .3rem; border: 4px solid #fff; background: #fff; color: #1f2328;
-  box-shadow: 0 2px 16px rgba(0, 0, 0, .35); font: 600 .875rem/1.3 sans-serif; text-align: center; min-width: 8rem; }
+  box-shadow: 0 2px 16px rgba(0, 0, 0, .35); font: 600 .875rem/1.3 sans-serif; text-align: center; min-width: 8rem;
+  box-sizing: content-box; }
 .hvq .codes i:hover::after { content: ""; position: fixed; right: calc(1.5rem + 4px); z-index: 1002; height: 8rem;
   bottom: calc(1.5rem + 4px + 1.9rem); width: calc(var(--count) * 8rem); background-image: var(--sheet);
   background-size: calc(var(--across) * 8rem) auto; image-rendering: pixelated;

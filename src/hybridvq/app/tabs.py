@@ -137,8 +137,10 @@ def picture_chooser(uploads: Uploads, page: gr.Blocks, first: str) -> Choice:
         return None, made, markup.block(markup.note(f"All tabs show {made.name}. {made.note}"))
 
     asked = {**QUIET, "show_progress": "hidden"}
-    events = [event(guarded(chosen, None), sample, [picture, said], **asked) for event in (sample.input, page.load)]
-    events.append(upload.upload(guarded(uploaded, None, None), upload, [sample, picture, said], **asked))
+    events = [
+        event(guarded(chosen, gr.skip()), sample, [picture, said], **asked) for event in (sample.input, page.load)
+    ]
+    events.append(upload.upload(guarded(uploaded, gr.skip(), gr.skip()), upload, [sample, picture, said], **asked))
     return Choice(sample, picture, tab, events)
 
 
@@ -259,7 +261,7 @@ def generate_tab(model: PriorModel, choice_of: Choice) -> None:
         )
     with gr.Row():
         go = gr.Button("New pictures", variant="primary", elem_id="generate-go", **BUTTON)
-        complete = gr.Button("Complete the photograph", elem_id="generate-complete", **BUTTON)
+        complete = gr.Button("Complete the photograph", elem_id="generate-complete", **BUTTON | {"min_width": 240})
         keep = gr.Radio(
             [(f"{half} half", half) for half in generate.HALVES], value="top", label="Keep", elem_id="generate-keep"
         )
