@@ -37,10 +37,9 @@ samples: $(VENV)/ready
 app: install
 	$(VENV)/bin/hybridvq app
 
-# Pictures of the page; RESULT is what its tab Compare shows.
-RESULT := docs/results/rate-distortion/result.json
+# Pictures of the page.
 screenshots: install browser
-	$(RUN) docs/screenshots.py --result $(RESULT)
+	$(RUN) docs/screenshots.py
 
 # What drives the page in its tests, which are skipped without one.
 browser:

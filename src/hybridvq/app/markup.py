@@ -42,7 +42,11 @@ CSS = """
 .hvq .wide figure { margin: 0; }
 .hvq .wide th, .hvq .wide td:not(:first-child) { white-space: nowrap; }
 .hvq .wide th:last-child, .hvq .wide td:last-child { padding-right: 0; }
-@media (max-width: 700px) { .hvq .wide { grid-template-columns: 1fr; } }
+.hvq .wide table { width: 100%; }
+@media (max-width: 700px) {
+  .hvq .wide { grid-template-columns: 1fr; }
+  .hvq .row { grid-template-columns: 1fr 1fr !important; }
+}
 .hvq .codes { display: grid; grid-template-columns: repeat(auto-fill, var(--side)); gap: 2px; margin: .6rem 0; }
 .hvq .codes i { width: var(--side); height: var(--side); cursor: crosshair; image-rendering: pixelated;
   background-image: var(--sheet); background-size: calc(var(--across) * var(--side)) auto;

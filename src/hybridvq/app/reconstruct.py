@@ -189,7 +189,7 @@ def numbers(models: tuple[Model, Model], shown: tuple[Shown, Shown]) -> str:
         ("Bits per pixel in a file", [bits_text(s.codec_bpp) for s in shown]),
         ("Bits per pixel, raw", [bits_text(s.raw_bpp) for s in shown]),
         ("MSE on [-1, 1]", [f"{s.mse:.5f}" for s in shown]),
-        ("Codes", [f"{m.space.codebook_size:,}" for m in models]),
+        ("Codes", [code_kind(m) for m in models]),
         ("Gain levels", [gain_kind(m) for m in models]),
     ]
     return markup.table(["", *(model.title for model in models)], [[name, *values] for name, values in lines])
@@ -197,6 +197,12 @@ def numbers(models: tuple[Model, Model], shown: tuple[Shown, Shown]) -> str:
 
 def bits_text(bits: float | None) -> str:
     return "–" if bits is None else f"{bits:.3f}"
+
+
+def code_kind(model: Model) -> str:
+    """How many codes there are, and of how many each position takes one."""
+    times = f"{model.space.stages} of " if model.space.stages > 1 else ""
+    return f"{times}{model.space.codebook_size:,}"
 
 
 def gain_kind(model: Model) -> str:

@@ -35,7 +35,7 @@ QUIET: dict[str, Any] = {
 LIVE: dict[str, Any] = {**QUIET, "trigger_mode": "always_last", "show_progress": "hidden"}
 BAR = gr.Progress()  # as a default of a handler, it tells Gradio to show what it is told
 STATE_SECONDS = 3600
-RECENT = 4  # pictures whose latents are kept, of all visitors together: up to some 25 MB each
+RECENT = 4  # latents that are kept, of all visitors together: up to some 25 MB each
 BUTTON: dict[str, Any] = {"scale": 0, "min_width": 190, "size": "md", "elem_classes": "action"}
 LIMIT = f"Uploads may have up to {UPLOAD_PIXELS // 10**6} megapixels; they are deleted once they are read."
 
