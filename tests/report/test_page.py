@@ -208,3 +208,9 @@ def test_photographs_through_trained_models_come_first(write_folder, four_runs):
     assert "mine, hybrid 2,436 bytes, 0.144 bits per pixel, 30.3 dB" in page.text
     assert "models/cat-original.png cannot be read (No such file or directory)." in page.text
     assert page.text.index("whole photographs") < page.text.index("tokenizers trained") < page.text.index("Results")
+
+
+def test_pictures_are_larger_where_there_are_few(write_folder, run):
+    for names, side in (("a", 240), ("abcdefghi", 112)):
+        html = write_report(write_folder([run(name, "healthy") for name in names])).read_text()
+        assert f'width="{side}" height="{side}" alt="Original 1"' in html

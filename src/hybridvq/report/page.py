@@ -32,6 +32,7 @@ from hybridvq.report.table import COLUMNS, cells, format_stat
 from hybridvq.writing import write_whole
 
 _TEMPLATE = "page.html.j2"
+_LARGEST_PX, _WIDTH_PX = 240, 1100  # of a picture where there are few columns, and of all side by side
 _GROUP_NOTES = {
     "published": "codes started and learned as published, without the care of the healthy recipes",
     "healthy": "the same idea, trained so that its codebook stays in use",
@@ -206,11 +207,13 @@ def _gains(recipe: RecipeRuns) -> dict[str, str]:
 def _pictures(pictures: Pictures) -> dict[str, Any]:
     """The grid as data: PNGs and captions, row by row."""
     count, height, width = pictures.originals.shape[:3]
+    room = min(_LARGEST_PX, _WIDTH_PX // (1 + len(pictures.columns)))
+    zoom = max(pictures.zoom, room // max(height, width))
     return {
         "problem": "",
-        "width": width * pictures.zoom,
-        "height": height * pictures.zoom,
-        "zoom": pictures.zoom,
+        "width": width * zoom,
+        "height": height * zoom,
+        "zoom": zoom,
         "scale": pictures.scale,
         "bar": data_uri("png", to_png(color_bar())),
         "columns": [
