@@ -16,7 +16,8 @@ ORIGINALS = "originals.npy"
 def choose_images(images: Images) -> Tensor:
     """Of each eighth of the first 128 images, the one whose gray levels vary most.
 
-    Returns (N, 3, H, W) in [-1, 1], N at most 8. An eighth is every eighth image. Blank crops and plain textures vary little, outlines and objects much.
+    Returns (N, 3, H, W) in [-1, 1], N at most 8. An eighth is every eighth image. Blank crops and plain textures vary
+    little, outlines and objects much.
     """
     x = EvalBatches(images, OUT_OF, OUT_OF)[0]
     spread = x.mean(1).var((1, 2)).tolist()
