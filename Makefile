@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo samples app screenshots browser docs test check bench
+.PHONY: help install demo samples app screenshots browser docs test check pythons bench
 help:
 	@echo "make demo     show the bundled models, train three tokenizers and compare them (under four minutes on two cores, after the installation)"
 	@echo "make samples  draw sixteen new pictures with the bundled prior (seconds)"
@@ -11,6 +11,7 @@ help:
 	@echo "make docs     build the pages as a site in build/docs (seconds; needs no network)"
 	@echo "make test     run the tests"
 	@echo "make check    run the linter, the type checker and the import-graph test"
+	@echo "make pythons  install the package with Python 3.11, 3.12 and 3.13, where they are, and try it (1 GB each)"
 	@echo "make bench    time and measure everything in benchmarks/ that is quick (about ten minutes, on a quiet machine)"
 
 install: $(VENV)/installed
@@ -59,6 +60,14 @@ check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -q tests/test_imports.py
+
+# The package alone, installed with each Python that it names and that is here, compresses a picture.
+pythons:
+	@for version in 3.11 3.12 3.13; do \
+		python$$version --version || { echo "Python $$version is not installed here"; continue; }; \
+		python$$version -m venv --clear build/python$$version && cd build/python$$version || exit; \
+		bin/pip install --quiet --constraint ../../constraints.txt torch && bin/pip install --quiet ../.. || exit; \
+		bin/hybridvq compress ../../docs/picture.jpg --model photos --out picture.hvq || exit; cd ../..; done
 
 bench: install
 	$(RUN) -m benchmarks

@@ -14,7 +14,7 @@ ORIGINALS = "originals.npy"
 
 
 def choose_images(images: Images) -> Tensor:
-    """Of each eighth of the first 128 images, the one whose gray levels vary most.
+    """The image whose gray levels vary most, of each eighth of the first 128 images.
 
     Returns (N, 3, H, W) in [-1, 1], N at most 8. An eighth is every eighth image. Blank crops and plain textures vary
     little, outlines and objects much.

@@ -7,7 +7,7 @@ from hybridvq.report.pictures import data_uri, psnr_text
 
 
 def photographs(folder: Path, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Of each photograph of a result its name, its size and its pictures, the original first; may be empty."""
+    """The name, the size and the pictures of each photograph of a result, the original first; may be empty."""
     return [
         {key: photograph[key] for key in ("name", "width", "height")}
         | {"pictures": [_original(folder, photograph), *(_picture(folder, file) for file in photograph["files"])]}
