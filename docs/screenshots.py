@@ -21,7 +21,7 @@ from playwright.sync_api import Page, sync_playwright
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 120  # a step may take on a slow machine
 VIEW = {"width": 1280, "height": 1000}
-HIGHEST = 1400  # pixels of a picture, at most
+HIGHEST = 1640  # pixels of a picture, at most
 QUALITY = 85  # of the WebP files
 RESULTS = "#{tab}-result .hvq {what}"
 

@@ -170,7 +170,8 @@ def render(picture: Picture, models: tuple[Model, Model], shown: tuple[Shown, Sh
 def details(model: Model, shown: Shown, error: np.ndarray, scale: float) -> list[str]:
     """Where a model errs, what its codes say alone, and its gains, if any. The error is a share of `scale` grays."""
     used = f"{len(np.unique(shown.codes)):,} different codes"
-    says = "without the details" if model.is_hybrid else f"each position by itself; {used}"
+    each = "each position" if model.space.stages == 1 else "the first code of each position"
+    says = "without the details" if model.is_hybrid else f"{each} by itself; {used}"
     parts = [
         markup.figure(colored(error), f"{model.title}: error", f"black 0 to yellow {scale:.0f} of 255 gray levels"),
         markup.figure(shown.alone, f"{model.title}: codes alone", says),
