@@ -99,7 +99,7 @@ def tabs(result: str | None) -> dict[str, Callable[[Page], None]]:
 def write(page: Page, path: Path) -> None:
     """The page as it is, down to HIGHEST."""
     page.wait_for_timeout(1000)  # what fades in, has
-    page.wait_for_function("!/processing \\||queue/.test(document.body.innerText)")
+    page.wait_for_function("!/processing \\|/.test(document.body.innerText)")
     page.set_viewport_size(
         {"width": VIEW["width"], "height": min(HIGHEST, page.evaluate("document.body.scrollHeight"))}
     )

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 
 Curve = Sequence[tuple[float, float]]  # (rate, quality), in any order
+LEAST_OVERLAP = 2.0  # decibels; over fewer, the mean says more of where the curves happen to end
 
 
 def bd_rate(anchor: Curve, other: Curve, rates: tuple[float, float] | None = None) -> float | None:
@@ -14,7 +15,7 @@ def bd_rate(anchor: Curve, other: Curve, rates: tuple[float, float] | None = Non
         100 (exp(1 / (b - a) int_a^b log R_other(q) - log R_anchor(q) dq) - 1)
 
     log R is interpolated over quality by monotone piecewise cubics. The range a..b is the qualities that both curves
-    reach, and with `rates` those that both reach at such rates; None where there are none.
+    reach, and with `rates` those that both reach at such rates; None where these span less than LEAST_OVERLAP decibels.
 
     Sources: Bjøntegaard 2001, VCEG-M33, with one cubic a curve; piecewise since JVET-H0030 and in ITU-T HSTP-VID-WPOM
     (2020).
@@ -24,7 +25,7 @@ def bd_rate(anchor: Curve, other: Curve, rates: tuple[float, float] | None = Non
     if rates is not None:
         bounds = [quality_at(*curve, rates) for curve in curves]
         low, high = max(low, *(a for a, _ in bounds)), min(high, *(b for _, b in bounds))
-    if high <= low:
+    if high - low < LEAST_OVERLAP:
         return None
     areas = [float(PchipInterpolator(q, log_rate).integrate(low, high)) for q, log_rate in curves]
     return 100 * (float(np.exp((areas[1] - areas[0]) / (high - low))) - 1)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from experiments.classifier import ResNet9, batches, load_classifier
 from experiments.distances import frechet_distance, kernel_distance, nearest, precision_and_recall
-from experiments.new_images_page import write_page
+from experiments.pages import write_page
 from hybridvq import load_prior, load_tokenizer, open_images
 from hybridvq.data import Images
 from hybridvq.data.batches import to_tensor
@@ -200,7 +200,7 @@ def main(words: list[str] | None = None) -> None:
     for name in given.priors:
         measure(measure_of, name, given, result)
     write_whole(path, to_json(result, indent=2))
-    write_page(result, given.out)
+    write_page(given.out, "new-images")
 
 
 if __name__ == "__main__":

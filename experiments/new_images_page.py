@@ -1,9 +1,6 @@
 """The page on new images, from what `experiments.new_images` measured."""
 
-from pathlib import Path
 from typing import Any
-
-from hybridvq.writing import write_whole
 
 INTRODUCTION = """\
 # New images
@@ -37,8 +34,8 @@ def describe(name: str, part: dict[str, Any]) -> str:
     return f"{name}: {tokens} codes of {size:,}{gains}, {how}, {weights:.1f} million weights"
 
 
-def write_page(result: dict[str, Any], out: Path) -> None:
-    """README.md in the folder of the result."""
+def page(result: dict[str, Any]) -> str:
+    """The text of README.md."""
     about, setting = result["classifier"], result["setting"]
     shown = f"{about['size']}x{about['size']} images of {len(about['classes'])} classes"
     text = INTRODUCTION.format(shown=shown, **(about | setting))
@@ -59,4 +56,4 @@ def write_page(result: dict[str, Any], out: Path) -> None:
         )
         lines.append("Held-out images, what is kept of each, and its continuations:\n")
         lines.append(f"![Upper halves continued]({name}-completed.png)")
-    write_whole(out / "README.md", ("\n".join(lines) + "\n").encode())
+    return "\n".join(lines) + "\n"

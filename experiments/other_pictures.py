@@ -17,45 +17,20 @@ import numpy as np
 from PIL import Image
 from skimage import data
 
+from experiments.other_pictures_page import ENLARGED, QUALITIES, RIVALS, ZOOM
+from experiments.pages import write_page
 from experiments.photos import read_photographs
 from hybridvq import Codec, CodecSettings
 from hybridvq.app.compress import rival
 from hybridvq.comparison.plan import hardware
 from hybridvq.data import read_image
-from hybridvq.documents import read_json, to_json
+from hybridvq.documents import to_json
 from hybridvq.metrics import psnr_db
 from hybridvq.pixels import mse
 from hybridvq.writing import write_whole
 
 SCREENSHOTS = Path(__file__).parents[1] / "docs" / "screenshots"
 SAMPLES = {"page": "a scanned page", "text": "handwriting and print", "horse": "a silhouette"}
-QUALITIES = (20, 50, 80)
-RIVALS = ("JPEG", "WebP")
-ENLARGED, ZOOM = 4, 4  # photographs, and how many times their sides
-
-PAGE = """# Pictures that are not ordinary photographs
-
-Bits per pixel of files of `{model}`, by [quality](../../glossary.md#quality), and the PSNR of the decoded picture,
-beside JPEG (4:2:0) and WebP at the quality whose file is nearest in size. Their own bits per pixel stand in brackets
-where they differ by more than 5%.
-It was trained on photographs alone.
-
-| picture | pixels | quality | bits per pixel | PSNR, dB | JPEG | WebP |
-|---|--:|--:|--:|--:|--:|--:|
-{rows}
-
-Of {count} pictures at {qualities} qualities, `{model}` has the higher PSNR than JPEG {over_jpeg} times and than WebP
-{over_webp} times.{enlarged}
-
-    {command}
-
-{machine}; result.json holds every number.
-"""
-
-OF_ENLARGED = f"""
-
-Enlarged photographs are {ENLARGED} of a folder, by Lanczos to {ZOOM} times their sides: large and smooth, as an
-ordinary photograph of so many pixels that is not sharp."""
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -71,7 +46,7 @@ def main(words: Sequence[str] | None = None) -> None:
         points = [point for name, pixels in pictures(arguments.photographs) for point in measured(codec, name, pixels)]
         about = {"model": arguments.model, "hardware": hardware(), "enlarged": bool(arguments.photographs)}
         write_whole(out / "result.json", to_json(about | {"points": points}))
-    write_whole(out / "README.md", page(read_json(out / "result.json")).encode())
+    write_page(out, "other-pictures")
 
 
 def pictures(photographs: str | None) -> Iterator[tuple[str, np.ndarray]]:
@@ -103,34 +78,6 @@ def measured(codec: Codec, name: str, pixels: np.ndarray) -> Iterator[dict[str, 
             point[key] = {"rate_bpp": rate_bpp, "psnr_db": psnr_db(mse(decoded, pixels))}
         print(point, flush=True)
         yield point
-
-
-def page(result: dict[str, Any]) -> str:
-    points = result["points"]
-    wins = {other: sum(p["own"]["psnr_db"] > p[other]["psnr_db"] for p in points) for other in RIVALS}
-    command = "python -m experiments.other_pictures" + (" --photographs FOLDER" if result["enlarged"] else "")
-    return PAGE.format(
-        model=result["model"],
-        rows="\n".join(row(p) for p in points),
-        count=len(points) // len(QUALITIES),
-        qualities=len(QUALITIES),
-        over_jpeg=wins["JPEG"],
-        over_webp=wins["WebP"],
-        enlarged=OF_ENLARGED if result["enlarged"] else "",
-        command=command,
-        machine=result["hardware"]["name"],
-    )
-
-
-def row(point: dict[str, Any]) -> str:
-    own = point["own"]
-    cells = [point["picture"], f"{point['height']} x {point['width']}", point["quality"], f"{own['rate_bpp']:.3f}"]
-    cells.append(f"{own['psnr_db']:.2f}")
-    for other in RIVALS:
-        rate_bpp = point[other]["rate_bpp"]
-        differs = abs(rate_bpp / own["rate_bpp"] - 1) > 0.05
-        cells.append(f"{point[other]['psnr_db']:.2f}" + (f" ({rate_bpp:.3f})" if differs else ""))
-    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 if __name__ == "__main__":

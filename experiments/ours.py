@@ -8,6 +8,7 @@ from experiments.photos import PhotoCodec, Rival
 from hybridvq import Codec, CodecSettings
 from hybridvq.codec import describe
 from hybridvq.codec.choose import Chooser
+from hybridvq.tokenizer import model_folder
 
 STREAMS = ("stage ", "codes", "coefficients")  # the parts of a file that are not headers
 QUALITIES = (5, 20, 35, 50, 65, 80, 95)  # of a hybrid model
@@ -17,13 +18,15 @@ WEIGHTS = (0.012, 0.006, 0.003, 0.0)
 
 def ours(model: str, device: str = "cpu") -> Rival:
     """A model's curve, with less and less lambda, or at each quality of a hybrid model."""
-    codec = Codec.load(model, device)
+    codec, name = Codec.load(model, device), Path(model).name
+    model_bytes = sum(path.stat().st_size for path in model_folder(model).glob("*.safetensors"))
     if codec.is_hybrid:
         of_quality = {str(quality): CodecSettings(quality=quality) for quality in QUALITIES}
-        return Rival(Path(model).name, f"{Path(model).name}, hybrid", Curve(codec, of_quality), tuple(of_quality))
+        curve = Curve(codec, of_quality)
+        return Rival(name, f"{name}, hybrid", curve, tuple(of_quality), model_bytes=model_bytes)
     unit = Chooser(codec.tokenizer.quantizer, codec.tables, 1, 0.0).power()
     settings = {f"lambda {w * unit:.2g}": CodecSettings(rate_weight=round(w * unit, 6)) for w in WEIGHTS}
-    return Rival(Path(model).name, Path(model).name, Curve(codec, settings), tuple(settings))
+    return Rival(name, name, Curve(codec, settings), tuple(settings), model_bytes=model_bytes)
 
 
 class Curve:

@@ -76,6 +76,7 @@ class Rival:
     at: Callable[[Any], PhotoCodec]
     qualities: tuple[Any, ...]
     available: bool = True
+    model_bytes: int = 0  # what a reader needs once, beside the files
 
 
 RIVALS = (

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from torch import Tensor
 
-from experiments.publish import fill
+from experiments.pages import write_page
+from experiments.pretrained_page import templates as page_templates
 from hybridvq import Codec, CodecSettings, Tokenizer, evaluate, load_prior, load_recipe, load_tokenizer, open_images
 from hybridvq.comparison.plan import hardware
 from hybridvq.data import EvalBatches, read_image
@@ -45,7 +45,8 @@ def main(words: Sequence[str] | None = None) -> None:
     if not arguments.page:
         result = measure_all(arguments)
         write_whole(out / RESULT, to_json(result))
-    write_pages(read_json(out / RESULT), out)
+    write_cards(read_json(out / RESULT))
+    write_page(out, "pretrained")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -154,18 +155,9 @@ def token_batches(tokenizer: Tokenizer, held_out: EvalBatches) -> Iterator[tuple
         yield tokenizer.encode(held_out[number]), None
 
 
-def write_pages(result: dict[str, Any], out: Path) -> None:
-    """The page, its table on the page of all results, and a card for each model of CARDS and PRIORS."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    page = templates.get_template("pretrained.md.j2").render(result=result, table=table(result))
-    write_whole(out / "README.md", page.encode())
-    fill("pretrained", table(result))
+def write_cards(result: dict[str, Any]) -> None:
+    """A card for each model of CARDS and PRIORS."""
+    templates = page_templates()
     rows = {row["model"]: row["photographs"] for row in result["rows"]}
     for name, model in result["tokenizers"].items():
         card = templates.get_template("tokenizer_card.md.j2").render(
@@ -175,22 +167,6 @@ def write_pages(result: dict[str, Any], out: Path) -> None:
     for name, prior in result["priors"].items():
         card = templates.get_template("prior_card.md.j2").render(name=name, prior=prior)
         write_whole(HERE / name / "README.md", card.encode())
-
-
-def table(result: dict[str, Any]) -> str:
-    """A row for each model and setting: raw bits, and of each set bits per pixel and PSNR."""
-    sets = list(result["photographs"])
-    lines = [
-        "| model | raw | " + " | ".join(f"{title}: files | PSNR" for title in sets) + " |",
-        "|---|--:|" + "--:|--:|" * len(sets),
-    ]
-    for row in result["rows"]:
-        of = row["photographs"]
-        title = f"`{row['model']}`" + (f", quality {row['quality']:g}" if row["quality"] else "")
-        raw = of[sets[0]].get("raw_rate_bpp")
-        cells = [f"{of[name]['rate_bpp']:.3f} | {of[name]['psnr_db']:.2f} dB" for name in sets]
-        lines.append(f"| {title} | {'–' if raw is None else f'{raw:.2f}'} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ import torch
 from PIL import features
 
 from experiments.ours import ours
+from experiments.pages import write_page
 from experiments.photos import RIVALS, Rival, fingerprint, measure, read_photographs
-from experiments.rate_page import write_page
 from hybridvq.comparison.plan import hardware
 from hybridvq.documents import read_json, to_json
 from hybridvq.writing import write_whole
@@ -51,10 +51,11 @@ def main(words: Sequence[str] | None = None) -> None:
         for rival in codecs(arguments):
             points = [{"quality": q, **measure(rival.at(q), photographs)} for q in progress(rival)]
             curve = {"codec": rival.name, "title": rival.title, "points": points}
+            curve |= {"model_bytes": rival.model_bytes} if rival.model_bytes else {}
             others = [c for c in result.get("curves", []) if c["codec"] != rival.name]
             result["curves"] = [*others, curve]
             write_whole(out / RESULT, to_json(result))
-    write_page(result, out)
+    write_page(out, "kodak")
 
 
 def parser() -> argparse.ArgumentParser:

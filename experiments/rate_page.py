@@ -1,29 +1,25 @@
 """The page of `experiments.rate_curves`: tables, a figure, and how it was made. Nothing on it is typed by hand."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.bjontegaard import Curve, bd_rate
+from experiments.bjontegaard import LEAST_OVERLAP, Curve, bd_rate
 from experiments.photos import RIVALS, SMALLEST_SIDE, judged
-from experiments.publish import fill
 from hybridvq.report.figures import empty_figure, to_svg
 from hybridvq.report.rate import rate_axes
 from hybridvq.report.result import RecipeRuns
 from hybridvq.report.style import MISSING, Look, looks
-from hybridvq.writing import write_whole
 
 ANCHOR = "jpeg-420"
 RATES_BPP = (0.25, 1.0)
 
 
-def write_page(result: dict[str, Any], out: Path) -> None:
-    """README.md and rate.svg in `out`."""
+def page(result: dict[str, Any]) -> str:
+    """The text of README.md."""
     curves = result["curves"]
-    write_whole(out / "rate.svg", to_svg(rate_figure(curves)))
     photographs, name = result["photographs"], result["photographs"]["name"]
     parts = [
         "# Bits against quality: photographs",
@@ -34,8 +30,11 @@ def write_page(result: dict[str, Any], out: Path) -> None:
         points_table(curves, len(judged(photographs["images"]))),
         how_it_was_made(result),
     ]
-    write_whole(out / "README.md", ("\n\n".join(parts) + "\n").encode())
-    fill(out.name, short_table(curves))
+    return "\n\n".join(parts) + "\n"
+
+
+def figures(result: dict[str, Any]) -> dict[str, bytes]:
+    return {"rate": to_svg(rate_figure(result["curves"]))}
 
 
 def curve_over(curve: dict[str, Any], quality: str) -> Curve:
@@ -59,12 +58,13 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
         f"## Bits for the same quality, against {anchor['title']}",
         "",
         "Bjøntegaard's delta rate: the mean difference in file bytes, below 0 fewer. Over all qualities that both "
-        f"reach, and over those that both reach at {low} to {high:g} bits per pixel. MS-SSIM as -10 log10(1 - MS-SSIM)."
-        " Megapixels per second of one core: the mean over the points of a curve, of files in memory.",
+        f"reach, where these span {LEAST_OVERLAP:g} dB, and over those that both reach at {low} to {high:g} bits per "
+        "pixel. MS-SSIM as -10 log10(1 - MS-SSIM). Megapixels per second of one core: the mean over the points of a "
+        "curve, of files in memory. Model: what a reader needs once beside the files, weights and tables.",
         "",
         f"| codec | PSNR | PSNR, {low} to {high:g} bpp | MS-SSIM | MS-SSIM, {low} to {high:g} bpp "
-        "| encodes, megapixels/s | decodes |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| encodes, megapixels/s | decodes | model, MB |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for curve in curves:
         cells = []
@@ -73,12 +73,14 @@ def delta_table(curves: list[dict[str, Any]]) -> str:
             cells += [percent(bd_rate(a, b)), percent(bd_rate(a, b, RATES_BPP))]
         for key in ("encode_megapixels_per_second", "decode_megapixels_per_second"):
             cells.append(f"{harmonic_mean([point[key] for point in curve['points']]):.3g}")
+        cells.append(f"{curve['model_bytes'] / 1e6:.1f}" if "model_bytes" in curve else MISSING)
         lines.append(f"| {curve['title']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def short_table(curves: list[dict[str, Any]]) -> str:
+def short_table(result: dict[str, Any]) -> str:
     """Table for other pages: delta rates over all qualities that are shared, and the bits per pixel of each curve."""
+    curves = result["curves"]
     anchor = next((curve for curve in curves if curve["codec"] == ANCHOR), None)
     lines = [
         "| codec | bytes against JPEG's, at equal PSNR | at equal MS-SSIM | measured, bits per pixel |",

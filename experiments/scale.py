@@ -6,9 +6,9 @@ The floating-point operations per image, and how many JPEG files a core decodes 
 rates and machines elsewhere are stated with their source, or as the assumptions that they are.
 """
 
+import argparse
 import io
 import math
-import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -128,4 +128,6 @@ def main(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("path", type=Path, help="file of the figures, such as docs/at-scale.json")
+    main(parser.parse_args().path)

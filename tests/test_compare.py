@@ -20,7 +20,7 @@ from hybridvq.comparison import compare, parallel
 from hybridvq.comparison import plan as plan_module
 from hybridvq.comparison import run as run_module
 from hybridvq.comparison.run import curve
-from hybridvq.data import EvalBatches, TrainBatches
+from hybridvq.data import EvalBatches, TrainBatches, open_side
 from hybridvq.settings import DataSettings, Plan
 from hybridvq.training import History
 from hybridvq.training.module import TokenizerTraining
@@ -110,6 +110,28 @@ def test_originals_stay_those_that_finished_runs_reconstructed(tmp_path, plan, m
     monkeypatch.setattr(plan_module, "choose_images", lambda images: EvalBatches(images, 8, 8)[0])
     quiet(replace(plan, seeds=[0], first_seed_only=[]), tmp_path / "out")
     np.testing.assert_array_equal(np.load(tmp_path / "out" / "originals.npy"), before)
+
+
+def test_curves_are_of_training_images_that_nobody_learns_from(tmp_path, single, monkeypatch):
+    seen = {}
+
+    def train(recipe, images, batches, *args, **options):
+        seen.update(learned=images, measured=batches.images)
+        return real(recipe, images, batches, *args, **options)
+
+    real = run_module.train
+    monkeypatch.setattr(run_module, "train", train)
+    result = compare(replace(single, validation=3), DATA, tmp_path / "out")
+    whole, learned, measured = open_side(DATA, "train"), seen["learned"], seen["measured"]
+    assert len(measured) == 3
+    assert result["data"]["train_images"] == len(learned) == len(whole) - 3
+    assert result["data"]["test_images"] == len(open_side(DATA, "test"))
+    assert len({learned.fingerprint, measured.fingerprint, whole.fingerprint}) == 3
+    crops = [part.crop(i, None).tobytes() for part in (learned, measured) for i in range(len(part))]
+    assert sorted(crops) == sorted(whole.crop(i, None).tobytes() for i in range(len(whole)))
+    for count in (len(whole), len(whole) + 1):
+        with pytest.raises(ConfigError, match=f"validation is {count}, and there are {len(whole)} training images"):
+            compare(replace(single, validation=count), DATA, tmp_path / "more")
 
 
 def test_titles_can_change_without_training(tmp_path, single, monkeypatch):

@@ -19,6 +19,7 @@ from hybridvq import Tokenizer, load_tokenizer
 from hybridvq.cli import COMMANDS, build_parser, main
 from hybridvq.codec import fit_tables
 from hybridvq.commands.arguments import underscore
+from hybridvq.documents import read_json
 from hybridvq.losses import LOSSES
 from hybridvq.pixels import as_pixels
 from hybridvq.quantizers import QUANTIZERS
@@ -141,6 +142,17 @@ def test_the_readme_is_short_and_its_numbers_are_published():
     claims = re.findall(r"(\d+\.\d)%(?! \|)", text)
     assert len(claims) == 3
     assert all(f"-{claim}%" in published for claim in claims)
+    runs = [run for name in ("cifar10", "long") for run in read_json(DOCS / "results" / name / "result.json")["runs"]]
+    mse = {run["recipe"]: run["test_mse"] for run in runs}
+    measured = (
+        mse["vector-published"],
+        mse["projected-published"],
+        mse["projected-published"] / mse["vector-published"],
+    )
+    assert "measured {:.4f} and {:.4f}, a ratio of {:.2f}".format(*measured) in " ".join(text.split())
+    short = re.search(r"\| VQ-VAE \| 9.0 \| (\S+)", (DOCS / "results/README.md").read_text())
+    assert short is not None
+    assert f"ends at {short[1]} in" in text
 
 
 @pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))

@@ -315,7 +315,7 @@ def measured(out, name, rows):
 
 @pytest.fixture
 def page_of(tmp_path):
-    from experiments.latents.page import write_page
+    from experiments.latents.page import page, read
 
     training = {"steps": 6000, "batch_size": 8, "learning_rate": 6e-4}
     model = {"network": "photo", "dim": 96, "downsampling": 8}
@@ -324,8 +324,7 @@ def page_of(tmp_path):
     def write(**rows):
         (tmp_path / "a-0").mkdir()
         (tmp_path / "a-0" / "recipe.json").write_bytes(to_json(begun))
-        write_page(measured(tmp_path, "some", {name.replace("_", "-"): row for name, row in rows.items()}), tmp_path)
-        return (tmp_path / "README.md").read_text()
+        return page(read(measured(tmp_path, "some", {name.replace("_", "-"): row for name, row in rows.items()})))
 
     write.begun, write.out = begun, tmp_path
     return write

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from experiments import other_pictures
+from experiments import other_pictures, other_pictures_page
 
 from codec import hybrids
 from hybridvq.documents import read_json
@@ -16,7 +16,7 @@ def point(own, jpeg, webp, webp_rate=0.5):
 
 def test_the_page_counts_who_is_ahead_and_shows_other_sizes():
     result = {"model": "m", "hardware": {"name": "a processor"}, "enlarged": False}
-    text = other_pictures.page(result | {"points": [point(30, 29, 31), point(30, 29, 28, 0.6), point(20, 25, 24)]})
+    text = other_pictures_page.page(result | {"points": [point(30, 29, 31), point(30, 29, 28, 0.6), point(20, 25, 24)]})
     assert "| a page | 20 x 30 | 50 | 0.500 | 30.00 | 29.00 | 28.00 (0.600) |" in text
     assert "Of 1 pictures at 3 qualities, `m` has the higher PSNR than JPEG 2 times and than WebP\n1 times" in text
     assert "Enlarged" not in text

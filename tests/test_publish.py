@@ -1,31 +1,27 @@
-"""The pages of published results: the comparison with FSQ, the crossing, and the commands they name."""
+"""The pages of comparisons: rivals at equal bits, the crossing, and the commands they name."""
 
-import math
 from typing import Any
 
 import pytest
-from experiments import publish
+from experiments import comparison_page, publish
 
 from hybridvq.report.result import RecipeRuns
 
 
 def recipe(name: str, bits: float, mse: float, **more: Any) -> RecipeRuns:
     run = {"entropy_bits_per_position": bits, "test_mse": mse, "title": name, **more}
-    return RecipeRuns(name, name, "", "", (run,))
+    return RecipeRuns(name, name, more.get("group", ""), "", (run,))
 
 
-def test_between_two_sizes_fsq_is_straight_in_log_mse():
-    curve = [(8.0, 0.04), (10.0, 0.01)]
-    assert publish.interpolated(curve, 9.0) == pytest.approx(math.sqrt(0.04 * 0.01))
-    assert publish.interpolated(curve, 10.0) == pytest.approx(0.01)
-
-
-def test_only_models_within_its_range_are_set_against_fsq():
+def test_rivals_are_met_at_equal_bits():
     fsq = [recipe("fsq-8", 8.0, 0.04), recipe("fsq-10", 10.0, 0.01)]
-    page = publish.against_fsq([*fsq, recipe("inside", 9.0, 0.03), recipe("outside", 11.0, 0.001)])
-    assert "| inside | 9.00 | 0.0300 | 0.0200 | 1.50 |" in page
-    assert "outside" not in page
-    assert publish.against_fsq([fsq[0], recipe("inside", 8.0, 0.03)]) == ""
+    ours = [recipe("gain-shape", 9.0, 0.03, contextual_bits_per_position=8.5), recipe("gain-shape-more", 11.0, 0.001)]
+    others = [recipe("vector-1", 8.0, 0.05), recipe("vector-published", 12.0, 0.9, group="published")]
+    text = comparison_page.equal_bits([*fsq, *ours, *others])
+    assert "| recipe | test MSE | bits, entropy | over FSQ | bits, contextual coder | over FSQ |" in text
+    assert "| gain-shape | 0.0300 | 9.00 | 1.50 or more | 8.50 | – |" in text, "sqrt(0.04 0.01) is 0.02"
+    assert "| gain-shape-more | 0.0010 | 11.00 | – | – | – |" in text
+    assert comparison_page.equal_bits([fsq[0], *ours]) == "", "one size is no curve"
 
 
 @pytest.mark.parametrize(
@@ -45,7 +41,7 @@ def test_only_models_within_its_range_are_set_against_fsq():
     ],
 )
 def test_where_the_published_pair_crosses(projected, said):
-    assert publish.who_is_below([10, 20, 30, 40], [0.3, 0.2, 0.2, 0.1], projected).endswith(said)
+    assert comparison_page.who_is_below([10, 20, 30, 40], [0.3, 0.2, 0.2, 0.1], projected).endswith(said)
 
 
 def test_the_page_of_the_published_pair():
@@ -54,17 +50,19 @@ def test_the_page_of_the_published_pair():
         return recipe(name, 9.0, mse[-1], curve=curve, max_loss_spike=1.2)
 
     pair = [along("vector-published", [0.3, 0.2, 0.25]), along("projected-published", [0.4, 0.1, 0.05])]
-    page = publish.crossing(pair)
+    page = comparison_page.crossing(pair)
     assert "| 20 | 0.2000 | 2 | 0.1000 | 2 |" in page
     assert "| 30 | 0.2500 | 3 | 0.0500 | 3 |" in page
     assert "as a ratio: 1.25 (vector-published) and 0.50 (projected-published)." in page
-    assert publish.crossing(pair[:1]) == ""
+    assert comparison_page.crossing(pair[:1]) == ""
 
 
 def test_every_plan_names_its_command():
-    for plan in (publish.ROOT / "docs" / "results").glob("*.yaml"):
+    plans = [plan for plan in (publish.ROOT / "experiments" / "plans").glob("*.yaml") if plan.stem != "priors"]
+    assert plans
+    for plan in plans:
         command = publish.command_of(plan.stem)
-        assert command.endswith(f"--config docs/results/{plan.name} --data PATH_OR_HUB_ID"), plan
+        assert command.endswith(f"--config experiments/plans/{plan.name} --data PATH_OR_HUB_ID"), plan
 
 
 def result(*runs, steps=10, fingerprint="a"):
@@ -92,9 +90,11 @@ def test_results_of_other_images_or_steps_do_not():
 
 def test_the_worst_batches_of_models_that_saw_the_same():
     worst = [[726, 1.37], [1765, 1.3]]
-    page = publish.spikes([recipe("a", 9.0, 0.1, worst_batches=worst), recipe("b", 9.0, 0.1, worst_batches=worst)])
+    page = comparison_page.spikes(
+        [recipe("a", 9.0, 0.1, worst_batches=worst), recipe("b", 9.0, 0.1, worst_batches=worst)]
+    )
     assert "| a | 726 (1.37), 1,765 (1.30) |" in page
-    assert publish.spikes([recipe("a", 9.0, 0.1, worst_batches=worst), recipe("b", 9.0, 0.1)]) == ""
+    assert comparison_page.spikes([recipe("a", 9.0, 0.1, worst_batches=worst), recipe("b", 9.0, 0.1)]) == ""
 
 
 def test_a_source_may_name_its_recipes():

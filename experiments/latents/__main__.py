@@ -16,11 +16,14 @@ from pathlib import Path
 
 from experiments.latents import plan
 from experiments.latents.measure import measure_all
-from experiments.latents.page import write_page
+from experiments.latents.page import read
+from experiments.pages import write_page
 from experiments.photos import read_photographs
 from hybridvq.data import EvalBatches, open_side
+from hybridvq.documents import to_json
 from hybridvq.errors import HybridVQError
 from hybridvq.settings import DataSettings
+from hybridvq.writing import write_whole
 
 EVAL_BATCH, EVAL_IMAGES = 64, 64  # of the test loss along the runs, which nothing is chosen by
 
@@ -39,7 +42,8 @@ def main(words: Sequence[str] | None = None) -> None:
             photographs = read_photographs(arguments.measure, arguments.limit)
             name = arguments.name or Path(arguments.measure).name
             measure_all(rows, arguments.seeds, photographs, name, out, arguments.device)
-            write_page(out, Path(arguments.page))
+            write_whole(Path(arguments.page) / "result.json", to_json(read(out)))
+            write_page(Path(arguments.page), "latents")
     except HybridVQError as error:
         sys.exit(str(error))
 

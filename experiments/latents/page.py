@@ -10,28 +10,33 @@ from experiments.bjontegaard import Curve, bd_rate
 from experiments.latents.measure import FILES, read_measured
 from experiments.latents.plan import ROWS, Row
 from experiments.rate_page import draw
-from hybridvq.documents import read_json, to_json
+from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError
 from hybridvq.report.figures import empty_figure, to_svg
 from hybridvq.report.rate import rate_axes
 from hybridvq.report.result import RecipeRuns, Stat
 from hybridvq.report.style import MISSING, looks
-from hybridvq.writing import write_whole
 
 ANCHOR = "JPEG, 4:2:0"
 OURS = "hybrid"  # the network whose rows are set against the others
 Runs = dict[int, Curve]  # of a row, by seed
 
 
-def write_page(out: Path, page: Path) -> None:
-    """result.json, README.md and rate.svg in `page`, of all that `out` holds.
+def read(out: Path) -> dict[str, Any]:
+    """All that `out` holds.
 
     Raises:
         ConfigError: the models were not trained alike.
     """
-    result = {"setting": setting_of(out), "sets": read_measured(out)}
-    write_whole(page / "result.json", to_json(result))
-    write_whole(page / "rate.svg", to_svg(rate_figure(result["sets"])))
+    return {"setting": setting_of(out), "sets": read_measured(out)}
+
+
+def figures(result: dict[str, Any]) -> dict[str, bytes]:
+    return {"rate": to_svg(rate_figure(result["sets"]))}
+
+
+def page(result: dict[str, Any]) -> str:
+    """The text of README.md."""
     parts = [
         "# What stands between encoder and decoder: codes, numbers, or both",
         introduction(result["setting"]),
@@ -39,7 +44,7 @@ def write_page(out: Path, page: Path) -> None:
         *(part for one in result["sets"] for part in section(one)),
         how_it_was_made(result),
     ]
-    write_whole(page / "README.md", ("\n\n".join(parts) + "\n").encode())
+    return "\n\n".join(parts) + "\n"
 
 
 def setting_of(out: Path) -> dict[str, Any]:
@@ -119,10 +124,10 @@ def delta_table(one: dict[str, Any], rows: dict[Row, Runs]) -> str:
     anchor, counted = curve_of(one["jpeg"]), {run["row"]: run["counted"] for run in one["runs"]}
     lines = [
         f"Bits against those of {ANCHOR} files at equal PSNR: Bjøntegaard's delta rate, below 0 fewer, over all "
-        "qualities that the row and JPEG reach; mean and standard deviation over seeds. Rows reach different "
-        f"qualities, so this column does not rank them. Counted as {FILES}: all bytes, with headers. Bits per pixel: "
-        "all bits over all pixels. PSNR: the mean over photographs. Both from the lowest to the highest point, over "
-        "all seeds.",
+        "qualities that the row and JPEG reach, where these span 2 dB; mean and deviation over seeds. Rows reach "
+        f"different qualities, so this column does not rank them. Counted as {FILES}: all bytes, with headers. Bits "
+        "per pixel: all bits over all pixels. PSNR: the mean over photographs. Both from the lowest to the highest "
+        "point, over all seeds.",
         "",
         "| row | counted as | seeds | bits per pixel | PSNR, dB | bits against JPEG's |",
         "|---|---|--:|--:|--:|--:|",

@@ -22,8 +22,9 @@ class ModelSettings:
         quantizer: vector, projected, frequency, gain-shape, fsq, hybrid, identity or gaussian.
         options: the quantizer's own arguments. With codes: codebook_size, beta, restart_every, decay, code_dim,
             normalize, channel_last, sync; vector, projected and frequency also learn (gradient or ema) and init (kmeans
-            or uniform); vector also distance (euclidean or cosine), heads, share_codes; frequency also frequent, rare,
-            warmup_steps, table_decay; gain-shape also levels, stages, quantize_from, gradient, rate_weight. fsq: grid.
+            or uniform); vector also distance (euclidean or cosine), heads, share_codes, rate_weight; frequency
+            also frequent, rare, warmup_steps, table_decay; gain-shape also levels, stages, quantize_from, gradient,
+            rate_weight. fsq: grid, rate_weight, decay.
             hybrid: groups, codebook_size, code_dim, width, beta, aside_steps, step_range, step, distortion, balance,
             rate_weight, init, restart_every, decay. gaussian: kl_weight.
         network: published, or photo, which has downsampling 8 alone.
@@ -254,6 +255,8 @@ class Plan:
         first_seed_only: recipes trained with the first seed alone.
         steps: optimizer steps of every run.
         batch_size: images per step of every run.
+        validation: training images that are kept from the training and measured for the curves; the test images are
+            then seen once, at the end. 0 measures the curves on test images.
         eval_images: held-out images measured for the curves; the final numbers use all of them.
         eval_every: steps between two points of the test curves; 0 for 20 points per run.
         overrides: recipe keys set to the same value in every recipe, such as {model.dim: 64} or {model: {dim: 64}}.
@@ -266,6 +269,7 @@ class Plan:
     first_seed_only: list[str] = field(default_factory=list)
     steps: int = number(3000, COUNT)
     batch_size: int = number(128, Range(1, 10**6))
+    validation: int = number(0, Range(0, 10**9))
     eval_images: int = number(2048, COUNT)
     eval_every: int = number(0, Range(0, 10**9))
     overrides: dict[str, Any] = field(default_factory=dict)

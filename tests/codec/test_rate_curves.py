@@ -45,6 +45,12 @@ def test_curves_without_a_common_range():
     assert bd_rate(CURVE, CURVE, (3.0, 5.0)) is None
 
 
+def test_curves_that_overlap_by_less_than_two_decibels_are_not_averaged():
+    line = [(1.0, 20.0), (4.0, 30.0)]
+    assert bd_rate(line, [(1.0, 28.1), (4.0, 38.1)]) is None
+    assert bd_rate(line, [(1.0, 27.9), (4.0, 37.9)]) is not None
+
+
 def test_a_point_that_costs_more_for_less_is_left_out():
     assert bd_rate(CURVE, [*CURVE, (0.5, 25.0)]) == pytest.approx(0)
     with pytest.raises(ValueError, match="two points"):

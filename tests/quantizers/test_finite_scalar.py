@@ -64,3 +64,27 @@ def test_the_error_is_that_of_the_rounding():
 def test_grids_that_cannot_be(grid, message):
     with pytest.raises(ConfigError, match=message):
         FiniteScalarQuantizer(6, grid)
+
+
+def test_a_rate_weight_adds_the_bits_of_a_running_share():
+    torch.manual_seed(0)
+    quantizer = FiniteScalarQuantizer(2, [5, 4], rate_weight=0.05, decay=0.9)
+    plain, shares = FiniteScalarQuantizer(2, [5, 4]), torch.full((20,), 1 / 20)
+    for _ in range(20):
+        z = torch.randn(2, 2, 5, 5)
+        codes = quantizer(z).tokens.codes
+        bounded = plain.in_code_space(z).movedim(1, -1).reshape(-1, 2)
+        costs = torch.cdist(bounded, plain.vectors) ** 2 - 0.05 * shares.clamp(min=1e-3 / 20).log2()
+        assert (costs.gather(1, codes.reshape(-1, 1))[:, 0] <= costs.min(1).values + 1e-5).all()
+        shares = 0.9 * shares + 0.1 * torch.bincount(codes.flatten(), minlength=20) / 50
+        assert quantizer.shares.shares[:, 0].allclose(shares, atol=1e-6)
+    assert not torch.equal(quantizer.eval()(z).tokens.codes, plain.eval()(z).tokens.codes)
+    assert torch.equal(quantizer.dequantize(quantizer(z).tokens), quantizer(z).z_hat)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"rate_weight": -1}, "rate_weight is -1"), ({"decay": 2}, "decay is 2")]
+)
+def test_weights_that_cannot_be(options, message):
+    with pytest.raises(ConfigError, match=message):
+        FiniteScalarQuantizer(2, [5, 4], **options)

@@ -1,7 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 import reference
 import torch
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybridvq import ConfigError, ShapeError, VectorQuantizer
@@ -319,3 +322,55 @@ def test_heads_divide_the_vector():
         VectorQuantizer(6, heads=4)
     with pytest.raises(ConfigError, match="distance is 'angle'"):
         VectorQuantizer(6, distance="angle")
+
+
+@pytest.mark.parametrize("learn", ["gradient", "ema"])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_a_rate_weight_adds_the_bits_of_a_running_share(learn, distance):
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(4, 8, learn=learn, distance=distance, rate_weight=0.3, restart_every=0, decay=0.9)
+    shares = torch.full((8,), 1 / 8)
+    for _ in range(30):
+        z = torch.randn(2, 4, 5, 5)
+        vectors_before = quantizer.codebook.vectors.detach().clone()
+        result = quantizer(z)
+        if quantizer.codebook.steps > 1:  # the first step starts the vectors from z
+            rows = z.movedim(1, -1).reshape(-1, 4)
+            rows = F.normalize(rows, dim=1) if distance == "cosine" else rows
+            costs = torch.cdist(rows, vectors_before) ** 2 - 0.3 * shares.clamp(min=1e-3 / 8).log2()
+            chosen = costs.gather(1, result.tokens.codes.reshape(-1, 1))[:, 0]
+            assert (chosen <= costs.min(1).values + 1e-5).all()
+        shares = 0.9 * shares + 0.1 * torch.bincount(result.tokens.codes.flatten(), minlength=8) / 50
+        assert quantizer.codebook.shares.shares[:, 0].allclose(shares, atol=1e-6)
+
+
+def test_a_rate_weight_saves_bits_and_costs_error():
+    def measured(rate_weight):
+        torch.manual_seed(1)
+        quantizer = VectorQuantizer(2, 64, learn="ema", rate_weight=rate_weight, restart_every=0)
+        for _ in range(120):
+            quantizer(torch.randn(4, 2, 8, 8))
+        quantizer.eval()
+        z = torch.randn(16, 2, 8, 8, generator=torch.Generator().manual_seed(2))
+        result = quantizer(z)
+        shares = torch.bincount(result.tokens.codes.flatten(), minlength=64) / 1024
+        return float(result.error), float(torch.special.entr(shares).sum()) / math.log(2)
+
+    (error, bits), (error_by_rate, bits_by_rate) = measured(0.0), measured(0.3)
+    assert bits_by_rate < bits - 0.5
+    assert error_by_rate > error
+
+
+def test_a_code_that_restarts_has_an_even_share_again():
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(3, 4, rate_weight=0.2, restart_every=2, init="uniform")
+    with torch.no_grad():
+        quantizer.codebook.weight[3] = 100.0  # nobody's nearest
+    for _ in range(2):
+        quantizer(torch.randn(2, 3, 4, 4))
+    before = float(quantizer.codebook.shares.shares[3])
+    assert before < 0.25
+    quantizer(torch.randn(2, 3, 4, 4))
+    assert quantizer.codebook.restarted[3]
+    expected = 0.99 * 0.25  # and the positions that chose it now
+    assert float(quantizer.codebook.shares.shares[3]) >= expected - 1e-6

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from hybridvq.comparison.run import open_both, run_one
+from hybridvq.comparison.run import open_sets, run_one
 from hybridvq.devices import Device
 from hybridvq.errors import TrainingError
 from hybridvq.settings import DataSettings, Plan, Recipe
@@ -69,4 +69,4 @@ def run_in_process(
     device: Device,
 ) -> None:
     torch.set_num_threads(threads)
-    run_one(recipe, seed, plan, described, *open_both(data), out, device)
+    run_one(recipe, seed, plan, described, open_sets(data, plan.validation), out, device)

@@ -15,8 +15,9 @@ from hybridvq._version import __version__
 from hybridvq.comparison.models import show_models
 from hybridvq.comparison.parallel import run_parallel
 from hybridvq.comparison.run import (
+    Sets,
     is_finished,
-    open_both,
+    open_sets,
     read_run,
     run_folder,
     run_one,
@@ -24,7 +25,6 @@ from hybridvq.comparison.run import (
     write_json,
 )
 from hybridvq.comparison.shown import ORIGINALS, choose_images
-from hybridvq.data import Images
 from hybridvq.devices import Device, find_device
 from hybridvq.errors import ConfigError, ShapeError
 from hybridvq.losses import build_loss
@@ -70,8 +70,8 @@ def compare(
         raise ConfigError("compare shows every recipe the same images and cannot stream them; leave out --stream")
     find_device(device)
     runs = load_runs(plan)
-    train_images, test_images = open_both(data)
-    described = describe_data(data, train_images, test_images)
+    images = open_sets(data, plan.validation)
+    described = describe_data(data, images)
     with sole_writer(out):
         remove_partial(out)
         todo = []
@@ -83,20 +83,20 @@ def compare(
         for recipe in {recipe.name: recipe for recipe, _ in todo}.values():
             check_recipe(recipe, data.size)
         if len(todo) == len(runs) or not (out / ORIGINALS).is_file():  # finished runs have reconstructed those there
-            save_array(out / ORIGINALS, choose_images(test_images))
+            save_array(out / ORIGINALS, choose_images(images.test))
         shown = show_models(models, out, device) if models else []
         try:
             if plan.jobs == 1:
                 for number, (recipe, seed) in enumerate(todo, start=1):
                     say(f"[{number}/{len(todo)}] {recipe.title}, seed {seed}: {plan.steps} steps")
-                    run_one(recipe, seed, plan, described, train_images, test_images, out, device)
+                    run_one(recipe, seed, plan, described, images, out, device)
             elif todo:
                 run_parallel(todo, plan, data, described, out, say, device)
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; the same command continues from the checkpoints") from None
         result = describe_comparison(plan, command, device) | {
             "data": described,
-            "skipped": train_images.skipped + test_images.skipped,
+            "skipped": images.train.skipped + images.test.skipped,
             "runs": [read_run(run_folder(out, recipe, seed)) | label(recipe) for recipe, seed in runs],
             "originals": ORIGINALS,
             "models": shown,
@@ -158,13 +158,13 @@ def label(recipe: Recipe) -> dict[str, str]:
     return {"title": recipe.title, "group": recipe.group, "description": recipe.description}
 
 
-def describe_data(data: DataSettings, train_images: Images, test_images: Images) -> dict[str, Any]:
+def describe_data(data: DataSettings, images: Sets) -> dict[str, Any]:
     return {
-        "name": train_images.name,
-        "fingerprint": f"{train_images.fingerprint}-{test_images.fingerprint}",
+        "name": images.test.name,
+        "fingerprint": f"{images.train.fingerprint}-{images.test.fingerprint}",
         "size": data.size,
-        "train_images": len(train_images),
-        "test_images": len(test_images),
+        "train_images": len(images.train),
+        "test_images": len(images.test),
     }
 
 

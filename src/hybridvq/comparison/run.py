@@ -4,13 +4,13 @@ import io
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from hybridvq.comparison.shown import read_chosen
-from hybridvq.data import EvalBatches, Images, open_side
+from hybridvq.data import EvalBatches, Images, open_side, set_aside
 from hybridvq.devices import Device, find_device
 from hybridvq.documents import read_json, to_json
 from hybridvq.errors import ConfigError, TrainingError
@@ -25,9 +25,23 @@ CURVE_POINTS = 400
 EVAL_BATCH = 256
 
 
-def open_both(data: DataSettings) -> tuple[Images, Images]:
-    """The training and the test images."""
-    return open_side(data, "train"), open_side(data, "test")
+class Sets(NamedTuple):
+    """The images of a comparison: those learned from, those of the curves, those of the final numbers."""
+
+    train: Images
+    curve: Images
+    test: Images
+
+
+def open_sets(data: DataSettings, validation: int = 0) -> Sets:
+    """Open them; the curves are of test images unless `validation` training images are kept for them.
+
+    Raises:
+        ConfigError: there are not as many.
+        DataError: the images cannot be read.
+    """
+    train_images, test_images = open_side(data, "train"), open_side(data, "test")
+    return Sets(*(set_aside(train_images, validation) if validation else (train_images, test_images)), test_images)
 
 
 def run_one(
@@ -35,18 +49,17 @@ def run_one(
     seed: int,
     plan: Plan,
     described: dict[str, Any],
-    train_images: Images,
-    test_images: Images,
+    images: Sets,
     out: Path,
     device: Device = "auto",
 ) -> None:
-    """Train one recipe with one seed, measure it on all held-out images, write its run.json."""
+    """Train one recipe with one seed, measure it on all test images, write its run.json."""
     folder = run_folder(out, recipe, seed)
-    curve_batches = EvalBatches(test_images, EVAL_BATCH, plan.eval_images)
+    curve_batches = EvalBatches(images.curve, EVAL_BATCH, plan.eval_images)
     try:
         tokenizer, history = train(
             recipe,
-            train_images,
+            images.train,
             curve_batches,
             folder,
             seed,
@@ -59,8 +72,8 @@ def run_one(
         raise TrainingError(f"recipe {recipe.name}, seed {seed}: {error}") from error
     place = find_device(device)
     tokenizer.to(place)
-    bounds = gain_range(tokenizer, EvalBatches(train_images, EVAL_BATCH, plan.eval_images))
-    measured = evaluate(tokenizer, EvalBatches(test_images, EVAL_BATCH), bounds)
+    bounds = gain_range(tokenizer, EvalBatches(images.train, EVAL_BATCH, plan.eval_images))
+    measured = evaluate(tokenizer, EvalBatches(images.test, EVAL_BATCH), bounds)
     save_array(folder / "reconstructions.npy", reconstruct(tokenizer, read_chosen(out))[0])
     run = {
         "recipe": recipe.name,

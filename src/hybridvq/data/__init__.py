@@ -8,6 +8,7 @@ from hybridvq.data.batches import EpochOrder, EvalBatches, TrainBatches
 from hybridvq.data.decode import MAX_PIXELS, open_image, read_image, to_rgb
 from hybridvq.data.images import MEMORY_BUDGET, Images, Split
 from hybridvq.data.mirrored import Mirrored
+from hybridvq.data.part import Part, set_aside
 from hybridvq.data.photos import PHOTOGRAPHS, load_photograph, photo_files
 from hybridvq.data.sources import PHOTOS, open_images, open_side
 from hybridvq.data.stream import Stream, open_stream
@@ -24,6 +25,7 @@ __all__ = [
     "EvalBatches",
     "Images",
     "Mirrored",
+    "Part",
     "Split",
     "Stream",
     "StreamLoader",
@@ -35,5 +37,6 @@ __all__ = [
     "open_stream",
     "photo_files",
     "read_image",
+    "set_aside",
     "to_rgb",
 ]

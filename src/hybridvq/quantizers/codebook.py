@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from hybridvq.distributed import all_gather, all_reduce, of_first, rank_and_size
 from hybridvq.errors import ConfigError
 from hybridvq.quantizers.base import nearest_code, nearest_direction
+from hybridvq.quantizers.levels import PairShares
 from hybridvq.ranges import LARGEST_STEP, check_count, check_share
 
 KMEANS_ITERATIONS = 10
@@ -144,6 +145,9 @@ class Codebook(CodeVectors):
     far behind by all of them, and a decoder that has never seen such vectors would be thrown; so it restarts a tenth of
     the way from the nearest vector in use to an encoder output.
 
+    With a rate weight lambda > 0 a code is chosen by its bits too, argmin_j ||z - e_j||^2 + lambda b_j, where b_j is
+    -log2 of its running share of positions (Chou, Lookabaugh and Gray 1989). A code that restarts has an even share.
+
     Raises:
         ConfigError: an option has no such value.
     """
@@ -160,13 +164,15 @@ class Codebook(CodeVectors):
         restart_every: int = 50,
         decay: float = 0.99,
         unit: bool = False,
+        rate_weight: float = 0.0,
     ) -> None:
         super().__init__(size, restart_every, decay, initialised=init == "uniform")
         if learn not in ("gradient", "ema"):
             raise ConfigError(f"learn is {learn!r}; use 'gradient' or 'ema'")
         if init not in ("uniform", "kmeans"):
             raise ConfigError(f"init is {init!r}; use 'uniform' or 'kmeans'")
-        self.learn, self.unit = learn, unit
+        self.learn, self.unit, self.rate_weight = learn, unit, rate_weight
+        self.shares = PairShares(size, 1, decay) if rate_weight else None
         weight = torch.empty(size, dim).uniform_(-1 / size, 1 / size)
         if learn == "gradient":
             self.weight = nn.Parameter(weight)
@@ -181,7 +187,19 @@ class Codebook(CodeVectors):
         return F.normalize(self.weight.clone(), dim=1) if self.unit else self.weight
 
     def search(self, z: Tensor) -> Tensor:
+        if self.shares:
+            return nearest_code(z, self.vectors, self.rate_weight * self.shares.bits()[:, 0])
         return nearest_direction(z, self.vectors) if self.unit else nearest_code(z, self.weight)
+
+    def prepare(self, z: Tensor) -> None:
+        super().prepare(z)
+        if self.shares and self.restarted is not None:
+            self.shares.restart(self.restarted)
+
+    def observe(self, z: Tensor, codes: Tensor) -> None:
+        super().observe(z, codes)
+        if self.shares:
+            self.shares.observe(codes, torch.zeros_like(codes))
 
     def start(self, z: Tensor) -> Tensor:
         return kmeans(z, len(self.weight), self.unit)

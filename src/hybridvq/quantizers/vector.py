@@ -24,13 +24,18 @@ class VectorQuantizer(Quantizer):
     With several heads z is cut into as many parts of equal length, each of which takes a code. With the cosine
     distance parts and codes are brought to length 1 first, and z_hat is made of unit vectors.
 
+    With a rate weight lambda > 0 codes are chosen by what they cost as well as by what they miss, b_j = -log2 of the
+    code's share of positions, so that tokens take fewer bits for some more error:
+
+        k     = argmin_j ||z - e_j||^2 + lambda b_j
+
     Losses, means over elements: codebook ||sg[z] - e_k||^2 (none when the codes are moving averages) and
     commitment beta ||z - sg[e_k]||^2.
     Gradient: straight-through, d z_hat / d z = I.
     Shapes: z, z_hat (B, D, h, w) float32; codes (B, S, h, w) int64, S the number of heads.
     Rate: S log2(K) bits per position before entropy coding.
     Sources: van den Oord, Vinyals, Kavukcuoglu 2017, arXiv:1711.00937, equation 3; for the cosine distance Yu et al.
-    2022, arXiv:2110.04627, section 3.2.
+    2022, arXiv:2110.04627, section 3.2; for the choice by rate Chou, Lookabaugh and Gray 1989.
 
     Args:
         dim: D.
@@ -43,6 +48,7 @@ class VectorQuantizer(Quantizer):
         distance: `euclidean`, or `cosine`.
         heads: S, the number of codes per position, each for a part of z of equal length.
         share_codes: whether all heads take codes from one codebook, or each from its own.
+        rate_weight: lambda, in squared units of z a bit.
 
     Raises:
         ConfigError: an option has no such value.
@@ -65,11 +71,13 @@ class VectorQuantizer(Quantizer):
         distance: Literal["euclidean", "cosine"] = "euclidean",
         heads: int = 1,
         share_codes: bool = True,
+        rate_weight: float = 0.0,
         channel_last: bool = False,
         sync: bool = True,
     ) -> None:
         super().__init__(dim, code_dim, normalize, channel_last, sync)
         check_weight("beta", beta)
+        check_weight("rate_weight", rate_weight)
         check_count("heads", heads, 1, LARGEST_HEADS)
         if distance not in ("euclidean", "cosine"):
             raise ConfigError(f"distance is {distance!r}; use 'euclidean' or 'cosine'")
@@ -77,10 +85,9 @@ class VectorQuantizer(Quantizer):
             raise ConfigError(f"heads is {heads}, which does not divide the {self.code_dim} numbers of a vector")
         self.codebook_size, self.stages = codebook_size, heads
         self.beta, self.distance, self.share_codes = beta, distance, share_codes
-        made = [
-            Codebook(codebook_size, self.code_dim // heads, learn, init, restart_every, decay, distance == "cosine")
-            for _ in range(1 if share_codes else heads)
-        ]
+        self.rate_weight = rate_weight
+        kept = (learn, init, restart_every, decay, distance == "cosine", rate_weight)
+        made = [Codebook(codebook_size, self.code_dim // heads, *kept) for _ in range(1 if share_codes else heads)]
         self.codebook, self.further_codebooks = made[0], nn.ModuleList(made[1:])  # of all heads, or one each
 
     def in_code_space(self, z: Tensor) -> Tensor:

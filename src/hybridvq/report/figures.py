@@ -48,8 +48,8 @@ def curves_figure(recipes: list[RecipeRuns]) -> Figure:
         _draw(left, _Panel(f"{name}, training", train, worst=worst, log=True), recipes, style)
         _draw(right, _Panel(f"{name}, held-out images", test, log=True, markers=True), recipes, style)
         if any(_has_positive(band) for band in (*train.values(), *test.values())):
-            _log_axis(left)
-            _log_axis(right)
+            log_axis(left)
+            log_axis(right)
         left.set_ylabel("Loss, log scale", color=INK)
     for ax in axes[1]:
         ax.set_xlabel("Training step", color=INK)
@@ -72,7 +72,7 @@ def usage_figure(recipes: list[RecipeRuns]) -> Figure | None:
     if any(_has_positive(band) for band in ranks.values()):
         left.set_xscale("log")
         left.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:g}"))
-        _log_axis(left, lambda share: f"{100 * share:g}%")
+        log_axis(left, lambda share: f"{100 * share:g}%")
     _draw(right, _Panel("Codes in use during training", shares, markers=True), shown, style)
     right.set_xlabel("Training step", color=INK)
     right.set_ylabel("Share of the codebook", color=INK)
@@ -143,7 +143,7 @@ def plain_axes(ax: Axes, title: str) -> None:
     ax.tick_params(labelleft=True, labelbottom=True)
 
 
-def _log_axis(ax: Axes, text: Callable[[float], str] = "{:g}".format) -> None:
+def log_axis(ax: Axes, text: Callable[[float], str] = "{:g}".format) -> None:
     """A log y axis with numbers at 1, 2 and 5: powers of ten alone leave one or two on these curves."""
     ax.set_yscale("log")
     ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -1,0 +1,55 @@
+"""Some of the images of a set."""
+
+import numpy as np
+
+from hybridvq.data.images import Images, fingerprint
+from hybridvq.errors import ConfigError
+
+
+class Part(Images):
+    """The images of a set with these numbers, in this order.
+
+    Args:
+        images: the set.
+        numbers: (N,) int64.
+        title: what part it is, for its name and fingerprint.
+    """
+
+    def __init__(self, images: Images, numbers: np.ndarray, title: str) -> None:
+        self.images, self.numbers = images, numbers
+        self.name, self.split, self.size = f"{images.name}, {title}", images.split, images.size
+        self.fingerprint = fingerprint([title, images.fingerprint])
+        self.skipped, self.workers = images.skipped, images.workers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.images.classes
+
+    @property
+    def class_ids(self) -> np.ndarray | None:
+        ids = self.images.class_ids
+        return None if ids is None else ids[self.numbers]
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.images.pixels(int(self.numbers[index]))
+
+    def crop_at(self, index: int, draw: np.ndarray | None) -> np.ndarray:
+        if not 0 <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        return self.images.crop_at(int(self.numbers[index]), draw)
+
+
+def set_aside(images: Images, count: int) -> tuple[Part, Part]:
+    """Return the images without `count` evenly spread ones, and these.
+
+    Raises:
+        ConfigError: there are not as many, with at least one left.
+    """
+    if not 0 < count < len(images):
+        raise ConfigError(f"validation is {count}, and there are {len(images)} training images; use fewer")
+    aside = (np.arange(count) * len(images)) // count
+    kept = np.setdiff1d(np.arange(len(images)), aside)
+    return Part(images, kept, f"all but {count} for validation"), Part(images, aside, f"{count} for validation")
