@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route
 
 from hybridvq.app import markup, tabs
+from hybridvq.app.chooser import LIMIT, picture_chooser
 from hybridvq.app.door import BODY_BYTES, EVERYWHERE, Door, bracket, hosts_of, read_event
 from hybridvq.app.models import Models
 from hybridvq.app.uploads import MAX_BYTES, Uploads
@@ -43,8 +44,8 @@ def build_page(models: Models, uploads: Uploads) -> gr.Blocks:
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.root)  # files from elsewhere are refused
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # events before a summary that nobody can ask for
     with gr.Blocks(title="hybridvq", analytics_enabled=False, fill_width=True) as page:
-        gr.Markdown(f"# hybridvq\nPictures as short tokens and small files. {tabs.LIMIT}")
-        picture = tabs.picture_chooser(uploads, page, FIRST)
+        gr.Markdown(f"# hybridvq\nPictures as short tokens and small files. {LIMIT}")
+        picture = picture_chooser(uploads, page, FIRST)
         with gr.Tab(FIRST) as tab:
             tabs.reconstruct_tab(models, picture, tab)
         with gr.Tab("Compress") as tab:
