@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 from app.conftest import site_of
 from app.test_door import result
+from hybridvq.app.chooser import guarded, taken
 from hybridvq.app.page import bind
-from hybridvq.app.tabs import guarded, taken
 from hybridvq.app.uploads import Uploads
 from hybridvq.cli import main
 from hybridvq.commands.app import ended_as_by_ctrl_c
