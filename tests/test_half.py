@@ -9,7 +9,8 @@ import tiny
 from hybridvq import ConfigError, ModelError, Tokenizer, load_prior, load_tokenizer
 from hybridvq.cli import main
 from hybridvq.half import save_half
-from hybridvq.priors import StaticPrior, save_prior
+from hybridvq.priors import StaticPrior, save_prior, save_with_tokenizer, tokenizer_of_prior
+from hybridvq.tokenizer import weight_hash
 
 
 @pytest.fixture
@@ -54,6 +55,16 @@ def test_a_prior_too(model, tmp_path):
     save_prior(prior, tmp_path / "prior", "0" * 64)
     save_half(tmp_path / "prior", tmp_path / "half")
     assert load_prior(tmp_path / "half").shape == (4, 4)
+
+
+def test_a_prior_keeps_its_copy_of_the_tokenizer(model, tmp_path):
+    space = load_tokenizer(model).quantizer.space()
+    save_with_tokenizer(StaticPrior(space, (4, 4)), tmp_path / "prior", model)
+    save_half(tmp_path / "prior", tmp_path / "half")
+    copy = tokenizer_of_prior(tmp_path / "half")
+    assert copy.parent == tmp_path / "half"
+    assert weight_hash(copy) == weight_hash(model)
+    assert load_prior(tmp_path / "half", copy).shape == (4, 4)
 
 
 def test_what_float16_cannot_hold_is_refused(model, tmp_path):

@@ -1,5 +1,6 @@
 """A model in half precision: half the bytes on disk, float32 again once it is loaded."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -7,6 +8,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from hybridvq.errors import ConfigError, ModelError
+from hybridvq.priors.saving import TOKENIZER
 from hybridvq.tokenizer import CONFIG, WEIGHTS, model_folder
 from hybridvq.writing import whole_folder, writable, write_whole
 
@@ -38,6 +40,8 @@ def save_half(model: str | Path, out: str | Path) -> Path:
     with writable(out), whole_folder(out) as partial:
         write_whole(partial / WEIGHTS, save(weights))
         write_whole(partial / CONFIG, (folder / CONFIG).read_bytes())
+        if (folder / TOKENIZER).is_dir():  # a prior's, whose hash it knows, and so as it is
+            shutil.copytree(folder / TOKENIZER, partial / TOKENIZER)
     return out / WEIGHTS
 
 
