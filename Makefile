@@ -3,14 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: help install demo samples app screenshots browser docs test check bench
+.PHONY: help install demo samples app screenshots browser docs test check pythons bench
 help:
-	@echo "make demo     compare VQ-VAE and its extension on sample photographs (about nine minutes on two cores, installation included)"
-	@echo "make samples  after make demo: train a prior on the demo's tokens and make new images (about four minutes)"
+	@echo "make demo     show the bundled models, train three tokenizers and compare them (under four minutes on two cores, after the installation)"
+	@echo "make samples  draw sixteen new pictures with the bundled prior (seconds)"
 	@echo "make app      show the bundled models in a web page"
 	@echo "make docs     build the pages as a site in build/docs (seconds; needs no network)"
 	@echo "make test     run the tests"
 	@echo "make check    run the linter, the type checker and the import-graph test"
+	@echo "make pythons  install the package with Python 3.11, 3.12 and 3.13, where they are, and try it (1 GB each)"
 	@echo "make bench    time and measure everything in benchmarks/ that is quick (about ten minutes, on a quiet machine)"
 
 install: $(VENV)/installed
@@ -30,23 +31,16 @@ $(VENV)/installed: $(VENV)/ready
 
 demo: $(VENV)/ready
 	$(VENV)/bin/hybridvq compare --config demo.yaml
-	@for model in photos photos-gain-shape photos-vq; do \
-		$(VENV)/bin/hybridvq reconstruct $$model photos --out demo/$$model > /dev/null || exit; done
-	@echo "open demo/report.html; whole photographs through the bundled models are in demo/photos*"
 
 samples: $(VENV)/ready
-	$(VENV)/bin/hybridvq train-prior demo/runs/gain-shape-seed0 --data photos --size 64 --out demo/prior --resume \
-		--options.width 96 --options.layers 4 --options.heads 4 --options.dropout 0.1 \
-		--steps 500 --batch-size 16 --training.eval-every 25
-	$(VENV)/bin/hybridvq sample demo/prior --out demo/samples
+	$(VENV)/bin/hybridvq sample cifar10-prior --labels all --count 8 --guidance 3 --out samples
 
 app: install
 	$(VENV)/bin/hybridvq app
 
-# Pictures of the page; RESULT is what its tab Compare shows.
-RESULT := docs/results/rate-distortion/result.json
+# Pictures of the page.
 screenshots: install browser
-	$(RUN) docs/screenshots.py --result $(RESULT)
+	$(RUN) docs/screenshots.py
 
 # What drives the page in its tests, which are skipped without one.
 browser:
@@ -66,6 +60,14 @@ check: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(RUN) -m pytest -q tests/test_imports.py
+
+# The package alone, installed with each Python that it names and that is here, compresses a picture.
+pythons:
+	@for version in 3.11 3.12 3.13; do \
+		python$$version --version || { echo "Python $$version is not installed here"; continue; }; \
+		python$$version -m venv --clear build/python$$version && cd build/python$$version || exit; \
+		bin/pip install --quiet --constraint ../../constraints.txt torch && bin/pip install --quiet ../.. || exit; \
+		bin/hybridvq compress ../../docs/picture.jpg --model photos --out picture.hvq || exit; cd ../..; done
 
 bench: install
 	$(RUN) -m benchmarks

@@ -3,8 +3,8 @@
     python docs/screenshots.py --result demo/result.json
     python docs/screenshots.py --model runs/mine --baseline runs/vector --prior runs/mine-prior --out screenshots
 
-Starts the page, uses every tab once at a width of 1,280 pixels, and writes one PNG a tab into --out, in 256 colors and
-below 200 kB. Without --result the tab Compare is left out.
+Starts the page, uses every tab once at a width of 1,280 pixels, and writes one WebP per tab into --out, at that width.
+The tab Compare shows --result, if given, else the comparison that ships.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from playwright.sync_api import Page, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 120  # a step may take on a slow machine
-VIEW = {"width": 1280, "height": 860}
-HIGHEST = 1800  # pixels of a picture, at most
-LARGEST = 200_000  # bytes; what takes more is made smaller
+VIEW = {"width": 1280, "height": 1000}
+HIGHEST = 1640  # pixels of a picture, at most
+QUALITY = 85  # of the WebP files
 RESULTS = "#{tab}-result .hvq {what}"
 
 
@@ -48,7 +48,7 @@ def main() -> None:
             for name, use in tabs(arguments.result).items():
                 page.get_by_role("tab", name=name, exact=True).click()
                 use(page)
-                write(page, Path(arguments.out) / f"{name.lower()}.png")
+                write(page, Path(arguments.out) / f"{name.lower()}.webp")
             opened.close()
 
 
@@ -83,28 +83,32 @@ def tabs(result: str | None) -> dict[str, Callable[[Page], None]]:
         choice.value.set_files(result or "")
         shown("compare")(page)
 
-    made = {
+    def pointed(page: Page) -> None:
+        shown("codebook", "i")(page)
+        page.locator(RESULTS.format(tab="codebook", what="i")).nth(20).hover()
+
+    return {
         "Reconstruct": shown("reconstruct"),
-        "Compress": clicked("compress"),
+        "Compress": shown("compress"),
         "Generate": clicked("generate"),
-        "Codebook": shown("codebook"),
+        "Codebook": pointed,
+        "Compare": opened if result else shown("compare"),
     }
-    return made | ({"Compare": opened} if result else {})
 
 
 def write(page: Page, path: Path) -> None:
-    """The page as it is, as a small PNG."""
-    page.mouse.move(0, 0)
-    page.wait_for_timeout(500)  # what fades in, has
-    taken = Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB")
-    taken = taken.crop((0, 0, taken.width, min(taken.height, HIGHEST)))
+    """The page as it is, down to HIGHEST."""
+    page.wait_for_timeout(1000)  # what fades in, has
+    page.wait_for_function("!/processing \\|/.test(document.body.innerText)")
+    page.set_viewport_size(
+        {"width": VIEW["width"], "height": min(HIGHEST, page.evaluate("document.body.scrollHeight"))}
+    )
+    page.wait_for_timeout(500)
+    taken = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    page.set_viewport_size(VIEW)
     path.parent.mkdir(parents=True, exist_ok=True)
-    width = taken.width
-    while width == taken.width or path.stat().st_size > LARGEST:
-        shown = taken.resize((width, taken.height * width // taken.width), Image.Resampling.LANCZOS)
-        shown.quantize(256).save(path, optimize=True)
-        width = width * 7 // 8
-    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    taken.save(path, quality=QUALITY, method=6)
+    print(f"{path}: {taken.width}x{taken.height} pixels, {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from PIL import Image
 import tiny
 from hybridvq import ConfigError, ModelError, TrainingError, write_report
 from hybridvq.comparison import compare, parallel
+from hybridvq.comparison import plan as plan_module
 from hybridvq.comparison import run as run_module
 from hybridvq.comparison.run import curve
-from hybridvq.data import TrainBatches, open_side
+from hybridvq.data import EvalBatches, TrainBatches, open_side
 from hybridvq.settings import DataSettings, Plan
 from hybridvq.training import History
 from hybridvq.training.module import TokenizerTraining
@@ -101,6 +102,14 @@ def test_end_to_end_and_again(tmp_path, plan, monkeypatch):
     assert numbers(compare(plan, DATA, out, say=lines.append)) == numbers(result)
     assert lines[-5:][0] == "Small vector, seed 0: done before"
     assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_originals_stay_those_that_finished_runs_reconstructed(tmp_path, plan, monkeypatch):
+    quiet(replace(plan, recipes=plan.recipes[:1], seeds=[0], first_seed_only=[]), tmp_path / "out")
+    before = np.load(tmp_path / "out" / "originals.npy")
+    monkeypatch.setattr(plan_module, "choose_images", lambda images: EvalBatches(images, 8, 8)[0])
+    quiet(replace(plan, seeds=[0], first_seed_only=[]), tmp_path / "out")
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "originals.npy"), before)
 
 
 def test_curves_are_of_training_images_that_nobody_learns_from(tmp_path, single, monkeypatch):

@@ -48,6 +48,12 @@ def test_a_collapse_counts_the_codes():
     assert watch_losses([0.02] * 250, few, size=4) == []
 
 
+def test_a_collapse_of_published_settings_is_expected():
+    few = Tokens(codes=torch.arange(4).repeat(16).view(1, 1, 8, 8))
+    (text,) = Watch(64, as_published=True).look(200, 0.02, few)
+    assert text == "step 200: codebook collapse, expected of codes trained as published: 4 of 64 in use"
+
+
 def test_a_small_batch_is_not_a_collapse():
     assert watch_losses([0.02] * 250, healthy(64), size=8192) == []
 
@@ -84,6 +90,14 @@ def test_a_run_warns_and_goes_on(tmp_path, capfd, collapsing):
     (text,) = history.warnings
     assert text.startswith("step 8: codebook collapse")
     assert f"warning: {text}" in capfd.readouterr().err
+
+
+def test_the_published_recipe_says_that_it_collapses_as_expected(tmp_path, collapsing):
+    collapsing.group = "published"
+    _, history = train(collapsing, tiny.images(), tiny.test_batches(), tmp_path / "run")
+    assert [text.split(":")[1] for text in history.warnings] == [
+        " codebook collapse, expected of codes trained as published"
+    ]
 
 
 def test_a_run_can_be_told_to_stop(tmp_path, collapsing):

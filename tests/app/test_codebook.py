@@ -29,14 +29,22 @@ def test_codes_are_counted_on_the_photographs(loaded):
     np.testing.assert_array_equal(counts, np.bincount(np.concatenate([c.flatten() for c in codes]), minlength=64))
 
 
-def test_the_grid_is_in_the_order_of_use(loaded):
+def test_codes_are_in_the_order_of_use(loaded):
     drawn = codebook.read_codebook(loaded.baseline)
     assert drawn.images.shape[:2] == (64, 1), "a vector quantizer's codes have no gains"
     used = drawn.counts[drawn.order]
     assert (np.diff(used) <= 0).all()
-    grid, zoom = codebook.codebook_grid(drawn)
-    assert (grid.shape, zoom) == ((2 * 9, 60 * 10, 3), 2)
-    np.testing.assert_array_equal(grid[9:17, 10:18], drawn.images[drawn.order[61], 0])
+    sheet, places = codebook.code_sheet(drawn)
+    assert (sheet.shape, len(places), places[61]) == ((2 * 8, 32 * 8, 3), 64, (29, 1))
+    np.testing.assert_array_equal(sheet[8:16, 29 * 8 : 30 * 8], drawn.images[drawn.order[61], 0])
+
+
+def test_gains_are_side_by_side(loaded):
+    drawn = codebook.read_codebook(loaded.model)
+    sheet, places = codebook.code_sheet(drawn)
+    x, y = places[40]
+    own = sheet[4 * y : 4 * y + 4, 4 * x : 4 * x + 12]
+    np.testing.assert_array_equal(own, np.concatenate(drawn.images[drawn.order[40]], 1))
 
 
 def test_float_gains_are_shown_as_met(loaded):
@@ -54,3 +62,4 @@ def test_the_page_says_how_many_are_used(loaded):
     page = codebook.render(loaded.model, drawn)
     assert f"uses {(drawn.counts > 0).sum()} of its 120 codes" in page
     assert "data:image/svg+xml;base64," in page
+    assert page.count("% of positions") == 120

@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 from app.conftest import site_of
 from app.test_door import result
+from hybridvq.app.chooser import guarded, taken
 from hybridvq.app.page import bind
-from hybridvq.app.tabs import guarded, taken
 from hybridvq.app.uploads import Uploads
 from hybridvq.cli import main
 from hybridvq.commands.app import ended_as_by_ctrl_c
@@ -48,7 +48,7 @@ def test_wrong_words(words, message, capsys):
 def test_a_model_without_tables(bare, loaded, tmp_path):
     site = site_of(replace(loaded, model=bare), tmp_path)
     with TestClient(site, base_url="http://127.0.0.1:7860") as client:
-        shown = result(client, site, "go_on", None, "chelsea", bare.title, "lambda", 50, 0, 1, 0, 1)
+        shown = result(client, site, "work", None, "chelsea", bare.title, "lambda", 50, 0, 1, 0, 1)
     assert "holds no codec.safetensors, without which nothing can be compressed; run `hybridvq fit-c" in shown
 
 

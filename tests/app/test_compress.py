@@ -14,6 +14,7 @@ from hybridvq.app import compress
 from hybridvq.app.picture import Picture
 from hybridvq.codec import Draw
 from hybridvq.codec.choose import Chooser
+from hybridvq.codec.rivals import encode, nearest_quality
 
 
 @pytest.fixture
@@ -51,9 +52,9 @@ def test_lambda_and_target_take_no_more_bytes(loaded, picture):
 
 
 def test_the_nearest_quality(picture):
-    sizes = {q: len(compress.encoded("JPEG", Image.fromarray(picture.pixels), q)) for q in range(1, 96)}
+    sizes = {q: len(encode("JPEG", Image.fromarray(picture.pixels), q)) for q in range(1, 96)}
     for wanted in (1, 1000, 1500, 2345, 10**6):
-        found = compress.nearest_quality(sizes.__getitem__, wanted, 1, 95)
+        found = nearest_quality(sizes.__getitem__, wanted, 1, 95)
         assert abs(sizes[found] - wanted) == min(abs(size - wanted) for size in sizes.values())
 
 

@@ -163,14 +163,17 @@ def test_events_are_of_a_control(client, event):
 @pytest.mark.parametrize(
     ("name", "data", "sentence"),
     [
-        ("chosen", ["nobody", 1], "there is no sample photograph"),
-        ("chosen", [3, 1], "there is no sample photograph"),
-        ("chosen", ["chelsea", math.nan], "all gains times is nan"),
-        ("chosen", ["chelsea", -1], "all gains times is -1"),
-        ("chosen", ["chelsea", "1"], "all gains times is &#x27;1&#x27;"),
-        ("chosen", ["chelsea", 1e308], "all gains times is 1e+308"),
-        ("chosen", ["chelsea", None], "all gains times is None"),
-        ("chosen", ["chelsea", True], "all gains times is True"),
+        ("chosen", ["nobody"], "there is no sample photograph"),
+        ("chosen", [3], "there is no sample photograph"),
+        ("show", [None, None, "gain-shape", "vq", 1], "Choose a sample photograph"),
+        ("show", [None, "chelsea", "nobody", "vq", 1], "the model is"),
+        ("show", [None, "chelsea", "gain-shape", None, 1], "the other is"),
+        ("show", [None, "chelsea", "gain-shape", "vq", math.nan], "all gains times is nan"),
+        ("show", [None, "chelsea", "gain-shape", "vq", -1], "all gains times is -1"),
+        ("show", [None, "chelsea", "gain-shape", "vq", "1"], "all gains times is &#x27;1&#x27;"),
+        ("show", [None, "chelsea", "gain-shape", "vq", 1e308], "all gains times is 1e+308"),
+        ("show", [None, "chelsea", "gain-shape", "vq", None], "all gains times is None"),
+        ("show", [None, "chelsea", "gain-shape", "vq", True], "all gains times is True"),
         ("new", ["0", 1, 1, 0, 1, 3, "any class"], "the seed is"),
         ("new", [math.inf, 1, 1, 0, 1, 3, "any class"], "the seed is inf"),
         ("new", [0, 1e308, 1, 0, 1, 3, "any class"], "the number of pictures is 1e+308"),
@@ -218,7 +221,7 @@ def test_a_browser_hears_of_progress(client, site, monkeypatch):
     ],
 )
 def test_odd_values_of_compress(client, site, which, dials):
-    shown = result(client, site, "go_on", None, "chelsea", which, *dials)
+    shown = result(client, site, "work", None, "chelsea", which, *dials)
     assert "; " in shown
     assert "Something went wrong" not in shown
 

@@ -15,6 +15,7 @@ from hybridvq.app.picture import Picture, sample_picture
 from hybridvq.app.tabs import RECENT
 
 MANY = RECENT + 2  # sessions, here instead of SESSIONS
+SHOWN = "gain-shape", "vq", 1  # what is shown in the first tab
 LARGEST_TEXT = 10_000  # characters; a result has more
 
 
@@ -40,7 +41,8 @@ def visitors(others, client, site, tmp_path):
         (path,) = client.post(
             "/gradio_api/upload", files={"files": ("mine.png", (tmp_path / "mine.png").read_bytes())}
         ).json()
-        result(client, site, "uploaded", {"path": path, "meta": FILE}, 0, 1, session=name)
+        result(client, site, "uploaded", {"path": path, "meta": FILE}, session=name)
+        result(client, site, "show", None, None, *SHOWN, session=name)
     yield names
     for left in site.state.uploads.root.iterdir():
         shutil.rmtree(left)
@@ -64,10 +66,12 @@ def test_who_came_before_is_worked_on_again(client, site, visitors):
     """After others took its place, the picture is encoded anew, to the same result."""
     last, early = visitors[-1], visitors[-RECENT - 1]
     for name in (early, last):
-        first = result(client, site, "show", None, 0, 1, session=name)
+        first = result(client, site, "show", None, None, *SHOWN, session=name)
         assert "Original" in first
-        assert result(client, site, "show", None, 0, 1, session=name) == first
-    assert result(client, site, "show", None, 0, 1, session=visitors[0]).count("Choose a sample photograph") == 1
+        assert result(client, site, "show", None, None, *SHOWN, session=name) == first
+    assert (
+        result(client, site, "show", None, None, *SHOWN, session=visitors[0]).count("Choose a sample photograph") == 1
+    )
 
 
 def test_samples_are_everybodys():

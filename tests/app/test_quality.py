@@ -101,10 +101,10 @@ def test_the_page_starts_with_the_hybrid_model(client, site):
     controls = {block.elem_id: block for block in site.state.blocks.blocks.values() if getattr(block, "elem_id", None)}
     assert controls["compress-model"].value == "hybrid"
     assert [controls[f"compress-{name}"].visible for name in ("quality", "lambda", "target")] == [True, False, False]
-    shown = result(client, site, "go_on", None, "chelsea", "hybrid", *DIALS)
+    shown = result(client, site, "work", None, "chelsea", "hybrid", *DIALS)
     for title in ("Codes alone", "Codes, details drawn", ".hvq", "JPEG", "WebP", "quality 50"):
         assert title in shown
-    assert "Codes, details drawn" not in result(client, site, "go_on", None, "chelsea", "vq", "lambda", *DIALS[1:])
+    assert "Codes, details drawn" not in result(client, site, "work", None, "chelsea", "vq", "lambda", *DIALS[1:])
 
 
 def test_each_model_in_its_place(folders):

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import tiny
 from codec.models import photo
-from hybridvq import ConfigError, Tokenizer
+from hybridvq import ConfigError, Tokenizer, Tokens
 from hybridvq.app import reconstruct
 from hybridvq.app.models import load_model
 from hybridvq.app.picture import Picture
@@ -66,7 +66,7 @@ def test_any_model_with_codes(name, picture, tmp_path):
     kinds = {"vector": "–", "projected": "float", "gain-shape": "4"}
     assert reconstruct.gain_kind(model) == kinds[name]
     page = reconstruct.render(picture, (model, model), (shown, shown))
-    assert page.count("<img") == (8 if name != "vector" else 7)
+    assert page.count("<img") == (9 if name != "vector" else 7)
 
 
 def test_a_model_without_codes_is_refused(tmp_path):
@@ -83,12 +83,36 @@ def test_one_pixel(loaded):
         assert reconstruct.decode(model, picture, reconstruct.encode(model, picture)).pixels.shape == (1, 1, 3)
 
 
+@torch.inference_mode()
+def test_codes_alone_are_each_code_decoded_by_itself(loaded, picture):
+    """At one gain, the middle one of the picture."""
+    model = loaded.model
+    z = reconstruct.encode(model, picture)
+    shown, tokens = reconstruct.decode(model, picture, z), model.tokenizer.quantizer(z).tokens
+    level = tokens.gains[0, 0].median().view(1, 1, 1, 1)
+    for row, column in ((0, 0), (5, 9), (11, 15)):
+        alone = model.tokenizer.decode(Tokens(tokens.codes[:, :1, row, column].view(1, 1, 1, 1), level))
+        np.testing.assert_array_equal(
+            shown.alone[4 * row : 4 * row + 4, 4 * column : 4 * column + 4], to_pixels(alone)[0]
+        )
+
+
+@torch.inference_mode()
+def test_a_hybrid_model_is_shown_too(loaded, picture):
+    """Its codes alone are the preview of its files; its bits are those that it counts."""
+    model = loaded.hybrid
+    z = reconstruct.encode(model, picture)
+    shown = reconstruct.decode(model, picture, z)
+    quantized = model.tokenizer.quantizer(z)
+    np.testing.assert_array_equal(shown.pixels, to_pixels(model.tokenizer.decode(quantized.tokens))[0])
+    preview = model.tokenizer.decode(Tokens(codes=quantized.tokens.codes))
+    np.testing.assert_array_equal(shown.alone, to_pixels(preview)[0, :48, :64])
+    assert shown.codec_bpp == pytest.approx(float(quantized.rate.bits) / (48 * 64))
+    assert (shown.raw_bpp, shown.gains) == (None, None)
+    assert "without the details" in reconstruct.render(picture, (loaded.model, model), (shown, shown))
+
+
 def test_maps():
-    codes = np.arange(512).reshape(16, 32)
-    colors = reconstruct.code_map(codes)
-    assert (colors.shape, colors.dtype) == ((16, 32, 3), np.uint8)
-    assert len(np.unique(colors.reshape(-1, 3), axis=0)) > 500
-    assert np.array_equal(reconstruct.code_map(np.full((2, 2), 7)), np.broadcast_to(colors[0, 7], (2, 2, 3)))
     brightness = reconstruct.gain_map(np.array([[0.0, 1.0, 2.0]])).sum(2)
     assert brightness[0, 0] < brightness[0, 1] < brightness[0, 2]
     assert reconstruct.gain_map(np.ones((2, 2))).shape == (2, 2, 3)

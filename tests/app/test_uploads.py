@@ -40,10 +40,10 @@ def test_one_picture_of_many_visitors(client, site, root, picture):
     assert len(set(paths)) == 6
     for number, path in enumerate(paths):
         file = {"path": path, "meta": FILE}
-        shown = result(client, site, "uploaded", file, 0, 1, session=f"visitor{number}")
+        shown = result(client, site, "uploaded", file, session=f"visitor{number}")
         assert "mine.png" in shown
         assert not Path(path).parent.exists()
-        again = {"fn_index": 2, "session_hash": "a", "data": [file, 0, 1]}
+        again = {"fn_index": 2, "session_hash": "a", "data": [file]}
         assert client.post("/gradio_api/queue/join", json=again).status_code == 400
     assert list(root.iterdir()) == []
 

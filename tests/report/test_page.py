@@ -6,10 +6,12 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 
 from hybridvq.errors import ConfigError
 from hybridvq.report import write_figures, write_report
+from hybridvq.report.pictures import to_png
 
 VOID = {"meta", "img", "br", "line"}
 
@@ -189,3 +191,26 @@ def test_figures_without_data_are_left_out(write_folder, run, tmp_path):
 def test_pyplot_is_not_loaded():
     code = "import sys, hybridvq.report; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_photographs_through_trained_models_come_first(write_folder, four_runs):
+    folder = write_folder(four_runs)
+    assert "whole photographs" not in Page(write_report(folder).read_text()).text
+    result = json.loads((folder / "result.json").read_text())
+    file = {"title": "mine, hybrid", "bytes": 2436, "rate_bpp": 0.1441, "psnr_db": 30.31, "image": "models/cat-0.png"}
+    result["models"] = [
+        {"name": "cat", "width": 9, "height": 6, "original": "models/cat-original.png", "files": [file]}
+    ]
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "models").mkdir()
+    (folder / "models" / "cat-0.png").write_bytes(to_png(np.zeros((6, 9, 3), np.uint8)))
+    page = Page(write_report(folder).read_text())
+    assert "mine, hybrid 2,436 bytes, 0.144 bits per pixel, 30.3 dB" in page.text
+    assert "models/cat-original.png cannot be read (No such file or directory)." in page.text
+    assert page.text.index("whole photographs") < page.text.index("tokenizers trained") < page.text.index("Results")
+
+
+def test_pictures_are_larger_where_there_are_few(write_folder, run):
+    for names, side in (("a", 240), ("abcdefghi", 112)):
+        html = write_report(write_folder([run(name, "healthy") for name in names])).read_text()
+        assert f'width="{side}" height="{side}" alt="Original 1"' in html

@@ -11,7 +11,8 @@
     values.py        numbers and choices that a browser sends, checked
     uploads.py       files from their arrival until they are read
     door.py          which requests are let in
-    tabs.py          the tabs' controls, wired to those; with page.py the only files that know Gradio
+    chooser.py       the picture of all tabs, and what handlers share
+    tabs.py          the tabs' controls, wired to those; with chooser.py and page.py the only files that know Gradio
     page.py          the page and its server
 
 Pictures are held by their visitor's session alone and travel within the page, so that none is ever written to disk

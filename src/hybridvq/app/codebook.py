@@ -11,19 +11,16 @@ from torch import Tensor
 from hybridvq.app import markup
 from hybridvq.app.models import Model
 from hybridvq.app.picture import SAMPLES, sample_picture
-from hybridvq.app.reconstruct import encode
+from hybridvq.app.reconstruct import decode_alone, encode
 from hybridvq.devices import evaluating
 from hybridvq.metrics import codes_used, perplexity
-from hybridvq.pixels import to_pixels
-from hybridvq.quantizers import Tokens
 from hybridvq.report.figures import INK, plain_axes, to_svg
 
 BLUE = "#0072B2"
-GAP = 1  # pixels between codes
-BATCH = 1024  # positions decoded together
 SHARES = (0.05, 0.5, 0.95)  # of the photographs' float gains, that lie below the three that are shown
-WIDTH_PX = 1216  # of the grid as it is shown, at most
-CODE_PX = 16  # about how large each decoded code is shown
+MOST = 4096  # codes shown
+CODE_PX = 28  # how large each decoded code is shown
+ACROSS = 32  # codes side by side in the picture that holds them all
 
 
 @dataclass(frozen=True)
@@ -78,33 +75,18 @@ def levels_to_show(model: Model, gains: Tensor) -> tuple[float, ...]:
     return tuple(float(ordered[int(share * (len(ordered) - 1))]) for share in SHARES) if len(ordered) else ()
 
 
-@torch.inference_mode()
-def decode_alone(model: Model, gain: float | None) -> np.ndarray:
-    """Every code on a grid of one position, (K, f, f, 3) uint8, at the gain (or level) sent with it."""
-    images = []
-    with evaluating(model.tokenizer) as device:
-        for codes in torch.arange(model.space.codebook_size, device=device).split(BATCH):
-            codes = codes[:, None, None, None]
-            kind = torch.long if model.space.levels else torch.float32
-            gains = None if gain is None else torch.full(codes.shape, gain, dtype=kind, device=device)
-            images.append(to_pixels(model.tokenizer.decode(Tokens(codes, gains))))
-    return torch.cat(images).numpy()
+def code_sheet(codebook: DecodedCodes) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """All codes that are shown as one picture (., ., 3) uint8, most used first, the gains of each side by side.
 
-
-def codebook_grid(codebook: DecodedCodes) -> tuple[np.ndarray, int]:
-    """All codes as one picture (., ., 3) uint8 on white, and how many times as large it is to be shown.
-
-    Most used first, the gains of each side by side, as many in a row as fit.
+    Also the place of each, in codes from the left, counting each gain, and from the top.
     """
-    cells = codebook.images[codebook.order]
+    cells = codebook.images[codebook.order[:MOST]]
     k, count, height, width, _ = cells.shape
-    step_y, step_x, zoom = height + GAP, count * width + 2 * GAP, max(1, CODE_PX // width)
-    columns = min(k, max(1, WIDTH_PX // (zoom * step_x)))
-    canvas = np.full((-(-k // columns) * step_y, columns * step_x, 3), 255, np.uint8)
-    for place, images in enumerate(cells):
-        top, left = place // columns * step_y, place % columns * step_x
-        canvas[top : top + height, left : left + count * width] = np.concatenate(images, 1)
-    return canvas, zoom
+    sheet = np.full((-(-k // ACROSS) * height, ACROSS * count * width, 3), 255, np.uint8)
+    places = [(place % ACROSS, place // ACROSS) for place in range(k)]
+    for (x, y), images in zip(places, cells, strict=True):
+        sheet[y * height : (y + 1) * height, x * count * width : (x + 1) * count * width] = np.concatenate(images, 1)
+    return sheet, [(x * count, y) for x, y in places]
 
 
 def usage_svg(counts: np.ndarray) -> bytes:
@@ -123,22 +105,24 @@ def usage_svg(counts: np.ndarray) -> bytes:
 
 
 def render(model: Model, codebook: DecodedCodes) -> str:
-    """The grid and the usage."""
-    grid, zoom = codebook_grid(codebook)
+    """The codes and their usage."""
+    sheet, places = code_sheet(codebook)
     counts = torch.from_numpy(codebook.counts)
+    total, shown = max(1, int(counts.sum())), codebook.order[: len(places)]
     gains = ", ".join(f"{gain:.2f}" for gain in codebook.gains)
-    each = f"Each code at the gains {gains}, side by side" if model.space.gain != "none" else "Each code once"
     size = model.tokenizer.downsampling
+    which = "All codes" if len(shown) == len(counts) else f"The {len(shown):,} most used codes"
+    pointed = f", at the gains {gains} side by side" if len(codebook.gains) > 1 else ""
+    texts = [f"code {code}: {100 * codebook.counts[code] / total:.2g}% of positions" for code in shown]
     return markup.block(
         markup.paragraph(
             f"{model.title} uses {codes_used(counts):,} of its {len(counts):,} codes on the sample photographs; "
             f"perplexity {perplexity(counts):,.0f}."
         ),
-        markup.figure(
-            grid,
-            f"{len(counts):,} codes, most used first.",
-            f"{each}, decoded alone: {size}x{size} pixels, enlarged.",
-            width=zoom * grid.shape[1],
+        markup.paragraph(
+            f"{which}, the most used first. Each square is what one code alone decodes to, {size}x{size} pixels. "
+            f"Point at one to see it large{pointed}."
         ),
+        markup.tiles(sheet, places, texts, len(codebook.gains), CODE_PX),
         markup.drawing(usage_svg(codebook.counts), "How often each code is used"),
     )

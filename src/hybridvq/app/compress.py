@@ -1,11 +1,9 @@
 """The tab Compress: a picture to an `.hvq` file, beside JPEG and WebP of about its size; and such a file's picture."""
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -16,12 +14,13 @@ from hybridvq.app.picture import PIXELS, Picture
 from hybridvq.app.values import choice, number, whole
 from hybridvq.codec import Codec, Draw, Part, describe, truncate
 from hybridvq.codec.choose import Chooser
+from hybridvq.codec.rivals import file_near
 from hybridvq.errors import CodecError
 from hybridvq.metrics import psnr_db
 from hybridvq.pixels import mse
 from hybridvq.settings import CodecSettings
 
-QUALITIES = {"JPEG": (1, 95), "WebP": (0, 100)}
+RIVALS: tuple[Literal["JPEG", "WebP"], ...] = ("JPEG", "WebP")
 HVQ = ".hvq"
 QUALITY, LAMBDA, TARGET = "quality", "lambda", "bits per pixel"  # what a file is set by
 OWN_QUALITIES = (1, 100)
@@ -96,7 +95,7 @@ def highest_rate_weight(codec: Codec) -> float:
 
 
 def compress(model: Model, picture: Picture, settings: CodecSettings, draw: Draw) -> list[Coded]:
-    """What the picture's `.hvq` file shows, and the files of QUALITIES nearest to its size.
+    """What the picture's `.hvq` file shows, and the files of RIVALS nearest to its size.
 
     Raises:
         CodecError: the model has no tables.
@@ -111,7 +110,7 @@ def compress(model: Model, picture: Picture, settings: CodecSettings, draw: Draw
     else:
         setting = f"{LAMBDA} {settings.rate_weight:g}"
     shown = readings(codec, data, draw, setting)
-    return [*shown, *(rival(name, picture.pixels, len(data)) for name in QUALITIES)]
+    return [*shown, *(rival(name, picture.pixels, len(data)) for name in RIVALS)]
 
 
 def readings(codec: Codec, data: bytes, draw: Draw, setting: str = "", name: str = "this file") -> list[Coded]:
@@ -136,48 +135,34 @@ def readings(codec: Codec, data: bytes, draw: Draw, setting: str = "", name: str
     ]
 
 
-def rival(name: str, pixels: np.ndarray, size: int) -> Coded:
-    """The picture in a format of QUALITIES, at the quality whose file is nearest to `size` bytes."""
-    encode = cache(partial(encoded, name, Image.fromarray(pixels)))
-    quality = nearest_quality(lambda q: len(encode(q)), size, *QUALITIES[name])
-    with Image.open(io.BytesIO(encode(quality))) as image:
-        return Coded(name, encode(quality), np.array(image.convert("RGB")), f"quality {quality}")
-
-
-def encoded(name: str, image: Image.Image, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=name, quality=quality, optimize=True)
-    return buffer.getvalue()
-
-
-def nearest_quality(size_at: Callable[[int], int], size: int, low: int, high: int) -> int:
-    """The quality in low..high whose size is nearest, by bisection; sizes grow with quality."""
-    first = low
-    while low < high:
-        middle = (low + high) // 2
-        if size_at(middle) < size:
-            low = middle + 1
-        else:
-            high = middle
-    return min((max(first, low - 1), low), key=lambda quality: abs(size_at(quality) - size))
+def rival(name: Literal["JPEG", "WebP"], pixels: np.ndarray, size: int) -> Coded:
+    """The picture in another format, at the quality whose file is nearest to `size` bytes."""
+    data, quality = file_near(name, pixels, size)
+    with Image.open(io.BytesIO(data)) as image:
+        return Coded(name, data, np.array(image.convert("RGB")), f"quality {quality}")
 
 
 def render(model: Model, picture: Picture, coded: list[Coded]) -> str:
-    """The pictures side by side, the table and the file to save."""
-    own = next(c for c in coded if c.title == HVQ)
+    """The file's picture over JPEG's, the table, the file to save, and the other pictures."""
+    own, jpeg = (next(c for c in coded if c.title == title) for title in (HVQ, "JPEG"))
     head = ["Format", "Bytes", "Bits per pixel", "PSNR", "Setting"]
     name = f"{Path(picture.name).stem}.hvq"
-    figures = [markup.figure(picture.pixels, "Original", picture.name)]
+    below = [markup.figure(picture.pixels, "Original", picture.name)]
     for c in coded:
-        _, size, _, quality, _ = c.cells(picture.pixels)
-        figures.append(markup.figure(c.pixels, c.title, f"{size} bytes, {quality}"))
+        if c not in (own, jpeg):
+            _, size, _, quality, _ = c.cells(picture.pixels)
+            below.append(markup.figure(c.pixels, c.title, f"{size} bytes, {quality}"))
+    sizes = f"JPEG in {len(jpeg.data):,} bytes, {own.title} in {len(own.data):,}"
     return markup.block(
         markup.note(picture.note),
-        markup.row(figures, 3 if len(figures) > 4 else None),
-        markup.table(head, [c.cells(picture.pixels) for c in coded]),
-        markup.note(f"JPEG and WebP at the quality whose file is nearest in size; .hvq by {model.title}."),
+        markup.wide(
+            markup.slider(jpeg.pixels, own.pixels, (jpeg.title, own.title), sizes),
+            markup.table(head[:-1], [c.cells(picture.pixels)[:-1] for c in coded])
+            + markup.note(f"{own.title} by {model.title}, {own.setting}; JPEG and WebP at the quality nearest in size.")
+            + markup.download(own.data, name, f"Download {name} ({len(own.data):,} bytes)"),
+        ),
+        markup.row(below, max(3, len(below))),
         markup.note(LAYERS if model.is_hybrid else ""),
-        markup.download(own.data, name, f"Download {name} ({len(own.data):,} bytes)"),
     )
 
 

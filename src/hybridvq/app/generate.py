@@ -24,7 +24,7 @@ WARMEST = 1.5
 LEAST_P = 0.05
 STRONGEST, STRONG = 10.0, 3.0  # guidance: the most, and to begin with
 LAST_SEED = 2**53 - 1  # of the whole numbers that a browser tells apart
-SHOWN_PX = 180  # about how wide a picture is shown
+SHOWN_PX = 300  # about how wide a picture is shown
 
 
 def choices_of(model: PriorModel) -> list[str]:

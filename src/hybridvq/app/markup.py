@@ -23,6 +23,43 @@ CSS = """
 .hvq figure img { display: block; width: 100%; height: auto; max-height: 34rem; border-radius: 3px;
   object-fit: contain; object-position: left top; }
 .hvq img.sharp { image-rendering: pixelated; }
+.hvq .zoom { display: block; cursor: zoom-in; }
+.hvq .zoom input, .hvq .slide input { position: absolute; opacity: 0; }
+.hvq .zoom input:focus-visible + img, .hvq .slide:focus-within { outline: 2px solid #2563eb; outline-offset: 2px; }
+.hvq .zoom input:checked + img { position: fixed; inset: 0; z-index: 1000; width: 100vw !important; height: 100vh;
+  max-width: none !important; max-height: none !important; padding: 1rem; background: rgba(15, 17, 20, .94);
+  object-position: center; cursor: zoom-out; }
+.hvq .slide { position: relative; --at: 50%; width: min(100%, calc(38rem * var(--ratio))); }
+.hvq .slide img { max-height: none; }
+.hvq .slide img + img { position: absolute; inset: 0; height: 100%; clip-path: inset(0 0 0 var(--at)); }
+.hvq .slide input { inset: 0; width: 100%; height: 100%; margin: 0; cursor: ew-resize; }
+.hvq .slide::after { content: ""; position: absolute; top: 0; bottom: 0; left: calc(var(--at) - 1px); width: 2px;
+  background: #fff; box-shadow: 0 0 3px #000; pointer-events: none; }
+.hvq .slide b { position: absolute; top: .6rem; left: .6rem; padding: .1rem .5rem; border-radius: 4px; color: #fff;
+  background: rgba(15, 17, 20, .7); font-size: .875rem; font-weight: 600; pointer-events: none; }
+.hvq .slide b + b { left: auto; right: .6rem; }
+.hvq .wide { display: grid; grid-template-columns: 2fr 1fr; gap: 1.5rem; align-items: start; margin: .6rem 0 1.2rem; }
+.hvq .wide figure { margin: 0; }
+.hvq .wide th, .hvq .wide td:not(:first-child) { white-space: nowrap; }
+.hvq .wide th:last-child, .hvq .wide td:last-child { padding-right: 0; }
+.hvq .wide table { width: 100%; }
+@media (max-width: 700px) {
+  .hvq .wide { grid-template-columns: 1fr; }
+  .hvq .row { grid-template-columns: 1fr 1fr !important; }
+}
+.hvq .codes { display: grid; grid-template-columns: repeat(auto-fill, var(--side)); gap: 2px; margin: .6rem 0; }
+.hvq .codes i { width: var(--side); height: var(--side); cursor: crosshair; image-rendering: pixelated;
+  background-image: var(--sheet); background-size: calc(var(--across) * var(--side)) auto;
+  background-position: calc(-1 * (var(--x) + var(--middle)) * var(--side)) calc(-1 * var(--y) * var(--side)); }
+.hvq .codes i:hover { outline: 2px solid #2563eb; }
+.hvq .codes i:hover::before { content: attr(data-text); position: fixed; right: 1.5rem; bottom: 1.5rem; z-index: 1001;
+  width: calc(var(--count) * 8rem); padding: 8.6rem 0 .3rem; border: 4px solid #fff; background: #fff; color: #1f2328;
+  box-shadow: 0 2px 16px rgba(0, 0, 0, .35); font: 600 .875rem/1.3 sans-serif; text-align: center; min-width: 8rem;
+  box-sizing: content-box; }
+.hvq .codes i:hover::after { content: ""; position: fixed; right: calc(1.5rem + 4px); z-index: 1002; height: 8rem;
+  bottom: calc(1.5rem + 4px + 1.9rem); width: calc(var(--count) * 8rem); background-image: var(--sheet);
+  background-size: calc(var(--across) * 8rem) auto; image-rendering: pixelated;
+  background-position: calc(-1 * var(--x) * 8rem) calc(-1 * var(--y) * 8rem); }
 .hvq figcaption { font-size: .875rem; color: #5b6470; margin-top: .3rem; }
 .hvq figcaption b { color: #1f2328; font-weight: 600; }
 .hvq .box { overflow-x: auto; margin-bottom: 1rem; }
@@ -71,11 +108,56 @@ def row(parts: Sequence[str], columns: int | None = None) -> str:
 
 
 def figure(pixels: np.ndarray, title: str, text: str = "", width: int | None = None) -> str:
-    """A picture (H, W, 3) uint8 with its caption, as wide as its column or `width` pixels."""
-    sharp = ' class="sharp"' if width or max(pixels.shape[:2]) < SHARP_BELOW else ""
+    """A picture (H, W, 3) uint8 with its caption, as wide as its column or `width` pixels; a click magnifies it."""
     style = f' style="width: {width}px; max-width: 100%; max-height: none"' if width else ""
-    image = f'<img{sharp}{style} src="{png_uri(pixels)}" alt="{escape(title)}">'
-    return f"<figure>{image}<figcaption><b>{escape(title)}</b> {escape(text)}</figcaption></figure>"
+    image = f'<label class="zoom"><input type="checkbox">{picture(pixels, title, style, bool(width))}</label>'
+    return f"<figure>{image}{caption(title, text)}</figure>"
+
+
+def slider(left: np.ndarray, right: np.ndarray, titles: tuple[str, str], text: str) -> str:
+    """Two pictures (H, W, 3) uint8 over each other, of which a line, moved by mouse or arrow keys, shows the left part
+    of one and the right part of the other."""
+    move = "this.parentNode.style.setProperty('--at', this.value + '%')"
+    control = f'<input type="range" step="any" oninput="{move}" aria-label="how much is of {escape(titles[0])}">'
+    names = "".join(f"<b>{escape(title)}</b>" for title in titles)
+    images = "".join(picture(pixels, title) for pixels, title in zip((left, right), titles, strict=True))
+    style = f"--ratio: {left.shape[1] / left.shape[0]:.4f}"
+    below = caption("Drag the line.", text)
+    return f'<figure><div class="slide" style="{style}">{images}{control}{names}</div>{below}</figure>'
+
+
+def picture(pixels: np.ndarray, title: str, style: str = "", sharp: bool = False) -> str:
+    """An image, whose pixels are squares where it is small or is to be `sharp`."""
+    kind = ' class="sharp"' if sharp or max(pixels.shape[:2]) < SHARP_BELOW else ""
+    return f'<img{kind}{style} src="{png_uri(pixels)}" alt="{escape(title)}">'
+
+
+def caption(title: str, text: str) -> str:
+    return f"<figcaption><b>{escape(title)}</b> {escape(text)}</figcaption>"
+
+
+def wide(first: str, second: str) -> str:
+    """Two parts side by side, the first twice as wide as the second."""
+    return f'<div class="wide">{first}<div>{second}</div></div>'
+
+
+def tiles(sheet: np.ndarray, places: Sequence[tuple[int, int]], texts: Sequence[str], count: int, side: int) -> str:
+    """Square tiles in a grid, `side` pixels each, of which the one under the pointer is shown large with its text.
+
+    Args:
+        sheet: (H, W, 3) uint8 that holds them all without gaps, `count` versions of each side by side.
+        places: column and row of each tile's first version in the sheet, in tiles. The middle version is shown.
+        texts: one for each.
+        count: versions of a tile.
+        side: of a tile in the grid, in pixels of the screen.
+    """
+    across = sheet.shape[1] // (sheet.shape[0] // (1 + max(y for _, y in places)))
+    numbers = f"--side:{side}px;--count:{count};--middle:{count // 2};--across:{across};--sheet:url({png_uri(sheet)})"
+    cells = "".join(
+        f'<i style="--x:{x};--y:{y}" data-text="{escape(text)}"></i>'
+        for (x, y), text in zip(places, texts, strict=True)
+    )
+    return f'<div class="codes" style="{numbers}">{cells}</div>'
 
 
 def drawing(svg: bytes, title: str) -> str:

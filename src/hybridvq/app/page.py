@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.routing import Mount, Route
 
 from hybridvq.app import markup, tabs
+from hybridvq.app.chooser import LIMIT, picture_chooser
 from hybridvq.app.door import BODY_BYTES, EVERYWHERE, Door, bracket, hosts_of, read_event
 from hybridvq.app.models import Models
 from hybridvq.app.uploads import MAX_BYTES, Uploads
@@ -27,6 +28,7 @@ WAITING = 32  # computations in the queue before new ones are turned away
 SESSIONS = 32  # whose pictures are held, some MB each
 UNREAD = 2 * WAITING, 4  # sessions whose results are held until they are read, and results of each
 CONNECTIONS = 256  # at once; a tab of a browser takes two to six
+FIRST = "Reconstruct"  # the tab that is open at first
 STOP_SECONDS = 5  # for what is under way when the page is stopped
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
 CSS = """
@@ -42,17 +44,18 @@ def build_page(models: Models, uploads: Uploads) -> gr.Blocks:
     os.environ["GRADIO_TEMP_DIR"] = str(uploads.root)  # files from elsewhere are refused
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # events before a summary that nobody can ask for
     with gr.Blocks(title="hybridvq", analytics_enabled=False, fill_width=True) as page:
-        gr.Markdown(f"# hybridvq\n{', '.join(models.named)}")
-        with gr.Tab("Reconstruct"):
-            tabs.reconstruct_tab(models, uploads, page)
-        with gr.Tab("Compress"):
-            tabs.compress_tab(models, uploads)
+        gr.Markdown(f"# hybridvq\nPictures as short tokens and small files. {LIMIT}")
+        picture = picture_chooser(uploads, page, FIRST)
+        with gr.Tab(FIRST) as tab:
+            tabs.reconstruct_tab(models, picture, tab)
+        with gr.Tab("Compress") as tab:
+            tabs.compress_tab(models, uploads, picture, tab)
         with gr.Tab("Generate"):
-            tabs.generate_tab(models.prior, uploads)
+            tabs.generate_tab(models.prior, picture)
         with gr.Tab("Codebook") as tab:
             tabs.codebook_tab(models, tab)
-        with gr.Tab("Compare"):
-            tabs.compare_tab(uploads)
+        with gr.Tab("Compare") as tab:
+            tabs.compare_tab(uploads, tab)
     page.state_session_capacity = SESSIONS
     page.has_launched = True  # without which Gradio copies any file of this machine that a request names
     page.queue(max_size=WAITING, api_open=False)

@@ -1,13 +1,12 @@
-"""The tab Reconstruct: a picture through two tokenizers and back, what is lost, and where which tokens were used.
+"""The tab Reconstruct: a picture through two tokenizers and back, what is lost, and what the codes alone say.
 
 pixels ──pad──► x ──encoder──► z ──quantizer──► tokens ──dequantize──► s z_hat ──decoder──► x_hat ──► Shown
                                                                        ▲
-                                                                gain_scale s
+                                                     gain_scale s, of models with gains
 """
 
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from hybridvq.app.models import Model
 from hybridvq.app.picture import Picture
 from hybridvq.codec import CONTEXTUAL, TokenCoder
 from hybridvq.devices import evaluating
-from hybridvq.evaluation import raw_bits
+from hybridvq.evaluation import bits_of
 from hybridvq.metrics import psnr_db
 from hybridvq.pixels import mse, to_input, to_pixels
 from hybridvq.quantizers import Tokens
@@ -25,7 +24,8 @@ from hybridvq.report.pictures import absolute_error, colored
 from hybridvq.tiles import reflect
 from hybridvq.tokenizer import Tokenizer
 
-GOLDEN = 0.61803398875  # successive multiples of it are spread evenly over the hues
+BATCH = 1024  # codes decoded together
+READING = "PSNR: higher is better. In a file: after entropy coding, without the header of about forty bytes."
 
 
 @dataclass(frozen=True)
@@ -34,18 +34,21 @@ class Shown:
 
     Attributes:
         pixels: (H, W, 3) uint8.
-        codes: (h, w) int64, of the first stage.
-        gains: (h, w) float32, likewise, as they were decoded; None without.
+        codes: (h, w) int64, of the first stage or group.
+        alone: (H, W, 3) uint8, what the codes alone say: each position decoded by itself, at one gain for all; of a
+            hybrid model, the picture without its details.
+        gains: (h, w) float32, of the first stage, as they were decoded; None without.
         mse: on [-1, 1], of pixels.
-        raw_bpp: bits per pixel before entropy coding.
-        codec_bpp: bits per pixel that the codec's tables give these tokens; None without tables.
+        raw_bpp: bits per pixel before entropy coding; None of a hybrid model, which has none.
+        codec_bpp: bits per pixel that the codec's tables, or a hybrid model itself, give these tokens; None without.
     """
 
     pixels: np.ndarray
     codes: np.ndarray
+    alone: np.ndarray
     gains: np.ndarray | None
     mse: float
-    raw_bpp: float
+    raw_bpp: float | None
     codec_bpp: float | None
 
 
@@ -70,20 +73,50 @@ def decode(model: Model, picture: Picture, z: Tensor, gain_scale: float = 1.0) -
     """
     tokenizer = model.tokenizer
     with evaluating(tokenizer):
-        tokens = tokenizer.quantizer(z).tokens
-        x_hat = decode_scaled(tokenizer, tokens, gain_scale)
+        quantized = tokenizer.quantizer(z)
+        tokens = quantized.tokens
+        x_hat = tokenizer.decode(tokens) if model.is_hybrid else decode_scaled(tokenizer, tokens, gain_scale)
     height, width = picture.size
     pixels = to_pixels(x_hat)[0, :height, :width].numpy()
     assert tokens.codes is not None
-    positions = tokens.codes[0, 0].numel()
+    bits = bits_of(tokenizer, quantized, tokens.codes[0, 0].numel()) / (height * width)
+    coded = codec_bits(model, tokens) / (height * width) if model.codec and not model.is_hybrid else None
     return Shown(
         pixels=pixels,
         codes=tokens.codes[0, 0].cpu().numpy(),
+        alone=decode_codes(model, tokens)[:height, :width],
         gains=first_gains(model, tokens, gain_scale),
         mse=mse(picture.pixels, pixels),
-        raw_bpp=raw_bits(tokenizer, tokens) * positions / (height * width),
-        codec_bpp=codec_bits(model, tokens) / (height * width) if model.codec else None,
+        raw_bpp=None if model.is_hybrid else bits,
+        codec_bpp=bits if model.is_hybrid else coded,
     )
+
+
+def decode_codes(model: Model, tokens: Tokens) -> np.ndarray:
+    """What the codes of one picture say alone, (., ., 3) uint8; see `Shown`."""
+    assert tokens.codes is not None
+    if model.is_hybrid:
+        with evaluating(model.tokenizer):
+            return to_pixels(model.tokenizer.decode(Tokens(codes=tokens.codes)))[0].numpy()
+    codes, places = tokens.codes[0, 0].unique(return_inverse=True)
+    gain = None if tokens.gains is None else float(tokens.gains[0, 0].median())
+    patches = decode_alone(model, gain, codes)[places.cpu().numpy()]  # (h, w, f, f, 3)
+    rows = [np.concatenate(list(row), 1) for row in patches]
+    return np.concatenate(rows)
+
+
+@torch.inference_mode()
+def decode_alone(model: Model, gain: float | None, codes: Tensor | None = None) -> np.ndarray:
+    """Codes (K,), all if not given, on a grid of one position each, (K, f, f, 3) uint8, at the gain (or level) sent."""
+    images = []
+    with evaluating(model.tokenizer) as device:
+        codes = torch.arange(model.space.codebook_size) if codes is None else codes
+        for part in codes.to(device).split(BATCH):
+            part = part[:, None, None, None]
+            kind = torch.long if model.space.levels else torch.float32
+            gains = None if gain is None else torch.full(part.shape, gain, dtype=kind, device=device)
+            images.append(to_pixels(model.tokenizer.decode(Tokens(part, gains))))
+    return torch.cat(images).numpy()
 
 
 def decode_scaled(tokenizer: Tokenizer, tokens: Tokens, gain_scale: float) -> Tensor:
@@ -111,13 +144,6 @@ def codec_bits(model: Model, tokens: Tokens) -> float:
     return float(coder.cost_bits(tokens.codes[0].cpu().numpy(), gains).sum())
 
 
-def code_map(codes: np.ndarray) -> np.ndarray:
-    """A color for each code, (h, w) int64 to (h, w, 3) uint8; neighboring numbers look unlike each other."""
-    hue, light = codes * GOLDEN % 1, 0.65 + 0.35 * (codes * GOLDEN**2 * 7 % 1)
-    colors = matplotlib.colors.hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.6), light], -1))
-    return (255 * colors).round().astype(np.uint8)
-
-
 def gain_map(gains: np.ndarray) -> np.ndarray:
     """Gains (h, w) from dark, the lowest, to bright, the highest, (h, w, 3) uint8."""
     low, high = float(gains.min()), float(gains.max())
@@ -125,41 +151,59 @@ def gain_map(gains: np.ndarray) -> np.ndarray:
 
 
 def render(picture: Picture, models: tuple[Model, Model], shown: tuple[Shown, Shown]) -> str:
-    """The pictures of baseline and model beside the original, their errors and maps, and the table of numbers."""
+    """The original and the second model's picture over each other, the table, and below what the two differ in."""
     errors = [absolute_error(picture.pixels, s.pixels) for s in shown]
     scale = max(8.0, *(float(np.percentile(error, 99.5)) for error in errors))
-    named = [(f"{model.title}:", s) for model, s in zip(models, shown, strict=True)]
-    gains = shown[1].gains
+    other, own = zip(models, shown, errors, strict=True)
+    side_by_side = markup.slider(
+        picture.pixels, own[1].pixels, ("Original", own[0].title), f"{own[0].title}: {psnr_db(own[1].mse):.2f} dB"
+    )
+    parts = [markup.figure(other[1].pixels, other[0].title, f"{psnr_db(other[1].mse):.2f} dB")]
+    parts += [part for model, s, error in (other, own) for part in details(model, s, error / scale, scale)]
+    return markup.block(
+        markup.note(picture.note),
+        markup.wide(side_by_side, numbers(models, shown) + markup.note(READING)),
+        markup.row(parts, 3),
+    )
+
+
+def details(model: Model, shown: Shown, error: np.ndarray, scale: float) -> list[str]:
+    """Where a model errs, what its codes say alone, and its gains, if any. The error is a share of `scale` grays."""
+    used = f"{len(np.unique(shown.codes)):,} different codes"
+    each = "each position" if model.space.stages == 1 else "the first code of each position"
+    says = "without the details" if model.is_hybrid else f"{each} by itself; {used}"
     parts = [
-        markup.figure(picture.pixels, "Original", picture.name),
-        *(markup.figure(s.pixels, title, f"{psnr_db(s.mse):.2f} dB") for title, s in named),
-        numbers(models, shown),
-        *(
-            markup.figure(colored(error / scale), f"{title} error", f"black 0 to yellow {scale:.0f} of 255")
-            for (title, _), error in zip(named, errors, strict=True)
-        ),
-        markup.block(markup.note(f"{models[1].title} has no gains."))
-        if gains is None
-        else markup.figure(gain_map(gains), "Gains", f"{gains.min():.2f} (black) to {gains.max():.2f} (yellow)"),
-        *(
-            markup.figure(code_map(s.codes), f"{title} codes", f"{len(np.unique(s.codes))} used, a color each")
-            for title, s in named
-        ),
+        markup.figure(colored(error), f"{model.title}: error", f"black 0 to yellow {scale:.0f} of 255 gray levels"),
+        markup.figure(shown.alone, f"{model.title}: codes alone", says),
     ]
-    return markup.block(markup.note(picture.note), markup.row(parts, 3))
+    if shown.gains is not None:
+        low, high = shown.gains.min(), shown.gains.max()
+        text = f"{low:.2f}, black, to {high:.2f}, yellow"
+        parts.append(markup.figure(gain_map(shown.gains), f"{model.title}: gains", text))
+    return parts
 
 
 def numbers(models: tuple[Model, Model], shown: tuple[Shown, Shown]) -> str:
     """The table: error and bits of both."""
     lines = [
-        ("MSE on [-1, 1]", [f"{s.mse:.5f}" for s in shown]),
         ("PSNR", [f"{psnr_db(s.mse):.2f} dB" for s in shown]),
-        ("Bits per pixel, raw", [f"{s.raw_bpp:.3f}" for s in shown]),
-        ("Bits per pixel, codec", ["–" if s.codec_bpp is None else f"{s.codec_bpp:.3f}" for s in shown]),
-        ("Codes", [f"{m.space.codebook_size:,}" for m in models]),
+        ("Bits per pixel in a file", [bits_text(s.codec_bpp) for s in shown]),
+        ("Bits per pixel, raw", [bits_text(s.raw_bpp) for s in shown]),
+        ("MSE on [-1, 1]", [f"{s.mse:.5f}" for s in shown]),
+        ("Codes", [code_kind(m) for m in models]),
         ("Gain levels", [gain_kind(m) for m in models]),
     ]
     return markup.table(["", *(model.title for model in models)], [[name, *values] for name, values in lines])
+
+
+def bits_text(bits: float | None) -> str:
+    return "–" if bits is None else f"{bits:.3f}"
+
+
+def code_kind(model: Model) -> str:
+    """How many codes there are, and of how many each position takes one."""
+    times = f"{model.space.stages} of " if model.space.stages > 1 else ""
+    return f"{times}{model.space.codebook_size:,}"
 
 
 def gain_kind(model: Model) -> str:

@@ -22,6 +22,8 @@ coefficients.py  coefficients to bytes and back
 layered.py       the container .hvq, version 2
 versions.py      `describe`, `truncate` of files of either
 fit_scales.py    `fit_scales`
+
+rivals.py        JPEG and WebP files of about the same size
 """
 
 from importlib import import_module

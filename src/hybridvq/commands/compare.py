@@ -38,6 +38,9 @@ def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     parser.add_argument(
         "-o", "--out", type=str, default="runs/compare", help="folder to write; a second call continues there"
     )
+    parser.add_argument(
+        "--show_models", nargs="+", type=str, default=[], help="models that open the report, on whole photographs"
+    )
     add_device_argument(parser)
 
 
@@ -52,7 +55,8 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     from hybridvq.comparison import compare
     from hybridvq.report import print_table, write_report
 
-    result = compare(plan, data, out, shlex.join(["hybridvq", *words]), device=arguments.device)
+    command = shlex.join(["hybridvq", *words])
+    result = compare(plan, data, out, command, device=arguments.device, models=arguments.show_models)
     list_skipped(result["skipped"])
     page = write_report(out)
     print_table(result)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from hybridvq._version import __version__
+from hybridvq.comparison.models import show_models
 from hybridvq.comparison.parallel import run_parallel
 from hybridvq.comparison.run import (
-    SHOWN_IMAGES,
     Sets,
     is_finished,
     open_sets,
@@ -24,7 +24,7 @@ from hybridvq.comparison.run import (
     save_array,
     write_json,
 )
-from hybridvq.data import EvalBatches
+from hybridvq.comparison.shown import ORIGINALS, choose_images
 from hybridvq.devices import Device, find_device
 from hybridvq.documents import read_json
 from hybridvq.errors import ConfigError, ShapeError
@@ -50,16 +50,19 @@ def compare(
     size: int | None = None,
     steps: int | None = None,
     batch_size: int | None = None,
+    models: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train and measure every recipe of `plan`; write `out`/result.json and return it.
 
     Names or files of recipes do for a plan, and what `hybridvq train --data` takes for the data, with crops of `size`
-    pixels. `steps` and `batch_size` replace those of the plan.
+    pixels. `steps` and `batch_size` replace those of the plan. With `models`, trained ones with tables for files, the
+    report opens with what these make of whole photographs.
 
     Raises:
         ConfigError: a recipe is wrong, there is no such device, the data are to be streamed, `out` holds runs made with
             other settings, or another process writes there.
         DataError: the images cannot be read.
+        ModelError, CodecError: one of the models cannot be loaded, or has no tables for files.
         TrainingError: a run had to stop; finished runs stay, and the same call continues from there.
     """
     plan = plan if isinstance(plan, Plan) else Plan([*map(str, plan)])
@@ -82,7 +85,9 @@ def compare(
                 todo.append((recipe, seed))
         for recipe in {recipe.name: recipe for recipe, _ in todo}.values():
             check_recipe(recipe, data.size)
-        save_array(out / "originals.npy", EvalBatches(images.test, SHOWN_IMAGES, SHOWN_IMAGES)[0])
+        if len(todo) == len(runs) or not (out / ORIGINALS).is_file():  # finished runs have reconstructed those there
+            save_array(out / ORIGINALS, choose_images(images.test))
+        shown = show_models(models, out, device) if models else []
         try:
             if plan.jobs == 1:
                 for number, (recipe, seed) in enumerate(todo, start=1):
@@ -96,7 +101,8 @@ def compare(
             "data": described,
             "skipped": images.train.skipped + images.test.skipped,
             "runs": [read_run(run_folder(out, recipe, seed)) | label(recipe) for recipe, seed in runs],
-            "originals": "originals.npy",
+            "originals": ORIGINALS,
+            "models": shown,
         }
         write_json(out / RESULT, result)
         return result

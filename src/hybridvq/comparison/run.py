@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from hybridvq.comparison.shown import read_chosen
 from hybridvq.data import EvalBatches, Images, open_side, set_aside
 from hybridvq.devices import Device, find_device
 from hybridvq.documents import read_json, to_json
@@ -20,7 +21,6 @@ from hybridvq.settings import DataSettings, Plan, Recipe
 from hybridvq.training import History, resolve_precision, train
 from hybridvq.writing import write_whole
 
-SHOWN_IMAGES = 8
 CURVE_POINTS = 400
 EVAL_BATCH = 256
 
@@ -74,8 +74,7 @@ def run_one(
     tokenizer.to(place)
     bounds = gain_range(tokenizer, EvalBatches(images.train, EVAL_BATCH, plan.eval_images))
     measured = evaluate(tokenizer, EvalBatches(images.test, EVAL_BATCH), bounds)
-    shown = EvalBatches(images.test, SHOWN_IMAGES, SHOWN_IMAGES)[0]
-    save_array(folder / "reconstructions.npy", reconstruct(tokenizer, shown)[0])
+    save_array(folder / "reconstructions.npy", reconstruct(tokenizer, read_chosen(out))[0])
     run = {
         "recipe": recipe.name,
         "seed": seed,

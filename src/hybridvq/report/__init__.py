@@ -4,6 +4,7 @@
                                      ├──► table.py     the table, as cells, as markdown, in the terminal
                                      ├──► figures.py   loss curves and codebook usage, as SVG
                                      ├──► pictures.py  reconstructions and error maps, as PNG; montage.py, all in one
+                                     ├──► photographs.py  whole photographs through trained models
                                      └──► page.py      report.html, all of it in one file
 
 Nothing here computes a metric of a model: the numbers are those of result.json, averaged over seeds.

@@ -1,6 +1,5 @@
 """Put the pieces of a report together: one HTML file that needs nothing else, or the figures as files."""
 
-import base64
 import json
 import math
 from datetime import datetime
@@ -14,7 +13,17 @@ from jinja2 import Environment, StrictUndefined
 from hybridvq.printing import printable
 from hybridvq.report.figures import curves_figure, to_svg, usage_figure
 from hybridvq.report.montage import montage_png
-from hybridvq.report.pictures import Pictures, Reconstructions, color_bar, load_pictures, psnr_db, psnr_text, to_png
+from hybridvq.report.photographs import photographs
+from hybridvq.report.pictures import (
+    Pictures,
+    Reconstructions,
+    color_bar,
+    data_uri,
+    load_pictures,
+    psnr_db,
+    psnr_text,
+    to_png,
+)
 from hybridvq.report.rate import operating_points, rate_figure
 from hybridvq.report.result import REFERENCE, RecipeRuns, Stat, as_number, by_group, drawing, gather, read_result
 from hybridvq.report.style import MISSING, bits_text, looks, significant, significant_decimals
@@ -23,6 +32,7 @@ from hybridvq.report.table import COLUMNS, cells, format_stat
 from hybridvq.writing import write_whole
 
 _TEMPLATE = "page.html.j2"
+_LARGEST_PX, _WIDTH_PX = 240, 1100  # of a picture where there are few columns, and of all side by side
 _GROUP_NOTES = {
     "published": "codes started and learned as published, without the care of the healthy recipes",
     "healthy": "the same idea, trained so that its codebook stays in use",
@@ -100,6 +110,7 @@ def _context(folder: Path, result: dict[str, Any], recipes: list[RecipeRuns]) ->
     pictures = load_pictures(folder, result, recipes)
     data = _section(result, "data")
     return {
+        "models": photographs(folder, result),
         "data": data,
         "created": _date(result.get("created")),
         "patch": _patch(recipes),
@@ -110,9 +121,9 @@ def _context(folder: Path, result: dict[str, Any], recipes: list[RecipeRuns]) ->
         "cells": {recipe.name: cells(recipe, recipes) for recipe in recipes},
         "looks": looks(recipes),
         "rounding": _rounding(recipes),
-        "rate": _data_uri("svg+xml", to_svg(rate_figure(recipes))) if any(map(operating_points, recipes)) else None,
-        "curves": _data_uri("svg+xml", to_svg(curves_figure(recipes))),
-        "usage": _data_uri("svg+xml", to_svg(usage)) if usage is not None else None,
+        "rate": data_uri("svg+xml", to_svg(rate_figure(recipes))) if any(map(operating_points, recipes)) else None,
+        "curves": data_uri("svg+xml", to_svg(curves_figure(recipes))),
+        "usage": data_uri("svg+xml", to_svg(usage)) if usage is not None else None,
         "pictures": _pictures(pictures) if isinstance(pictures, Pictures) else {"problem": pictures},
         "facts": _facts(result),
         "warnings": [
@@ -126,10 +137,6 @@ def _context(folder: Path, result: dict[str, Any], recipes: list[RecipeRuns]) ->
         "skipped": [str(name) for name in result.get("skipped") or []],
         "several_seeds": any(len(recipe.runs) > 1 for recipe in recipes),
     }
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _section(result: dict[str, Any], name: str) -> dict[str, Any]:
@@ -200,13 +207,15 @@ def _gains(recipe: RecipeRuns) -> dict[str, str]:
 def _pictures(pictures: Pictures) -> dict[str, Any]:
     """The grid as data: PNGs and captions, row by row."""
     count, height, width = pictures.originals.shape[:3]
+    room = min(_LARGEST_PX, _WIDTH_PX // (1 + len(pictures.columns)))
+    zoom = max(pictures.zoom, room // max(height, width))
     return {
         "problem": "",
-        "width": width * pictures.zoom,
-        "height": height * pictures.zoom,
-        "zoom": pictures.zoom,
+        "width": width * zoom,
+        "height": height * zoom,
+        "zoom": zoom,
         "scale": pictures.scale,
-        "bar": _data_uri("png", to_png(color_bar())),
+        "bar": data_uri("png", to_png(color_bar())),
         "columns": [
             {
                 "recipe": column.recipe,
@@ -217,7 +226,7 @@ def _pictures(pictures: Pictures) -> dict[str, Any]:
         ],
         "rows": [
             {
-                "original": _data_uri("png", to_png(pictures.originals[row])),
+                "original": data_uri("png", to_png(pictures.originals[row])),
                 "cells": [_picture(pictures, column, row) for column in pictures.columns],
             }
             for row in range(count)
@@ -229,8 +238,8 @@ def _picture(pictures: Pictures, column: Reconstructions, row: int) -> dict[str,
     if column.images is None:
         return None
     return {
-        "image": _data_uri("png", to_png(column.images[row])),
-        "error": _data_uri("png", to_png(pictures.error_map(column, row))),
+        "image": data_uri("png", to_png(column.images[row])),
+        "error": data_uri("png", to_png(pictures.error_map(column, row))),
         "psnr": psnr_text(psnr_db(pictures.originals[row], column.images[row])),
     }
 

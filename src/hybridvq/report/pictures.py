@@ -1,5 +1,6 @@
 """Held-out images, what each recipe makes of them, and where it is wrong."""
 
+import base64
 import io
 import math
 from dataclasses import dataclass
@@ -81,6 +82,11 @@ def to_png(image: Images) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """An image of a kind as a page holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def color_bar() -> Images:

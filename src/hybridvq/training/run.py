@@ -97,7 +97,7 @@ def train(
         described["training"]["loss"] = {GIVEN: type(loss).__name__}
     history = History()
     module = TokenizerTraining(tokenizer, recipe.training, train_images, seed, loss_of(recipe, seed, loss))
-    watching = None if watch == "off" else Watch(tokenizer.quantizer.codebook_size)
+    watching = None if watch == "off" else Watch(tokenizer.quantizer.codebook_size, recipe.group == "published")
     recorder = TokenizerRecorder(
         recipe.training, history, folder / CHECKPOINT, test_batches, watching, watch == "stop", recipe.title
     )

@@ -19,15 +19,16 @@ REPEAT_AFTER = 1000  # steps before the same thing is said again
 class Watch:
     """Looks at every training step and says what is wrong, at most once in 1,000 steps for each kind.
 
-    - collapse: a batch uses less than a tenth of the codes it could use;
+    - collapse: a batch uses less than a tenth of the codes it could use, which of codes trained `as_published` is
+      expected;
     - runaway gain: the largest coefficient of a batch exceeds ten times the median one;
     - spike: a batch's reconstruction loss exceeds three times the median of the 100 before it, from step 200 on.
 
     Of several processes each looks at the batch of all and finds the same.
     """
 
-    def __init__(self, codebook_size: int | None) -> None:
-        self.codebook_size = codebook_size
+    def __init__(self, codebook_size: int | None, as_published: bool = False) -> None:
+        self.codebook_size, self.as_published = codebook_size, as_published
         self._recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
         self._said: dict[str, int] = {}
 
@@ -63,6 +64,8 @@ class Watch:
         used, possible = len(codes.unique()), min(self.codebook_size, codes.numel())
         if used >= COLLAPSED * possible:
             return ""
+        if self.as_published:
+            return f"codebook collapse, expected of codes trained as published: {used} of {self.codebook_size} in use"
         return (
             f"codebook collapse: the batch uses {used} of {self.codebook_size} codes; start the codes from data "
             "(model.options.init kmeans) and restart dead ones (model.options.restart_every 50), or, where that is so "
