@@ -33,7 +33,7 @@ demo: $(VENV)/ready
 	$(VENV)/bin/hybridvq compare --config demo.yaml
 
 samples: $(VENV)/ready
-	$(VENV)/bin/hybridvq sample cifar10-prior --labels all --count 8 --guidance 3 --out samples
+	$(VENV)/bin/hybridvq sample cifar10-prior --labels all --count 8 --guidance 5 --out samples
 
 app: install
 	$(VENV)/bin/hybridvq app

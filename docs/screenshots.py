@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--model", default="photos-gain-shape")
     made.add_argument("--baseline", default="photos-vq")
-    made.add_argument("--prior", default="photos-vq-prior")
+    made.add_argument("--prior", default="cifar10-prior")
     made.add_argument("--hybrid", default="photos")
     made.add_argument("--result", help="a result.json for the tab Compare")
     made.add_argument("--port", type=int, default=7869)

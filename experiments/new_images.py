@@ -23,6 +23,7 @@ from experiments.classifier import ResNet9, batches, load_classifier
 from experiments.distances import frechet_distance, kernel_distance, nearest, precision_and_recall
 from experiments.pages import write_page
 from hybridvq import load_prior, load_tokenizer, open_images
+from hybridvq.comparison.plan import hardware
 from hybridvq.data import Images
 from hybridvq.data.batches import to_tensor
 from hybridvq.documents import read_json, to_json
@@ -187,7 +188,7 @@ def main(words: list[str] | None = None) -> None:
     images, held_out = (open_images(given.data, split, size=about["size"]) for split in ("train", "test"))
     given.out.mkdir(parents=True, exist_ok=True)
     setting = {key: getattr(given, key) for key in ("count", "reference", "passes", "temperature", "seed")}
-    result: dict[str, Any] = {"setting": setting, "classifier": about, "priors": {}}
+    result: dict[str, Any] = {"setting": setting, "classifier": about, "machine": hardware()["name"], "priors": {}}
     path = given.out / "result.json"
     if path.is_file():
         found = read_json(path)

@@ -10,7 +10,8 @@ right on {accuracy:.1%} of {images:,} held-out ones. *Accuracy* is the share of 
 they were asked for. The *Frechet distance* and the *kernel distance* are between its features of {count:,} images and
 of {reference:,} training images, *precision* and *recall* between {count:,} of each, with the third nearest. They are
 not the FID, KID, precision and recall of papers, which are of another network's features, and compare with this table
-alone: held-out images and reconstructions stand beside them for that.
+alone: held-out images and reconstructions stand beside them for that. Guidance draws what is typical of a class, so
+that more images are taken for theirs and fewer of the training images are met (*recall*).
 """
 HEAD = (
     "| images | guidance | accuracy | Frechet distance | kernel distance | precision | recall |\n|---"
@@ -56,4 +57,10 @@ def page(result: dict[str, Any]) -> str:
         )
         lines.append("Held-out images, what is kept of each, and its continuations:\n")
         lines.append(f"![Upper halves continued]({name}-completed.png)")
+    named = " ".join(f"{name}=RUN" for name in result["priors"])
+    lines.append(f"\n## How it was made\n\n    python -m experiments.new_images --priors {named} \\")
+    lines.append(f"        --classifier runs/classifier --data PATH_OR_HUB_ID --count {setting['count']}\n")
+    lines.append(
+        f"{setting['passes']} passes of masked priors, temperature {setting['temperature']:g}. {result['machine']}."
+    )
     return "\n".join(lines) + "\n"

@@ -2,10 +2,10 @@
 
     python -m experiments.pretrained --photographs "kept photographs=FOLDER" "others=FOLDER" --data PATH_OR_HUB_ID
 
-Measures every tokenizer through files of its codec on the photographs of each folder; then the prior, on the tokens of
-the held-out images of --data. Writes result.json and README.md to --out, the table of the page of all results, and a
-README.md, the card, into the folder of each model named in CARDS and PRIORS. `--page` measures nothing and writes these
-anew.
+Measures every tokenizer through files of its codec on the photographs of each folder, and the prior on the tokens of
+the held-out images of --data; without one of the two, what was measured of it stays. Writes result.json and README.md
+to --out, the table of the page of all results, and a README.md, the card, into the folder of each model named in CARDS
+and PRIORS. `--page` measures nothing and writes these anew.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from hybridvq.paths import image_files
 from hybridvq.pixels import mse
 from hybridvq.pretrained import HERE
 from hybridvq.priors import Bits, bits_per_position, tokenizer_of_prior
+from hybridvq.priors.saving import read_prior_config
 from hybridvq.quantizers import Tokens
 from hybridvq.saved import model_folder
 from hybridvq.tokenizer import weight_hash
@@ -36,15 +37,19 @@ from hybridvq.writing import write_whole
 ROOT = Path(__file__).parents[1]
 CARDS = {"photos-gain-shape": "photos-vq", "photos-vq": "photos"}  # and what each began from; that of photos is by hand
 QUALITIES = (10, 75)  # of photos
-PRIORS = ("photos-vq-prior",)
-RESULT, SIZE, BATCH, HELD_OUT = "result.json", 64, 50, 1000
+PRIORS = ("cifar10-prior",)
+RESULT, SIZE, BATCH, HELD_OUT = "result.json", 32, 50, 2000
+NEW_IMAGES = ROOT / "docs" / "results" / "new-images" / "result.json"
 
 
 def main(words: Sequence[str] | None = None) -> None:
     arguments = parser().parse_args(words)
     out = Path(arguments.out)
     if not arguments.page:
-        result = measure_all(arguments)
+        result = measure_photographs(arguments.photographs) if arguments.photographs else read_json(out / RESULT)
+        if arguments.data:
+            held_out = open_images(arguments.data, "test", size=SIZE)
+            result["priors"] = {name: measure_prior(name, held_out) for name in PRIORS}
         write_whole(out / RESULT, to_json(result))
     write_cards(read_json(out / RESULT))
     write_page(out, "pretrained")
@@ -53,15 +58,15 @@ def main(words: Sequence[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--photographs", nargs="+", help="sets measured at full size, each TITLE=FOLDER")
-    made.add_argument("--data", help="set whose held-out images the prior is measured on, at 64x64")
+    made.add_argument("--data", help="set whose held-out images the prior is measured on, at 32x32")
     made.add_argument("--out", default="docs/results/pretrained", help="folder of the result")
     made.add_argument("--page", action="store_true", help="measure nothing, write the pages of the result")
     return made
 
 
-def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure_photographs(named: Sequence[str]) -> dict[str, Any]:
     torch.set_num_threads(1)
-    sets = {title: read_all(folder) for title, folder in (given.split("=", 1) for given in arguments.photographs)}
+    sets = {title: read_all(folder) for title, folder in (given.split("=", 1) for given in named)}
     rows = []
     for model, settings in wanted():
         print(f"{model}: measuring", flush=True)
@@ -76,7 +81,6 @@ def measure_all(arguments: argparse.Namespace) -> dict[str, Any]:
         },
         "rows": rows,
         "tokenizers": {name: about(name) for name in CARDS},
-        "priors": {name: measure_prior(name, open_images(arguments.data, "test", size=SIZE)) for name in PRIORS},
     }
 
 
@@ -137,12 +141,13 @@ def measure_prior(name: str, held_out: Any) -> dict[str, Any]:
     print(f"{name}: measuring", flush=True)
     folder, batches = model_folder(name), EvalBatches(held_out, BATCH, HELD_OUT)
     tokenizer = load_tokenizer(tokenizer_of_prior(name))
-    prior = load_prior(name, tokenizer_of_prior(name))
-    bits: Bits = bits_per_position(prior, token_batches(tokenizer, batches))
+    prior, begun = load_prior(name, tokenizer_of_prior(name)), read_prior_config(folder)
+    bits: Bits = bits_per_position(prior, token_batches(tokenizer, batches, held_out.class_ids))
     single = evaluate(tokenizer, batches)
     return {
-        "megabytes": round((folder / "model.safetensors").stat().st_size / 1e6, 2),
+        "megabytes": round(sum(path.stat().st_size for path in folder.rglob("*.safetensors")) / 1e6, 2),
         "parameters": sum(value.numel() for value in prior.parameters()),
+        "codebook_size": begun.space["codebook_size"],
         "bits_per_position": bits.total,
         "entropy_bits": single["entropy_rate_bpp"] * tokenizer.downsampling**2,
         "raw_bits": single["bits_per_position"],
@@ -151,9 +156,17 @@ def measure_prior(name: str, held_out: Any) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def token_batches(tokenizer: Tokenizer, held_out: EvalBatches) -> Iterator[tuple[Tokens, Tensor | None]]:
+def token_batches(
+    tokenizer: Tokenizer, held_out: EvalBatches, class_ids: np.ndarray
+) -> Iterator[tuple[Tokens, Tensor | None]]:
     for number in range(len(held_out)):
-        yield tokenizer.encode(held_out[number]), None
+        labels = torch.from_numpy(class_ids[number * BATCH : (number + 1) * BATCH])
+        yield tokenizer.encode(held_out[number]), labels
+
+
+def best_guidance(name: str) -> float:
+    """The guidance with the lowest Fréchet distance, as `experiments.new_images` found it."""
+    return float(read_json(NEW_IMAGES)["priors"][name]["best"])
 
 
 def write_cards(result: dict[str, Any]) -> None:
@@ -166,7 +179,8 @@ def write_cards(result: dict[str, Any]) -> None:
         )
         write_whole(HERE / name / "README.md", card.encode())
     for name, prior in result["priors"].items():
-        card = templates.get_template("prior_card.md.j2").render(name=name, prior=prior)
+        guidance = best_guidance(name)
+        card = templates.get_template("prior_card.md.j2").render(name=name, prior=prior, guidance=guidance)
         write_whole(HERE / name / "README.md", card.encode())
 
 

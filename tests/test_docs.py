@@ -269,6 +269,7 @@ def test_the_adding_page_runs(tmp_path, monkeypatch):
         little = "--model.dim 8 --training.steps 4 --training.batch_size 4 --eval-images 8 --size 16"
         assert main([*train, *little.split()]) == 0
         assert main([*evaluate, "--limit", "8"]) == 0
+        compare = [underscore(word) for word in compare]
         build_parser(compare).parse_args(compare)
     finally:
         for name in ("signs", "test_signs"):

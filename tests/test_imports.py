@@ -23,7 +23,7 @@ ALLOWED = {
     "documents": set(),
     "ranges": {"errors"},
     "weights": set(),
-    "extras": {"errors"},
+    "extras": {"documents", "errors"},
     "settings": {"errors", "ranges"},
     "recipe": {"documents", "errors", "settings"},
     "threads": {"errors", "ranges"},

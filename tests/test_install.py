@@ -60,7 +60,7 @@ def test_pythons_that_are_named_are_those_that_are_allowed():
 
 def test_files_that_are_no_code_are_in_the_package():
     named = PROJECT["tool"]["setuptools"]["package-data"]["hybridvq"]
-    shipped = {path for pattern in named for path in PACKAGE.glob(pattern)}
+    shipped = {path for pattern in named for path in PACKAGE.glob(pattern) if path.is_file()}
     other = {path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert shipped == other
 

@@ -12,14 +12,14 @@ def test_models_are_listed_with_a_line_and_a_size(capsys):
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == pretrained_names()
-    assert lines[1] == "photos-gain-shape  2.4 MB  Gain-shape for photographs, f=8"
+    assert lines[2] == "photos-gain-shape  2.4 MB  Gain-shape for photographs, f=8"
     assert main(["models", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == pretrained_names()
     for row in rows:
         folder = pretrained_folder(row["name"])
         assert row["folder"] == str(folder)
-        assert row["bytes"] == sum(path.stat().st_size for path in folder.iterdir())
+        assert row["bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         assert row["summary"]
 
 

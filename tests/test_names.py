@@ -120,7 +120,7 @@ FOLDERS = [
     ["train-prior", "MODEL"],
     ["tokenize", "MODEL"],
     ["export", "MODEL"],
-    ["sample", "photos-vq-prior"],
+    ["sample", "cifar10-prior"],
     ["compare", "--recipes", "vector"],
 ]
 FILES = [(["reconstruct", "MODEL", "IMAGE"], ".png"), (["compress", "IMAGE", "--model", "MODEL"], ".hvq")]

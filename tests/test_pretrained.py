@@ -23,7 +23,7 @@ from hybridvq.tokenizer import weight_hash
 
 TOKENIZERS = ["photos", "photos-gain-shape", "photos-vq"]
 SIZE = 128
-PRIOR = "photos-vq-prior"
+PRIOR = "cifar10-prior"
 # Of the sample photographs, the mean.
 LEAST_DB = {"photos": 32.0, "photos-gain-shape": 25.0, "photos-vq": 23.0}
 
@@ -38,19 +38,18 @@ def _no_network(monkeypatch):
 
 
 def test_names():
-    assert pretrained_names() == [*TOKENIZERS, PRIOR]
+    assert pretrained_names() == [PRIOR, *TOKENIZERS]
     assert pretrained_folder("photos-f9") is None
     assert pretrained_folder("") is None
     assert pretrained_folder("..") is None
 
 
-@pytest.mark.parametrize("name", [*TOKENIZERS, PRIOR])
+@pytest.mark.parametrize("name", [PRIOR, *TOKENIZERS])
 def test_files_are_small_and_convolutions_are_halved(name):
     folder = pretrained_folder(name)
-    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"} | (
-        set() if name == PRIOR else {"codec.safetensors"}
-    )
-    assert (folder / "model.safetensors").stat().st_size < 4 * 2**20
+    own = "tokenizer" if name == PRIOR else "codec.safetensors"
+    assert {path.name for path in folder.iterdir()} == {"README.md", "config.json", "model.safetensors", own}
+    assert sum(path.stat().st_size for path in folder.rglob("*.*")) < 6e6
     weights = load_file(folder / "model.safetensors")
     large = {v.dtype for k, v in weights.items() if k.startswith(("encoder.", "decoder.", "blocks.")) and v.ndim > 1}
     assert large == {torch.float16}
@@ -106,11 +105,15 @@ def test_the_card_is_of_these_weights(name):
         assert said in card
 
 
-def test_the_prior_finds_its_tokenizer_and_draws(tmp_path, capsys):
-    assert tokenizer_of_prior(PRIOR) == pretrained_folder("photos-vq")
-    assert load_prior(PRIOR, "photos-vq").shape == (8, 8)
-    assert main(["sample", PRIOR, "--count", "1", "--out", str(tmp_path / "samples")]) == 0
-    assert read_image(tmp_path / "samples" / "000.png").shape == (64, 64, 3)
+def test_the_prior_has_its_tokenizer_and_draws_each_class(tmp_path, capsys):
+    tokenizer = tokenizer_of_prior(PRIOR)
+    assert tokenizer == pretrained_folder(PRIOR) / "tokenizer"
+    prior = load_prior(PRIOR, tokenizer)
+    assert (prior.shape, prior.classes, prior.knows_unlabeled) == ((8, 8), 10, True)
+    words = ["--labels", "all", "--count", "1", "--guidance", "3", "--out", str(tmp_path / "samples")]
+    assert main(["sample", PRIOR, *words]) == 0
+    assert read_image(tmp_path / "samples" / "class003-000.png").shape == (32, 32, 3)
+    assert len(list((tmp_path / "samples").iterdir())) == 11
 
 
 def test_a_prior_without_its_tokenizer_says_so(tmp_path):
@@ -131,7 +134,7 @@ def test_a_folder_of_that_name_comes_first(tmp_path, monkeypatch):
 
 
 def test_another_name_lists_them():
-    with pytest.raises(ModelError, match=f"bundled models: photos, photos-gain-shape, photos-vq, {PRIOR}"):
+    with pytest.raises(ModelError, match=f"bundled models: {PRIOR}, photos, photos-gain-shape, photos-vq"):
         model_folder("photos-f16")
 
 

@@ -35,15 +35,16 @@ def lacking(package: str) -> MissingExtraError:
 
 def install(extra: str) -> str:
     """The command that adds an extra to this installation: from the folder it was installed from, if it was one."""
-    import json
     import shlex
     from importlib.metadata import PackageNotFoundError, distribution
     from pathlib import Path
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
 
+    from hybridvq.documents import parse_json
+
     try:
-        origin = json.loads(distribution("hybridvq").read_text("direct_url.json") or "{}").get("url", "")
+        origin = parse_json(distribution("hybridvq").read_text("direct_url.json") or "{}").get("url", "")
     except (PackageNotFoundError, ValueError):
         origin = ""
     if origin.startswith("file:"):

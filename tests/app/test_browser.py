@@ -199,7 +199,7 @@ def test_generate(page):
     def drawn(seed):
         page.locator("#generate-seed input").fill(str(seed))
         page.locator("#generate-go").click()
-        says(page, "generate", f"4 pictures seed {seed}")
+        says(page, "generate", f"10 pictures seed {seed}")
         return image(page, "generate").get_attribute("src")
 
     first, other, again = drawn(0), drawn(1), drawn(0)

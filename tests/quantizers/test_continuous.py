@@ -62,7 +62,11 @@ def test_every_quantizer_decodes_from_tokens_alone():
     ("name", "options", "message"),
     [
         ("vectr", {}, "no quantizer named 'vectr'"),
-        ("vector", {"codebok_size": 4}, "no option 'codebok_size'; it takes codebook_size"),
+        (
+            "vector",
+            {"codebok_size": 4},
+            r"'codebok_size' \(did you mean codebook_size\?\); it takes codebook_size",
+        ),
         ("frequency", {}, "needs the option 'frequent'"),
         ("identity", {"beta": 1}, "no option 'beta'; it takes code_dim"),
         ("gaussian", {"kl_weight": -1}, "kl_weight is -1"),

@@ -22,9 +22,9 @@ ANY = "any class"
 HALVES = ("top", "left")
 WARMEST = 1.5
 LEAST_P = 0.05
-STRONGEST, STRONG = 10.0, 3.0  # guidance: the most, and to begin with
+STRONGEST, STRONG = 10.0, 5.0  # guidance: the most, and to begin with
 LAST_SEED = 2**53 - 1  # of the whole numbers that a browser tells apart
-SHOWN_PX = 300  # about how wide a picture is shown
+SHOWN_PX, LARGEST_ZOOM = 300, 5  # about how wide a picture is shown, and how often each of its pixels at most
 
 
 def choices_of(model: PriorModel) -> list[str]:
@@ -90,5 +90,5 @@ def columns_of(count: int) -> int:
 def render(model: PriorModel, grid: np.ndarray, count: int, text: str) -> str:
     """The grid, enlarged to a useful size."""
     side = model.prior.shape[1] * position_pixels(model.tokenizer)
-    zoom = max(1, round(SHOWN_PX / side))
+    zoom = min(max(1, round(SHOWN_PX / side)), LARGEST_ZOOM)
     return markup.block(markup.figure(grid, f"{count} pictures", text, width=zoom * grid.shape[1]))

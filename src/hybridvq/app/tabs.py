@@ -112,14 +112,14 @@ def generate_tab(model: PriorModel, choice_of: Choice) -> None:
     gr.Markdown("New pictures, drawn code by code, or the missing half of the photograph above.")
     with gr.Row():
         seed = gr.Number(0, precision=0, label="Random seed", elem_id="generate-seed")
-        count = gr.Slider(1, generate.MOST, 4, step=1, label="How many")
+        count = gr.Slider(1, generate.MOST, 10, step=1, label="How many")
         temperature = gr.Slider(0, generate.WARMEST, 1, step=0.05, label="How much they vary (temperature)")
     with gr.Row():
         top_k = gr.Number(0, precision=0, label="Choose among the k likeliest codes (0: all)")
         top_p = gr.Slider(generate.LEAST_P, 1, 1, step=0.05, label="Choose among this share of the likeliest (1: all)")
     with gr.Row(visible=bool(model.classes)):
         choices = generate.choices_of(model)
-        label = gr.Dropdown(choices, value=choices[0], label="Class", elem_id="generate-class")
+        label = gr.Dropdown(choices, value=choices[-1], label="Class", elem_id="generate-class")
         guidance = gr.Slider(
             *(1, generate.STRONGEST, generate.STRONG),
             step=0.5,

@@ -23,7 +23,7 @@ ENDINGS = ("SIGTERM", "SIGHUP")  # how a service manager and a closing terminal 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
     add_model_argument(parser, words, "the tokenizer to show", default="photos-gain-shape")
     parser.add_argument("--baseline", type=str, default="photos-vq", help="the tokenizer to show beside it")
-    parser.add_argument("--prior", type=str, default="photos-vq-prior", help="what draws new pictures")
+    parser.add_argument("--prior", type=str, default="cifar10-prior", help="what draws new pictures")
     parser.add_argument("--hybrid", type=str, default="photos", help="the hybrid tokenizer that compresses")
     parser.add_argument("--host", type=str, default="127.0.0.1", help="0.0.0.0 lets other machines in")
     parser.add_argument("--port", type=int, default=7860, help="of the page's address")

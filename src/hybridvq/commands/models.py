@@ -21,6 +21,6 @@ def run(arguments: Namespace, words: Sequence[str]) -> None:
     for name in pretrained_names():
         folder = pretrained_folder(name)
         assert folder is not None
-        size = sum(path.stat().st_size for path in folder.iterdir())
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         rows.append({"name": name, "summary": pretrained_summary(name), "bytes": size, "folder": str(folder)})
     print_rows(rows, [f"{row['bytes'] / 1e6:.1f} MB" for row in rows], arguments.json)

@@ -14,7 +14,7 @@ SUMMARY = "Make new images with a prior, or continue a given one."
 
 
 def add_arguments(parser: ArgumentParser, words: Sequence[str]) -> None:
-    parser.add_argument("prior", type=str, help="a folder that `hybridvq train-prior` wrote, or photos-vq-prior")
+    parser.add_argument("prior", type=str, help="a folder that `hybridvq train-prior` wrote, or cifar10-prior")
     parser.add_argument("-o", "--out", type=str, default="samples", help="folder to write grid.png and single files to")
     parser.add_argument("--count", type=int, default=16, help="images, of each label if there are some")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same images")
