@@ -11,7 +11,8 @@ they were asked for. The *Frechet distance* and the *kernel distance* are betwee
 of {reference:,} training images, *precision* and *recall* between {count:,} of each, with the third nearest. They are
 not the FID, KID, precision and recall of papers, which are of another network's features, and compare with this table
 alone: held-out images and reconstructions stand beside them for that. Guidance draws what is typical of a class, so
-that more images are taken for theirs and fewer of the training images are met (*recall*).
+that more images are taken for theirs and fewer of the training images are met (*recall*). The
+[glossary](../../glossary.md) has the words.
 """
 HEAD = (
     "| images | guidance | accuracy | Frechet distance | kernel distance | precision | recall |\n|---"
