@@ -101,6 +101,10 @@ def test_what_was_meant(complaint, tmp_path, monkeypatch, words, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_words_before_any_command_are_told_as_they_are(complaint):
+    assert "'1.5'" in complaint("--speed", "1.5")
+
+
 def test_what_was_meant_by_a_key(complaint, tmp_path):
     (tmp_path / "plan.yaml").write_text("stpes: 3\n", encoding="utf-8")
     assert "there is no key stpes (did you mean steps?)" in complaint("compare", "--config", tmp_path / "plan.yaml")

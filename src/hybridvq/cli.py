@@ -128,7 +128,9 @@ def explain(error: ArgumentError, words: Sequence[str]) -> str:
     """What is wrong with the words, in a sentence."""
     command = words[0] if words[0] in COMMANDS else ""
     parser = build_command(command, [command]) if command else new_parser()
-    text = plain(error, parser).replace(f"{command}.", "")
+    text = plain(error, parser)
+    if command:
+        text = text.replace(f"{command}.", "")
     if "arguments are required" in text:
         order = [action.dest.upper() for action in parser._actions if not action.option_strings]
         text += f"; give `{' '.join(['hybridvq', command, *order])}`"
