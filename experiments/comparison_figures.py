@@ -1,5 +1,6 @@
 """The figures of a comparison's page: bits against quality, and errors and codes along the run. One question each."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,15 +25,28 @@ MARKERS = dict(zip([*FAMILIES, ""], "osD^", strict=True))
 def figures(result: dict[str, Any]) -> dict[str, bytes]:
     """The figures that this comparison has something to show in, by name."""
     recipes = gather(result)
-    drawn = {"rate": rate_figure(recipes), "curves": curves_figure(recipes, result["setting"]["steps"])}
-    return {name: to_svg(figure) for name, figure in drawn.items() if figure is not None}
+    draw = {"rate": rate_figure, "curves": partial(curves_figure, steps=result["setting"]["steps"])}
+    return {name: to_svg(draw[name](recipes)) for name in figure_names(recipes)}
 
 
-def rate_figure(recipes: list[RecipeRuns]) -> Figure | None:
-    """Test MSE over bits per position of each family; None unless two of them have two sizes."""
-    keys = [key for key in BITS if sum(len(points) > 1 for points in points_of(recipes, key).values()) > 1]
-    if not keys:
-        return None
+def figure_names(recipes: list[RecipeRuns]) -> list[str]:
+    """Which of the figures `rate` and `curves` have something to show."""
+    return [*(["rate"] if rate_keys(recipes) else []), *(["curves"] if along(recipes) else [])]
+
+
+def rate_keys(recipes: list[RecipeRuns]) -> list[str]:
+    """The ways of counting bits by which two families or more have two sizes."""
+    return [key for key in BITS if sum(len(points) > 1 for points in points_of(recipes, key).values()) > 1]
+
+
+def along(recipes: list[RecipeRuns]) -> list[RecipeRuns]:
+    """The first few recipes with codes, which are shown along the run."""
+    return [recipe for recipe in recipes if recipe.group != REFERENCE and recipe.stat("codebook_size").count][:LINES]
+
+
+def rate_figure(recipes: list[RecipeRuns]) -> Figure:
+    """Test MSE over bits per position of each family."""
+    keys = rate_keys(recipes)
     found = points_of(recipes, keys[0])
     most = STRETCH * max(mse for points in found.values() for _, mse in points)
     drawn = [r for r in recipes if r.stat("test_mse").mean <= most and not r.gains and r.stat(keys[0]).count]
@@ -60,12 +74,10 @@ def draw_families(ax: Axes, recipes: list[RecipeRuns], key: str) -> None:
             ax.errorbar(bits.mean, mse.mean, deviation, capsize=2, **look)
 
 
-def curves_figure(recipes: list[RecipeRuns], steps: int) -> Figure | None:
+def curves_figure(recipes: list[RecipeRuns], steps: int) -> Figure:
     """Test MSE (left) and the share of codes in use (right) along the run, of the first few with codes."""
-    shown = [recipe for recipe in recipes if recipe.group != REFERENCE and recipe.stat("codebook_size").count][:LINES]
+    shown = along(recipes)
     style = looks(shown)
-    if not shown:
-        return None
     figure = empty_figure(4.2, shown, style)
     left, right = figure.subplots(1, 2)
     for recipe in shown:

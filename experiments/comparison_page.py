@@ -6,7 +6,8 @@
 from itertools import pairwise
 from typing import Any
 
-from experiments.comparison_figures import figures
+from experiments.comparison_figures import figure_names
+from experiments.comparison_figures import figures as figures
 from experiments.equal_bits import at, hull, ratio_text
 from experiments.families import BITS, FAMILIES, OURS, family, points_of
 from hybridvq.report import markdown_table
@@ -35,7 +36,7 @@ def page(result: dict[str, Any]) -> str:
         rounding_table(recipes),
         crossing(recipes),
         spikes(recipes),
-        *(f"![{figure}]({figure}.svg)" for figure in figures(result)),
+        *(f"![{figure}]({figure}.svg)" for figure in figure_names(recipes)),
         settings_table(recipes),
         how_it_was_made(result),
     ]

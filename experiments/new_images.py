@@ -11,6 +11,7 @@ images of any.
 """
 
 import argparse
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -125,21 +126,22 @@ def measure(measure_of: Measure, name: str, given: argparse.Namespace, result: d
     if "reconstructions" not in part:
         x, labels = measure_of.real_images()
         part["reconstructions"] = measure_of(reconstructed(tokenizer, x), labels)
+    draw = cache(lambda guidance: drawn(prior, tokenizer, guidance, given))
     for guidance in guidances_of(prior, given.guidance):
         if str(guidance) not in part["samples"]:
-            part["samples"][str(guidance)] = measure_of(*drawn(prior, tokenizer, guidance, given))
+            part["samples"][str(guidance)] = measure_of(*draw(guidance))
             write_whole(given.out / "result.json", to_json(result, indent=2))
             print(name, guidance, part["samples"][str(guidance)], flush=True)
     part["best"] = min(part["samples"], key=lambda key: part["samples"][key]["frechet"])
-    show(measure_of, name, prior, tokenizer, given, float(part["best"]))
+    best = float(part["best"])
+    show(measure_of, name, draw(best), given)
+    write(completions(measure_of, prior, tokenizer, given, best), given.out / f"{name}-completed.png")
 
 
-def show(
-    measure_of: Measure, name: str, prior: Prior, tokenizer: Tokenizer, given: argparse.Namespace, guidance: float
-) -> None:
-    """The three pictures of a prior; the first of each class that were measured are shown."""
-    x, labels = drawn(prior, tokenizer, guidance, given)
-    each = given.count // (prior.classes or given.count)
+def show(measure_of: Measure, name: str, images: tuple[Tensor, Tensor | None], given: argparse.Namespace) -> None:
+    """The first of each class that were drawn, alone and each above the nearest training image."""
+    x, labels = images
+    each = len(x) if labels is None else len(x) // len(labels.unique())
     x = torch.cat([part[:SHOWN] for part in x.split(each)]) if labels is not None else x[: SHOWN * SHOWN]
     titles = list(measure_of.images.classes or ()) if labels is not None else []
     write(picture_grid(x, SHOWN, titles), given.out / f"{name}.png")
@@ -148,7 +150,6 @@ def show(
     rows = [row for pair in zip(x.split(SHOWN), beside.split(SHOWN), strict=True) for row in pair]
     names = [text for i in range(len(rows) // 2) for text in (titles[i] if titles else "drawn", "nearest")]
     write(picture_grid(torch.cat(rows), SHOWN, names), given.out / f"{name}-nearest.png")
-    write(completions(measure_of, prior, tokenizer, given, guidance), given.out / f"{name}-completed.png")
 
 
 def completions(

@@ -13,18 +13,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from experiments.comparison_page import TITLES
 from hybridvq.documents import read_json
 from hybridvq.writing import write_whole
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 HOLDERS = [ROOT / page for page in ("README.md", "docs/results/README.md", "docs/compressing.md")]  # of short tables
-COMPARISONS = ("cifar10", "beta-1", "tiny-imagenet", "long", "rate-distortion", "rate-distortion-64")
 
 # The module that shows each result: `page(result)` is its text, and there may be `figures(result)`, SVG by name, and
 # `short_table(result)`.
 PAGES = {
-    **dict.fromkeys(COMPARISONS, "comparison_page"),
+    **dict.fromkeys(TITLES, "comparison_page"),
     **dict.fromkeys(("kodak", "codec"), "rate_page"),
     "latents": "latents.page",
     "new-images": "new_images_page",

@@ -81,3 +81,8 @@ def test_titles_are_text(tmp_path):
     result["runs"][0]["title"] = "<script>alert(1)</script>"
     (tmp_path / "result.json").write_text(json.dumps(result))
     assert "<script>" not in compare.open_result(tmp_path / "result.json")
+
+
+def test_what_ships_is_a_published_result():
+    published = Path(__file__).parents[2] / "docs" / "results" / "rate-distortion-64" / "result.json"
+    assert compare.SHIPPED.read_bytes() == published.read_bytes()

@@ -2,24 +2,18 @@
 
 import numpy as np
 
-from hybridvq.data.images import Images, fingerprint
+from hybridvq.data.derived import Derived
+from hybridvq.data.images import Images
 
 
-class Mirrored(Images):
+class Mirrored(Derived):
     """Each image of a set mirrored left to right, and its deterministic crop with it; classes are the same."""
 
     def __init__(self, images: Images) -> None:
-        self.images = images
-        self.name, self.split, self.size = f"{images.name}, mirrored", images.split, images.size
-        self.fingerprint = fingerprint(["mirrored", images.fingerprint])
-        self.skipped, self.workers = images.skipped, images.workers
+        super().__init__(images, "mirrored")
 
     def __len__(self) -> int:
         return len(self.images)
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        return self.images.classes
 
     @property
     def class_ids(self) -> np.ndarray | None:

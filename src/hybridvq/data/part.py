@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from hybridvq.data.images import Images, fingerprint
+from hybridvq.data.derived import Derived
+from hybridvq.data.images import Images
 from hybridvq.errors import ConfigError
 
 
-class Part(Images):
+class Part(Derived):
     """The images of a set with these numbers, in this order.
 
     Args:
@@ -16,17 +17,11 @@ class Part(Images):
     """
 
     def __init__(self, images: Images, numbers: np.ndarray, title: str) -> None:
-        self.images, self.numbers = images, numbers
-        self.name, self.split, self.size = f"{images.name}, {title}", images.split, images.size
-        self.fingerprint = fingerprint([title, images.fingerprint])
-        self.skipped, self.workers = images.skipped, images.workers
+        super().__init__(images, title)
+        self.numbers = numbers
 
     def __len__(self) -> int:
         return len(self.numbers)
-
-    @property
-    def classes(self) -> tuple[str, ...] | None:
-        return self.images.classes
 
     @property
     def class_ids(self) -> np.ndarray | None:
@@ -36,10 +31,8 @@ class Part(Images):
     def pixels(self, index: int) -> np.ndarray:
         return self.images.pixels(int(self.numbers[index]))
 
-    def crop_at(self, index: int, draw: np.ndarray | None) -> np.ndarray:
-        if not 0 <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)}")
-        return self.images.crop_at(int(self.numbers[index]), draw)
+    def origin(self, index: int, height: int, width: int) -> tuple[int, int]:
+        return self.images.origin(int(self.numbers[index]), height, width)
 
 
 def set_aside(images: Images, count: int) -> tuple[Part, Part]:

@@ -199,7 +199,7 @@ class Codebook(CodeVectors):
     def observe(self, z: Tensor, codes: Tensor) -> None:
         super().observe(z, codes)
         if self.shares:
-            self.shares.observe(codes, torch.zeros_like(codes))
+            self.shares.observe(codes)
 
     def start(self, z: Tensor) -> Tensor:
         return kmeans(z, len(self.weight), self.unit)

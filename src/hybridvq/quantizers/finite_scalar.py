@@ -102,7 +102,7 @@ class FiniteScalarQuantizer(Quantizer):
         """The codes (B, 1, h, w) of bounded numbers z (B, n, h, w); in training, their shares follow."""
         codes = nearest_code(flatten(z), self.vectors, self.rate_weight * shares.bits()[:, 0])
         if self.training:
-            shares.observe(codes, torch.zeros_like(codes))
+            shares.observe(codes)
         return codes.view(len(z), 1, *z.shape[2:])
 
     def read(self, tokens: Tokens) -> Tensor:

@@ -106,10 +106,11 @@ class PairShares(nn.Module):
         return -self.shares.clamp(min=MIN_SHARE / self.shares.numel()).log2()
 
     @torch.no_grad()
-    def observe(self, codes: Tensor, levels: Tensor) -> None:
-        """Count the pairs of one batch, (N,) each."""
+    def observe(self, codes: Tensor, levels: Tensor | None = None) -> None:
+        """Count the pairs of one batch, (N,) each; of codes without levels, L is 1."""
         n, k = self.shares.shape[1], self.shares.numel()
-        counts = all_reduce(torch.bincount(codes * n + levels, minlength=k).to(self.shares.dtype))
+        pairs = codes if levels is None else codes * n + levels
+        counts = all_reduce(torch.bincount(pairs, minlength=k).to(self.shares.dtype))
         self.shares.lerp_((counts / counts.sum()).view_as(self.shares), 1 - self.decay)
 
     @torch.no_grad()

@@ -117,7 +117,7 @@ class Structure(StructureNetworks):
             assert isinstance(shares, PairShares)
             found = codebook.assign(flatten(part))
             if self.training:
-                shares.observe(found, torch.zeros_like(found))
+                shares.observe(found)
             codes.append(found.view(len(y), *y.shape[2:]))
         return torch.stack(codes, 1)
 
