@@ -112,7 +112,9 @@ def test_reconstruct(page):
 def choose(page, control, name):
     """Another entry of a drop-down list."""
     page.locator(f"#{control} input").click()
-    page.get_by_role("option", name=name, exact=True).click()
+    option = page.get_by_role("option", name=name, exact=True)
+    option.click()
+    option.wait_for(state="hidden")  # a list that is still closing would be taken for the next one
 
 
 def test_the_model_is_chosen(page):
